@@ -1,0 +1,176 @@
+//! Talking to the mesh: how an address becomes a channel and how a status becomes a sentence.
+//!
+//! Refuses to retry: the mesh retries where that is safe, and a person reads the error and decides.
+
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::{Error, human};
+
+/// Where a service is and by which flag the user said so.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    pub(crate) address: String,
+    pub(crate) flag: &'static str,
+}
+
+impl Remote {
+    /// Makes a channel that connects with the first call.
+    pub(crate) fn channel(&self) -> Result<Channel, Error> {
+        mobula_kit::channel::lazy(&self.address).map_err(|source| Error::Address {
+            address: self.address.clone(),
+            flag: self.flag,
+            source,
+        })
+    }
+
+    /// Turns what the mesh answered into what the user reads.
+    pub(crate) fn explain(&self, status: &Status) -> Error {
+        match transport(status) {
+            Some(Transport::Refused) => Error::NoMesh { address: self.address.clone(), flag: self.flag },
+            Some(Transport::Other(why)) => {
+                Error::Refused(format!("lost the connection to {}: {why}", self.address))
+            }
+            None => Error::Refused(sentence(status)),
+        }
+    }
+}
+
+/// What went wrong below gRPC.
+enum Transport {
+    /// Nobody listens, or nobody can be reached.
+    Refused,
+    /// Something else, in words.
+    Other(String),
+}
+
+fn transport(status: &Status) -> Option<Transport> {
+    let mut source = status.source();
+    let mut deepest = None;
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            let unreachable = matches!(
+                io.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::AddrNotAvailable
+                    | io::ErrorKind::TimedOut
+            );
+            return Some(if unreachable { Transport::Refused } else { Transport::Other(io.to_string()) });
+        }
+        deepest = Some(error.to_string());
+        source = error.source();
+    }
+    // A status that came over the wire has no source; one made by the transport names what broke.
+    deepest.map(Transport::Other)
+}
+
+/// A refusal in words: the fields that are wrong, or the message, and when to come back.
+fn sentence(status: &Status) -> String {
+    let violations = mobula_kit::status::violations(status);
+    let mut text = if violations.is_empty() {
+        match status.code() {
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+            | Code::Unavailable
+                if !status.message().is_empty() =>
+            {
+                status.message().to_owned()
+            }
+            _ if status.message().is_empty() => words(status.code()).to_owned(),
+            _ => format!("{}: {}", words(status.code()), status.message()),
+        }
+    } else {
+        let fields: Vec<_> = violations.iter().map(|(field, why)| format!("\n  {field}: {why}")).collect();
+        format!("the request was refused{}", fields.concat())
+    };
+    if let Some(after) = mobula_kit::status::retry_after(status).filter(|after| *after > Duration::ZERO) {
+        text.push_str(&format!("\n  try again in {}", human::duration(after)));
+    }
+    text
+}
+
+fn words(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "done",
+        Code::Cancelled => "the request was cancelled",
+        Code::Unknown => "the mesh failed",
+        Code::InvalidArgument => "the request was refused",
+        Code::DeadlineExceeded => "not done in time (see --timeout)",
+        Code::NotFound => "not found",
+        Code::AlreadyExists => "already running",
+        Code::PermissionDenied | Code::Unauthenticated => "not allowed",
+        Code::ResourceExhausted => "the mesh is full",
+        Code::FailedPrecondition => "the mesh cannot do this now",
+        Code::Aborted => "the request was aborted",
+        Code::OutOfRange => "out of range",
+        Code::Unimplemented => "this mesh cannot do that (is it older than this command?)",
+        Code::Internal => "the mesh failed",
+        Code::Unavailable => "the mesh cannot take the request now",
+        Code::DataLoss => "data was lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote() -> Remote {
+        Remote { address: "127.0.0.1:9000".into(), flag: "--server" }
+    }
+
+    #[test]
+    fn wrong_fields_are_listed_one_per_line() {
+        let status = mobula_kit::status::invalid_fields(vec![
+            ("width".into(), "must be a multiple of 8".into()),
+            ("steps".into(), "must be 1 to 1000".into()),
+        ]);
+        assert_eq!(
+            remote().explain(&status).to_string(),
+            "the request was refused\n  width: must be a multiple of 8\n  steps: must be 1 to 1000"
+        );
+    }
+
+    #[test]
+    fn a_full_mesh_says_when_to_come_back() {
+        let status = mobula_kit::status::retryable(
+            Code::ResourceExhausted,
+            "QUEUE_FULL",
+            "64 requests are waiting",
+            Duration::from_millis(1_500),
+        );
+        assert_eq!(remote().explain(&status).to_string(), "64 requests are waiting\n  try again in 1.5 s");
+    }
+
+    #[test]
+    fn a_refused_connection_says_how_to_start_a_mesh() {
+        let status = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        assert!(matches!(remote().explain(&status), Error::NoMesh { flag: "--server", .. }), "{status:?}");
+    }
+
+    #[test]
+    fn an_empty_message_is_replaced_by_words() {
+        let text = remote().explain(&Status::new(Code::DeadlineExceeded, "")).to_string();
+        assert_eq!(text, "not done in time (see --timeout)");
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_reads_as_no_mesh() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let remote = Remote { address, flag: "--server" };
+        let mut client =
+            mobula_proto::image::v1::image_service_client::ImageServiceClient::new(remote.channel().unwrap());
+        let status = client.list_models(mobula_proto::image::v1::ListModelsRequest {}).await.unwrap_err();
+        assert!(matches!(remote.explain(&status), Error::NoMesh { .. }), "{status:?}");
+    }
+}

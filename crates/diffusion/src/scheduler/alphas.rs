@@ -1,0 +1,105 @@
+//! The noise schedule of training: betas, and their cumulative products, in the precision torch uses at each place.
+//!
+//! Invariant: `alphas_cumprod` has one value per training timestep, each in [0, 1].
+
+use std::f64::consts::PI;
+
+/// How the betas run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Betas {
+    Linear { start: f64, end: f64 },
+    ScaledLinear { start: f64, end: f64 },
+    SquaredCosine,
+}
+
+/// The training side of a scheduler configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Training {
+    pub(super) timesteps: usize,
+    pub(super) betas: Betas,
+    pub(super) trained: Option<Vec<f64>>,
+    pub(super) zero_snr: bool,
+}
+
+impl Training {
+    /// `alphas_cumprod`, float32, by training timestep.
+    pub(super) fn alphas_cumprod(&self) -> Vec<f32> {
+        let mut alphas: Vec<f32> = self.betas().into_iter().map(|beta| 1.0 - beta).collect();
+        if self.zero_snr {
+            alphas = rescale_to_zero_snr(&alphas);
+        }
+        cumprod(&alphas)
+    }
+
+    fn betas(&self) -> Vec<f32> {
+        if let Some(trained) = &self.trained {
+            return trained.iter().map(|beta| *beta as f32).collect();
+        }
+        match self.betas {
+            Betas::Linear { start, end } => linspace(start as f32, end as f32, self.timesteps),
+            Betas::ScaledLinear { start, end } => {
+                let roots = linspace(start.sqrt() as f32, end.sqrt() as f32, self.timesteps);
+                roots.into_iter().map(|root| root * root).collect()
+            }
+            Betas::SquaredCosine => (0..self.timesteps).map(|i| self.cosine_beta(i)).collect(),
+        }
+    }
+
+    /// diffusers' `betas_for_alpha_bar`, in f64.
+    fn cosine_beta(&self, i: usize) -> f32 {
+        const MAX_BETA: f64 = 0.999;
+        let bar = |t: f64| ((t + 0.008) / 1.008 * PI / 2.0).cos().powi(2);
+        let n = self.timesteps as f64;
+        (1.0 - bar((i + 1) as f64 / n) / bar(i as f64 / n)).min(MAX_BETA) as f32
+    }
+}
+
+/// `torch.linspace` in float32: from both ends to the middle, each value by one fused multiply-add.
+pub(super) fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
+    if n == 1 {
+        return vec![start];
+    }
+    let step = (end - start) / (n - 1) as f32;
+    let value = |i: usize| {
+        if i < n / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((n - 1 - i) as f32, end) }
+    };
+    (0..n).map(value).collect()
+}
+
+/// `torch.cumprod` in float32, which accumulates in double and rounds each result.
+fn cumprod(values: &[f32]) -> Vec<f32> {
+    let mut product = 1.0_f64;
+    let next = |value: &f32| {
+        product *= f64::from(*value);
+        product as f32
+    };
+    values.iter().map(next).collect()
+}
+
+/// diffusers' `rescale_zero_terminal_snr`, from alphas to alphas.
+fn rescale_to_zero_snr(alphas: &[f32]) -> Vec<f32> {
+    let mut roots: Vec<f32> = cumprod(alphas).into_iter().map(f32::sqrt).collect();
+    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return roots };
+    let scale = first / (first - last);
+    for root in &mut roots {
+        *root = (*root - last) * scale;
+    }
+    let bars: Vec<f32> = roots.iter().map(|root| root * root).collect();
+    let ratios = bars.windows(2).map(|pair| pair[1] / pair[0]);
+    // Through betas and back, as diffusers goes: 1 - (1 - alpha) rounds.
+    std::iter::once(bars[0]).chain(ratios).map(|alpha| 1.0 - (1.0 - alpha)).collect()
+}
+
+/// The noise level of each training timestep, `sqrt((1 - a) / a)`, in f32.
+pub(super) fn sigmas(alphas_cumprod: &[f32]) -> Vec<f32> {
+    alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect()
+}
+
+/// Puts the last value of a zero-terminal-SNR schedule just above 0, as the sigma-based schedulers do, so that no sigma is infinite.
+pub(super) fn lift_terminal(training: &Training, alphas_cumprod: &mut [f32]) {
+    // The smallest positive half-precision number, as in diffusers.
+    const SMALLEST_F16: f32 = 1.0 / 16_777_216.0;
+    if let (true, Some(last)) = (training.zero_snr, alphas_cumprod.last_mut()) {
+        *last = SMALLEST_F16;
+    }
+}

@@ -1,0 +1,5 @@
+use super::*;
+use crate::Sampler;
+
+#[test]
+fn placeholder_is_replaced() {}

@@ -1,0 +1,253 @@
+//! DPM-Solver and DPM-Solver++ multistep (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), with their SDE forms: diffusers'
+//! `DPMSolverMultistepScheduler`.
+//!
+//! Flow matching, dynamic shifting and models that predict a variance are refused by name.
+
+use super::alphas;
+use super::config::{FinalSigma, Levels, Prediction, read_final_sigma, read_levels};
+use super::karras::{interpolate, sigma_to_t, spread};
+use super::keys::Keys;
+use super::sampler::{Built, Plan};
+use super::solver::{Mix, Solve, Step};
+use super::spacing::Grid;
+use super::threshold::Threshold;
+use crate::Error;
+
+mod update;
+
+use update::{Order, Update};
+
+/// Below this many timesteps `lower_order_final` lowers the order of the last two steps (diffusers).
+const FEW_STEPS: usize = 15;
+
+/// Which integral is solved, and whether noise is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Algorithm {
+    /// Over the predicted picture (DPM-Solver++) and not over the predicted noise.
+    plus: bool,
+    sde: bool,
+}
+
+/// The keys of this class alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    algorithm: Algorithm,
+    order: usize,
+    /// Heun's second-order correction in place of the midpoint's.
+    heun: bool,
+    lower_order_final: bool,
+    euler_at_final: bool,
+    final_sigma: FinalSigma,
+    pub(super) levels: Levels,
+    squared_cosine: bool,
+    lambda_min_clipped: f64,
+    threshold: Threshold,
+}
+
+impl Settings {
+    pub(super) fn read(keys: &mut Keys<'_>) -> Result<Self, Error> {
+        keys.refuse_flag("use_flow_sigmas", "flow matching is not Stable Diffusion 1.x or 2.x")?;
+        keys.refuse_flag("use_dynamic_shifting", "it belongs to flow matching")?;
+        keys.refuse_value("variance_type", "models that also predict a variance are not served")?;
+        // These two only say how the refused ones would work.
+        keys.skip("flow_shift");
+        keys.skip("time_shift_type");
+        let plus_plus = Algorithm { plus: true, sde: false };
+        let algorithm = keys.choice(
+            "algorithm_type",
+            plus_plus,
+            &[
+                ("dpmsolver++", plus_plus),
+                ("sde-dpmsolver++", Algorithm { plus: true, sde: true }),
+                ("dpmsolver", Algorithm { plus: false, sde: false }),
+                ("sde-dpmsolver", Algorithm { plus: false, sde: true }),
+                // diffusers takes the name of another class's algorithm for its own default.
+                ("deis", plus_plus),
+            ],
+        )?;
+        let heun = keys.choice(
+            "solver_type",
+            false,
+            &[("midpoint", false), ("heun", true), ("logrho", false), ("bh1", false), ("bh2", false)],
+        )?;
+        let order = keys.whole("solver_order", 2, (1, 3))?;
+        if order == 3 && !algorithm.plus && algorithm.sde {
+            return Err(Error::Unsupported {
+                key: "solver_order",
+                value: "3".into(),
+                reason: "diffusers has no third-order step for sde-dpmsolver",
+            });
+        }
+        let final_sigma = read_final_sigma(keys)?;
+        if !algorithm.plus && final_sigma == FinalSigma::Zero {
+            return Err(Error::Unsupported {
+                key: "final_sigmas_type",
+                value: "\"zero\"".into(),
+                reason: "with dpmsolver and sde-dpmsolver it must be sigma_min",
+            });
+        }
+        let mut levels = read_levels(keys)?;
+        let lu = keys.flag("use_lu_lambdas", false)?;
+        if lu && levels != Levels::Karras {
+            levels = Levels::Lu;
+        }
+        Ok(Self {
+            algorithm,
+            order,
+            heun,
+            lower_order_final: keys.flag("lower_order_final", true)?,
+            euler_at_final: keys.flag("euler_at_final", false)?,
+            final_sigma,
+            levels,
+            squared_cosine: keys.is_word("beta_schedule", "squaredcos_cap_v2"),
+            lambda_min_clipped: keys.number(
+                "lambda_min_clipped",
+                f64::NEG_INFINITY,
+                (f64::NEG_INFINITY, f64::MAX),
+            )?,
+            threshold: Threshold::read(keys)?,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Call {
+    at: Mix,
+    update: Update,
+}
+
+#[derive(Debug)]
+pub(crate) struct Solver {
+    prediction: Prediction,
+    algorithm: Algorithm,
+    threshold: Threshold,
+    order: usize,
+    calls: Vec<Call>,
+}
+
+/// Computes the noise levels, the timesteps and all coefficients.
+pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error> {
+    let mut cumprod = plan.training.alphas_cumprod();
+    alphas::lift_terminal(plan.training, &mut cumprod);
+    let table = alphas::sigmas(&cumprod);
+    let (timesteps, levels) = levels(plan, &settings, &cumprod, &table)?;
+    let mut sigmas: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
+    sigmas.push(match settings.final_sigma {
+        FinalSigma::Zero => 0.0,
+        FinalSigma::SigmaMin => table[0],
+    });
+    let calls = (0..timesteps.len())
+        .map(|i| Call {
+            at: Mix::of_sigma(sigmas[i]),
+            update: Update::new(&settings, order(&settings, i, timesteps.len()), &sigmas[..i + 2]),
+        })
+        .collect();
+    let solver = Solver {
+        prediction: plan.prediction,
+        algorithm: settings.algorithm,
+        threshold: settings.threshold,
+        order: settings.order,
+        calls,
+    };
+    Ok(Built {
+        timesteps: timesteps.into_iter().map(|t| t.trunc() as f32).collect(),
+        divisors: Vec::new(),
+        initial_deviation: 1.0,
+        sigmas,
+        solver: super::Solver::DpmMultistep(solver),
+    })
+}
+
+/// Timesteps and noise levels, without the last level.
+fn levels(
+    plan: &Plan<'_>,
+    settings: &Settings,
+    cumprod: &[f32],
+    table: &[f32],
+) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    if settings.levels == Levels::Timesteps {
+        let last = last_timestep(settings.lambda_min_clipped, cumprod);
+        if last == 0 {
+            return Err(plan.bad_steps("lambda_min_clipped leaves no timestep"));
+        }
+        let grid = Grid { train: plan.train, steps: plan.steps, offset: plan.steps_offset };
+        let timesteps = grid.falling_above_lowest(plan.spacing, last);
+        let levels = timesteps.iter().map(|t| interpolate(table, *t)).collect();
+        return Ok((timesteps, levels));
+    }
+    let logs: Vec<f32> = table.iter().map(|sigma| sigma.ln()).collect();
+    let (max, min) = (f64::from(table[table.len() - 1]), f64::from(table[0]));
+    let levels = match settings.levels {
+        // diffusers goes through the f32 logarithms of the table here.
+        Levels::Lu => {
+            let (max, min) = (f64::from(logs[logs.len() - 1]), f64::from(logs[0]));
+            spread(Levels::Lu, max.exp(), min.exp(), plan.steps)
+        }
+        Levels::Karras | Levels::Exponential | Levels::Timesteps => {
+            spread(settings.levels, max, min, plan.steps)
+        }
+    };
+    let rounds = matches!(settings.levels, Levels::Karras | Levels::Lu) && !settings.squared_cosine;
+    let timestep = |sigma: &f64| {
+        let t = sigma_to_t(*sigma, &logs);
+        if rounds { t.round_ties_even() } else { t }
+    };
+    Ok((levels.iter().map(timestep).collect(), levels))
+}
+
+/// One past the largest training timestep whose half log-SNR is not below the clipping threshold.
+fn last_timestep(lambda_min: f64, cumprod: &[f32]) -> usize {
+    let below = |alpha: &&f32| f64::from(alpha.sqrt().ln() - (1.0 - **alpha).sqrt().ln()) < lambda_min;
+    cumprod.len() - cumprod.iter().rev().take_while(below).count()
+}
+
+/// The order of step `i` of `n`: as much history as there is, less at the end.
+fn order(settings: &Settings, i: usize, n: usize) -> Order {
+    let lowers = settings.lower_order_final && n < FEW_STEPS;
+    let first_at_end =
+        i + 1 == n && (settings.euler_at_final || lowers || settings.final_sigma == FinalSigma::Zero);
+    if settings.order == 1 || i == 0 || first_at_end {
+        Order::First
+    } else if settings.order == 2 || i == 1 || (i + 2 == n && lowers) {
+        Order::Second
+    } else {
+        Order::Third
+    }
+}
+
+impl Solve for Solver {
+    fn slots(&self) -> usize {
+        self.order
+    }
+
+    fn is_finite(&self) -> bool {
+        self.calls.iter().all(|call| call.at.is_usable(self.prediction) && call.update.is_finite())
+    }
+
+    fn step(&self, step: Step<'_>) {
+        let Step { call, model, latents, original, slots, scratch, random, .. } = step;
+        let Call { at, update } = &self.calls[call];
+        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
+            *picture = at.picture(self.prediction, *x, *m);
+        }
+        self.threshold.apply(original, scratch);
+        slots.rotate_right(1);
+        if self.algorithm.plus {
+            slots[0].copy_from_slice(original);
+        } else if self.threshold == Threshold::None {
+            for ((epsilon, x), m) in slots[0].iter_mut().zip(&*latents).zip(&*model) {
+                *epsilon = at.epsilon(self.prediction, *x, *m);
+            }
+        } else {
+            for ((epsilon, x), picture) in slots[0].iter_mut().zip(&*latents).zip(&*original) {
+                *epsilon = (*x - at.signal * *picture) / at.noise;
+            }
+        }
+        if self.algorithm.sde {
+            random.fill_normal(scratch);
+            update.apply(latents, slots, Some(scratch));
+        } else {
+            update.apply(latents, slots, None);
+        }
+    }
+}

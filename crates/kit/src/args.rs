@@ -1,0 +1,58 @@
+//! The flags that all services share, each with its environment variable. Nothing here reads or decides anything.
+
+use std::time::Duration;
+
+/// What is logged when nothing is said. ONNX Runtime alone writes 60 lines per session at info.
+pub const DEFAULT_LOG: &str = "info,ort=warn,h2=warn,hyper=warn,tower=warn";
+
+/// Flags of every service; a binary takes them in by `#[command(flatten)]`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// How log lines look
+    #[arg(long, env = "MOBULA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or levels by module, such as info,mobula_proxy=debug
+    #[arg(long, env = "MOBULA_LOG", default_value = DEFAULT_LOG)]
+    pub log: String,
+    /// Where traces are sent: gRPC address of an OpenTelemetry collector, such as http://127.0.0.1:4317; none by default
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of new traces that are recorded, 0 to 1; a caller's decision is followed
+    #[arg(long, env = "MOBULA_TRACE_RATIO", default_value_t = 1.0)]
+    pub trace_ratio: f64,
+    /// Seconds that requests have to finish once the service is told to stop
+    #[arg(long, env = "MOBULA_DRAIN_TIMEOUT_S", default_value_t = 20)]
+    pub drain_timeout_s: u64,
+    /// Stop when the process with this id is gone
+    #[arg(long, env = "MOBULA_EXIT_WITH_PID")]
+    pub exit_with_pid: Option<u32>,
+}
+
+/// How log lines look.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Common {
+    /// How long a drain may take.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout_s)
+    }
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log: DEFAULT_LOG.to_owned(),
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
+            drain_timeout_s: 20,
+            exit_with_pid: None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The decisions of the mesh, pure: placement, leases, routing, admission, ticks.
+
+pub mod admission;
+pub mod retry;
+pub mod route;
+
+pub mod tick;

@@ -1,0 +1,150 @@
+use proptest::prelude::*;
+use rand::{Rng as _, SeedableRng, rngs::StdRng};
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn wait(ns: u64) -> Wait {
+    Wait { ns, ongoing: 0 }
+}
+
+#[test]
+fn cost_is_rows_times_steps_times_pixels_in_native_rows() {
+    let native = Work { images: 1, guided: true, steps: 20, pixels: 512 * 512, native_pixels: 512 * 512 };
+    assert_eq!(Cost::of(native).get(), 40);
+    assert_eq!(Cost::of(Work { pixels: 1024 * 1024, ..native }).get(), 160);
+    assert_eq!(Cost::of(Work { guided: false, images: 3, ..native }).get(), 60);
+    assert_eq!(Cost::of(Work { pixels: 8, steps: 1, ..native }).get(), 1);
+}
+
+#[test]
+fn nobody_is_picked_among_none() {
+    let mut rng = StdRng::seed_from_u64(1);
+    assert_eq!(pick(0, &mut rng, |_| Some(wait(0))), None);
+    assert_eq!(pick(1, &mut rng, |_| None), None);
+    assert_eq!(pick(5, &mut rng, |_| None), None);
+}
+
+#[test]
+fn equal_replicas_share_alike() {
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut counts = [0u32; 4];
+    for _ in 0..40_000 {
+        counts[pick(4, &mut rng, |_| Some(wait(7))).unwrap()] += 1;
+    }
+    assert!(counts.iter().all(|&c| (9_000..11_000).contains(&c)), "{counts:?}");
+}
+
+#[test]
+fn two_choices_keep_queues_short_where_one_would_not() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut two = vec![0u64; 100];
+    let mut one = vec![0u64; 100];
+    for _ in 0..10_000 {
+        let i = pick(100, &mut rng, |i| Some(wait(two[i]))).unwrap();
+        two[i] += 1;
+        one[rng.random_range(0..100)] += 1;
+    }
+    let highest = |v: &[u64]| v.iter().copied().max().unwrap();
+    assert!(highest(&two) <= 105, "{}", highest(&two));
+    assert!(highest(&one) > 110, "{}", highest(&one));
+}
+
+#[test]
+fn work_sent_by_this_router_counts_before_any_report() {
+    let mut book = Book::new(4);
+    book.take(Cost::rows(40));
+    assert_eq!(book.wait(MS, 1_000), Wait { ns: 40_000, ongoing: 1 });
+    book.progress(30);
+    assert_eq!(book.wait(MS, 1_000).ns, 10_000);
+    book.give_back(10);
+    assert_eq!(book.wait(MS, 1_000), Wait { ns: 0, ongoing: 0 });
+}
+
+#[test]
+fn own_work_in_a_report_is_not_counted_twice() {
+    let mut book = Book::new(4);
+    book.take(Cost::rows(40));
+    book.report(Report { queued_rows: 100, row_ns: 1_000_000 }, MS);
+    assert_eq!(book.wait(MS, 0).ns, 100 * 1_000_000);
+    book.give_back(40);
+    assert_eq!(book.wait(MS, 0).ns, 60 * 1_000_000);
+}
+
+#[test]
+fn others_work_wears_down_at_the_measured_rate() {
+    let mut book = Book::new(4);
+    book.report(Report { queued_rows: 100, row_ns: 1_000_000 }, MS);
+    assert_eq!(book.wait(MS * 41, 0).ns, 60 * 1_000_000);
+    assert_eq!(book.wait(MS * 1_000, 0).ns, 0);
+}
+
+#[test]
+fn a_full_replica_rests_longer_each_time_until_it_accepts() {
+    let mut book = Book::new(4);
+    book.refused(Duration::ZERO);
+    assert_eq!(book.free(FULL_FIRST - MS), 0);
+    assert_eq!(book.free(FULL_FIRST), 4);
+    book.refused(FULL_FIRST);
+    assert_eq!(book.paused_until(FULL_FIRST), Some(FULL_FIRST * 3));
+    book.accepted();
+    assert_eq!(book.free(FULL_FIRST), 4);
+    assert_eq!(book.paused_until(FULL_FIRST), None);
+}
+
+#[test]
+fn many_requests_lost_at_one_moment_are_one_fault() {
+    let mut book = Book::new(4);
+    for _ in 0..100 {
+        book.failed(MS);
+    }
+    assert!(!book.is_reachable(MS * 100));
+    assert!(book.is_reachable(MS + FAULT_FIRST));
+}
+
+#[test]
+fn a_replica_is_full_at_its_own_limit() {
+    let mut book = Book::new(2);
+    book.take(Cost::rows(1));
+    assert_eq!(book.free(MS), 1);
+    book.take(Cost::rows(1));
+    assert_eq!(book.free(MS), 0);
+    book.set_max_ongoing(1);
+    book.give_back(1);
+    assert_eq!(book.free(MS), 0);
+}
+
+proptest! {
+    #[test]
+    fn only_replicas_that_may_be_asked_are_picked(open in prop::collection::vec(prop::option::of(0u64..5), 0..12), seed: u64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let picked = pick(open.len(), &mut rng, |i| open[i].map(wait));
+        match picked {
+            Some(i) => prop_assert!(open[i].is_some()),
+            None => prop_assert!(open.iter().all(Option::is_none)),
+        }
+    }
+
+    #[test]
+    fn the_worst_of_several_is_never_picked(mut waits in prop::collection::vec(0u64..1000, 2..12), seed: u64) {
+        waits[0] = 1000;
+        let mut rng = StdRng::seed_from_u64(seed);
+        prop_assert_ne!(pick(waits.len(), &mut rng, |i| Some(wait(waits[i]))), Some(0));
+    }
+
+    #[test]
+    fn what_is_taken_and_given_back_leaves_nothing(costs in prop::collection::vec((1u64..1000, 0u64..1000), 0..20)) {
+        let mut book = Book::new(100);
+        for &(rows, _) in &costs {
+            book.take(Cost::rows(rows));
+        }
+        for &(rows, done) in &costs {
+            let done = done.min(rows);
+            book.progress(done);
+            book.give_back(rows - done);
+        }
+        prop_assert_eq!(book.wait(MS, 1), Wait { ns: 0, ongoing: 0 });
+        prop_assert_eq!(book.free(MS), 100);
+    }
+}

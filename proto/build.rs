@@ -1,0 +1,24 @@
+//! Compiles the `.proto` files with protox, so that no protoc is needed on the machine.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 5] = [
+    "mobula/common/v1/common.proto",
+    "mobula/control/v1/control.proto",
+    "mobula/image/v1/image.proto",
+    "mobula/inference/v1/inference.proto",
+    "mobula/preprocess/v1/preprocess.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=mobula");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let set = protox::compile(FILES, ["."])?;
+    fs::write(out.join("mobula.bin"), set.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".mobula")
+        .compile_fds(set)?;
+    Ok(())
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Starts docker-compose.yml with the images of `make image`, draws a picture through HTTP and gRPC, scales inference to
+# two, kills one, draws again, stops everything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compose() { if docker compose version >/dev/null 2>&1; then docker compose -p mobula-test "$@"; else docker-compose -p mobula-test "$@"; fi; }
+out=$(mktemp -d)
+trap 'status=$?; [ $status -eq 0 ] || compose logs --tail 50; compose down --timeout 25 --volumes >/dev/null 2>&1 || true; rm -rf "$out"; exit $status' EXIT
+
+# draw FILE SEED: retries until the mesh is up, at most a minute.
+draw() {
+  curl --silent --show-error --fail --retry 60 --retry-delay 1 --retry-all-errors --max-time 60 --output "$1" \
+    "http://127.0.0.1:8000/imagine?prompt=a%20red%20circle%20on%20a%20blue%20background&seed=$2"
+  [ "$(head -c 4 "$1" | tail -c 3)" = PNG ]
+}
+
+export MOBULA_BUILD_TARGET=from-binaries
+compose up -d --no-build
+draw "$out/first.png" 7
+compose up -d --no-build --scale inference=2 --scale preprocess=2
+draw "$out/scaled.png" 7
+cmp "$out/first.png" "$out/scaled.png"
+victim=$(compose ps -q inference | head -1)
+docker kill --signal KILL "$victim" >/dev/null
+draw "$out/after-kill.png" 7
+cmp "$out/first.png" "$out/after-kill.png"
+echo "compose: the same picture before scaling, after it, and after a killed worker"

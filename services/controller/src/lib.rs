@@ -1,0 +1,1 @@
+//! The controller: desired state, placement, leases, the route table.

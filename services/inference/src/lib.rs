@@ -1,0 +1,1 @@
+//! The inference service: text encoder, UNet and VAE on ONNX Runtime, batched step by step.

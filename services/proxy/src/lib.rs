@@ -1,0 +1,1 @@
+//! The proxy: the only door for users, over HTTP and gRPC.

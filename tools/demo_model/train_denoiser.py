@@ -1,0 +1,177 @@
+"""Phase 2: trains the UNet and the text encoder together on latents of the finished autoencoder.
+
+Encoding is dearer than it looks on a CPU, so each step encodes a few new pictures into a bank and trains on a batch
+drawn from the bank; once the bank is full, only captions stay fresh. The target is v-prediction on a linear beta
+schedule: its last step has almost no signal left (sqrt(alpha_bar) 0.0064), without which a plain background would
+shine through the noise in training but not when sampling starts from pure noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from tqdm import tqdm
+
+from captions import caption, words
+from networks import CONTEXT, LATENT_CHANNELS, LATENT_SIZE, SCALING_FACTOR, autoencoder, denoiser, text_encoder
+from render import render
+from scenes import Scene, random_scene
+from tokenizer import load_tokenizer, save_tokenizer
+
+TRAIN_STEPS = 1000
+SCHEDULE = {"num_train_timesteps": TRAIN_STEPS, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
+BANK = 24_000  # pictures; 94 MiB of latents
+BANK_FIRST = 1_000  # encoded before the first step
+BANK_PER_STEP = 12
+PEAK_RATE = 1e-3
+WARM_UP = 200  # steps
+FLOOR = 0.02  # of the peak rate, at the end
+EMA_DECAY = 0.998
+
+
+class Bank:
+    """Latents of random scenes, encoded a few at a time, and the scenes they show."""
+
+    def __init__(self, folder: Path, rng: random.Random, bfloat16: bool) -> None:
+        self._bfloat16 = bfloat16
+        self._vae = autoencoder().eval().requires_grad_(False)
+        self._vae.load_state_dict(torch.load(folder / "vae.pt"))
+        self._rng = rng
+        self.scenes: list[Scene] = []
+        self.latents = torch.empty(BANK, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        self._file = folder / "bank.pt"
+        if self._file.exists():
+            saved = torch.load(self._file, weights_only=False)
+            self.scenes = saved["scenes"]
+            self.latents[: len(self.scenes)] = saved["latents"]
+
+    def save(self) -> None:
+        torch.save({"scenes": self.scenes, "latents": self.latents[: len(self.scenes)].clone()}, self._file)
+
+    @property
+    def full(self) -> bool:
+        return len(self.scenes) >= BANK
+
+    def grow(self, count: int) -> None:
+        """Renders and encodes up to `count` new scenes."""
+        count = min(count, BANK - len(self.scenes))
+        if count <= 0:
+            return
+        scenes = [random_scene(self._rng) for _ in range(count)]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            posterior = self._vae.encode(render(scenes)[0]).latent_dist
+        self.latents[len(self.scenes) : len(self.scenes) + count] = posterior.mean.float() * SCALING_FACTOR
+        self.scenes += scenes
+
+    def draw(self, count: int) -> tuple[torch.Tensor, list[str]]:
+        """Scaled latents [count, 4, 16, 16] and a fresh caption of each."""
+        rows = [self._rng.randrange(len(self.scenes)) for _ in range(count)]
+        return self.latents[rows], [caption(self.scenes[row], self._rng) for row in rows]
+
+
+class Text(torch.nn.Module):
+    """Tokenizer and text encoder: captions to states [n, 77, width]."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        if not (folder / "tokenizer" / "vocab.json").exists():
+            save_tokenizer(words(), folder / "tokenizer")
+        self._tokenizer = load_tokenizer(folder / "tokenizer")
+        tokenizer = self._tokenizer
+        self.encoder = text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+        self._cache: dict[str, list[int]] = {}
+
+    def ids(self, captions: list[str]) -> torch.Tensor:
+        fresh = [text for text in set(captions) if text not in self._cache]
+        if fresh:
+            rows = self._tokenizer(fresh, padding="max_length", max_length=CONTEXT, truncation=True).input_ids
+            self._cache.update(zip(fresh, rows))
+        out = torch.tensor([self._cache[text] for text in captions])
+        if len(self._cache) > 200_000:
+            self._cache.clear()
+        return out
+
+    def forward(self, captions: list[str]) -> torch.Tensor:
+        return self.encoder(self.ids(captions)).last_hidden_state
+
+
+def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16: bool) -> None:
+    """Trains for `minutes` (continuing from `folder/denoiser.pt` if it is there) and writes weights and averages."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    bank = Bank(folder, rng, bfloat16)
+    with tqdm(total=BANK_FIRST, initial=min(BANK_FIRST, len(bank.scenes)), unit="picture", desc="first latents") as bar:
+        while len(bank.scenes) < BANK_FIRST:
+            bank.grow(50)
+            bar.update(50)
+    unet, text = denoiser(), Text(folder)
+    networks = torch.nn.ModuleDict({"unet": unet, "text": text.encoder})
+    average = copy.deepcopy(networks).requires_grad_(False)
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    checkpoint = folder / "denoiser.pt"
+    step, spent_before = 0, 0.0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        networks.load_state_dict(saved["networks"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        step, spent_before = saved["step"], saved["seconds"]
+    schedule = DDIMScheduler(**SCHEDULE, prediction_type="v_prediction")
+
+    def save() -> None:
+        state = {
+            "networks": networks.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "seconds": spent_before + time.monotonic() - start,
+        }
+        torch.save(state, checkpoint.with_suffix(".new"))
+        checkpoint.with_suffix(".new").rename(checkpoint)
+        if not bank_saved and bank.full:
+            bank.save()
+
+    budget = minutes * 60
+    start = last_saved = time.monotonic()
+    bank_saved = bank.full
+    smooth: list[float] = []
+    with tqdm(total=round(budget), unit="s", desc="denoiser", mininterval=10) as bar:
+        while (spent := spent_before + time.monotonic() - start) < budget:
+            rate = PEAK_RATE * min(1, (step + 1) / WARM_UP)
+            rate *= FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * spent / budget))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            bank.grow(BANK_PER_STEP)
+            latents, captions = bank.draw(batch)
+            noise = torch.randn_like(latents)
+            # One timestep per stratum: every batch covers the whole schedule.
+            times = ((torch.arange(batch) + torch.rand(batch)) / batch * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
+            noisy = schedule.add_noise(latents, noise, times)
+            target = schedule.get_velocity(latents, noise, times)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                guess = unet(noisy, times, text(captions)).sample
+            loss = (guess.float() - target).square().mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+            optimiser.step()
+            step += 1
+            decay = min(EMA_DECAY, (step + 1) / (step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(networks.parameters()), 1 - decay)
+            smooth = [*smooth[-199:], float(loss)]
+            bar.n = round(spent)
+            mean = sum(smooth) / len(smooth)
+            bar.set_postfix(step=step, bank=len(bank.scenes), loss=f"{mean:.4f}", rate=f"{rate:.1e}", refresh=False)
+            bar.update(0)
+            if time.monotonic() - last_saved > 120:
+                save()
+                bank_saved = bank_saved or bank.full
+                last_saved = time.monotonic()
+    save()
