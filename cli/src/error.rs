@@ -25,7 +25,11 @@ pub enum Error {
     NoMesh { address: String, flag: &'static str },
     /// The address is no host:port or http URL.
     #[error("{flag} {address}: {source}")]
-    Address { address: String, flag: &'static str, source: mobula_kit::Error },
+    Address {
+        address: String,
+        flag: &'static str,
+        source: mobula_kit::Error,
+    },
     /// The mesh answered with an error; the text is ready for people.
     #[error("{0}")]
     Refused(String),
@@ -39,11 +43,17 @@ pub enum Error {
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
     /// A port that a service needs is taken.
-    #[error("{flag} {address}: the port is in use (is another mesh running? see `mobula status`); choose another with {flag}")]
+    #[error(
+        "{flag} {address}: the port is in use (is another mesh running? see `mobula status`); choose another with {flag}"
+    )]
     PortInUse { flag: &'static str, address: SocketAddr },
     /// An address cannot be listened on for another reason.
     #[error("{flag} {address}: cannot listen there: {source}")]
-    Listen { flag: &'static str, address: SocketAddr, source: io::Error },
+    Listen {
+        flag: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
     /// A service's binary is missing.
     #[error(
         "cannot find {name} in {searched}: build the workspace (`cargo build --bins`), or name its folder with --bin-dir"
@@ -63,7 +73,11 @@ pub enum Error {
     Spawn { name: &'static str, source: io::Error },
     /// A service ended while the mesh was starting.
     #[error("{name} {how} while the mesh was starting{log}")]
-    Died { name: &'static str, how: String, log: String },
+    Died {
+        name: &'static str,
+        how: String,
+        log: String,
+    },
     /// No application could be deployed.
     #[error("the mesh cannot draw: {0}")]
     Deploy(String),
@@ -105,8 +119,15 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named_with_its_flag() {
-        let error = Error::PortInUse { flag: "--http", address: ([127, 0, 0, 1], 8000).into() };
-        assert!(error.to_string().starts_with("--http 127.0.0.1:8000: the port is in use"));
+        let error = Error::PortInUse {
+            flag: "--http",
+            address: ([127, 0, 0, 1], 8000).into(),
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("--http 127.0.0.1:8000: the port is in use")
+        );
         assert_eq!(error.exit_code(), EXIT_FAILED);
     }
 

@@ -39,7 +39,11 @@ pub(crate) fn amount(amount: f64) -> String {
 
 /// `1 picture`, `2 pictures`.
 pub(crate) fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {what}s")
+    }
 }
 
 #[cfg(test)]
@@ -64,19 +68,30 @@ mod tests {
 
     #[test]
     fn sizes_use_binary_units() {
-        for (size, text) in [(512, "512 B"), (2_048, "2 KiB"), (210 * MIB, "210 MiB"), (3 * GIB / 2, "1.5 GiB")] {
+        for (size, text) in [
+            (512, "512 B"),
+            (2_048, "2 KiB"),
+            (210 * MIB, "210 MiB"),
+            (3 * GIB / 2, "1.5 GiB"),
+        ] {
             assert_eq!(bytes(size), text);
         }
     }
 
     #[test]
     fn amounts_drop_zeros_that_say_nothing() {
-        assert_eq!((amount(2.0), amount(0.5), amount(0.25)), ("2".into(), "0.5".into(), "0.25".into()));
+        assert_eq!(
+            (amount(2.0), amount(0.5), amount(0.25)),
+            ("2".into(), "0.5".into(), "0.25".into())
+        );
         assert_eq!(amount(10.0), "10");
     }
 
     #[test]
     fn one_is_singular() {
-        assert_eq!((count(1, "picture"), count(3, "picture")), ("1 picture".into(), "3 pictures".into()));
+        assert_eq!(
+            (count(1, "picture"), count(3, "picture")),
+            ("1 picture".into(), "3 pictures".into())
+        );
     }
 }

@@ -19,7 +19,9 @@ impl Paint {
     /// Paints when `stream` is a terminal and NO_COLOR (no-color.org) is unset or empty.
     pub(crate) fn for_stream(stream: &impl IsTerminal) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { on: stream.is_terminal() && !refused }
+        Self {
+            on: stream.is_terminal() && !refused,
+        }
     }
 
     pub(crate) fn heading(self, text: impl Display) -> String {
@@ -43,7 +45,11 @@ impl Paint {
     }
 
     fn apply(self, style: Style, text: impl Display) -> String {
-        if self.on { format!("{style}{text}{style:#}") } else { text.to_string() }
+        if self.on {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_string()
+        }
     }
 }
 

@@ -29,13 +29,17 @@ impl Remote {
     }
 
     /// Turns what the mesh answered into what the user reads.
-    pub(crate) fn explain(&self, status: &Status) -> Error {
-        match transport(status) {
-            Some(Transport::Refused) => Error::NoMesh { address: self.address.clone(), flag: self.flag },
+    pub(crate) fn explain(&self, status: Status) -> Error {
+        let status = mobula_kit::status::received(status);
+        match transport(&status) {
+            Some(Transport::Refused) => Error::NoMesh {
+                address: self.address.clone(),
+                flag: self.flag,
+            },
             Some(Transport::Other(why)) => {
                 Error::Refused(format!("lost the connection to {}: {why}", self.address))
             }
-            None => Error::Refused(sentence(status)),
+            None => Error::Refused(sentence(&status)),
         }
     }
 }
@@ -61,7 +65,11 @@ fn transport(status: &Status) -> Option<Transport> {
                     | io::ErrorKind::AddrNotAvailable
                     | io::ErrorKind::TimedOut
             );
-            return Some(if unreachable { Transport::Refused } else { Transport::Other(io.to_string()) });
+            return Some(if unreachable {
+                Transport::Refused
+            } else {
+                Transport::Other(io.to_string())
+            });
         }
         deepest = Some(error.to_string());
         source = error.source();
@@ -74,28 +82,35 @@ fn transport(status: &Status) -> Option<Transport> {
 fn sentence(status: &Status) -> String {
     let violations = mobula_kit::status::violations(status);
     let mut text = if violations.is_empty() {
-        match status.code() {
-            Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::ResourceExhausted
-            | Code::Unavailable
-                if !status.message().is_empty() =>
-            {
-                status.message().to_owned()
-            }
-            _ if status.message().is_empty() => words(status.code()).to_owned(),
-            _ => format!("{}: {}", words(status.code()), status.message()),
+        match (status.message(), tells_all(status.code())) {
+            ("", _) => words(status.code()).to_owned(),
+            (message, true) => message.to_owned(),
+            (message, false) => format!("{}: {message}", words(status.code())),
         }
     } else {
-        let fields: Vec<_> = violations.iter().map(|(field, why)| format!("\n  {field}: {why}")).collect();
+        let fields: Vec<_> = violations
+            .iter()
+            .map(|(field, why)| format!("\n  {field}: {why}"))
+            .collect();
         format!("the request was refused{}", fields.concat())
     };
     if let Some(after) = mobula_kit::status::retry_after(status).filter(|after| *after > Duration::ZERO) {
         text.push_str(&format!("\n  try again in {}", human::duration(after)));
     }
     text
+}
+
+/// Codes that the mesh sends with a message that needs no introduction.
+fn tells_all(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+            | Code::Unavailable
+    )
 }
 
 fn words(code: Code) -> &'static str {
@@ -124,7 +139,10 @@ mod tests {
     use super::*;
 
     fn remote() -> Remote {
-        Remote { address: "127.0.0.1:9000".into(), flag: "--server" }
+        Remote {
+            address: "127.0.0.1:9000".into(),
+            flag: "--server",
+        }
     }
 
     #[test]
@@ -134,7 +152,7 @@ mod tests {
             ("steps".into(), "must be 1 to 1000".into()),
         ]);
         assert_eq!(
-            remote().explain(&status).to_string(),
+            remote().explain(status).to_string(),
             "the request was refused\n  width: must be a multiple of 8\n  steps: must be 1 to 1000"
         );
     }
@@ -147,18 +165,26 @@ mod tests {
             "64 requests are waiting",
             Duration::from_millis(1_500),
         );
-        assert_eq!(remote().explain(&status).to_string(), "64 requests are waiting\n  try again in 1.5 s");
+        assert_eq!(
+            remote().explain(status).to_string(),
+            "64 requests are waiting\n  try again in 1.5 s"
+        );
     }
 
     #[test]
     fn a_refused_connection_says_how_to_start_a_mesh() {
         let status = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
-        assert!(matches!(remote().explain(&status), Error::NoMesh { flag: "--server", .. }), "{status:?}");
+        assert!(matches!(
+            remote().explain(status),
+            Error::NoMesh { flag: "--server", .. }
+        ));
     }
 
     #[test]
     fn an_empty_message_is_replaced_by_words() {
-        let text = remote().explain(&Status::new(Code::DeadlineExceeded, "")).to_string();
+        let text = remote()
+            .explain(Status::new(Code::DeadlineExceeded, ""))
+            .to_string();
         assert_eq!(text, "not done in time (see --timeout)");
     }
 
@@ -167,10 +193,17 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let remote = Remote { address, flag: "--server" };
+        let remote = Remote {
+            address,
+            flag: "--server",
+        };
         let mut client =
             mobula_proto::image::v1::image_service_client::ImageServiceClient::new(remote.channel().unwrap());
-        let status = client.list_models(mobula_proto::image::v1::ListModelsRequest {}).await.unwrap_err();
-        assert!(matches!(remote.explain(&status), Error::NoMesh { .. }), "{status:?}");
+        let status = client
+            .list_models(mobula_proto::image::v1::ListModelsRequest {})
+            .await
+            .unwrap_err();
+        let error = remote.explain(status);
+        assert!(matches!(error, Error::NoMesh { .. }), "{error}");
     }
 }

@@ -28,7 +28,12 @@ impl Arrivals {
     /// A schedule of `rate` requests per second; the same seed gives the same schedule.
     #[must_use]
     pub fn new(pattern: Pattern, rate: f64, seed: u64) -> Self {
-        Self { pattern, mean_gap_s: 1.0 / rate.max(1e-3), due_s: 0.0, random: StdRng::seed_from_u64(seed) }
+        Self {
+            pattern,
+            mean_gap_s: 1.0 / rate.max(1e-3),
+            due_s: 0.0,
+            random: StdRng::seed_from_u64(seed),
+        }
     }
 }
 

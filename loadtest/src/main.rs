@@ -7,7 +7,10 @@ use mobula_loadtest::{Args, run};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(args.threads).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.threads)
+        .enable_all()
+        .build();
     let report = match runtime {
         Ok(runtime) => runtime.block_on(run(&args)),
         Err(error) => {
@@ -18,7 +21,11 @@ fn main() -> ExitCode {
     match report {
         Ok(report) => {
             println!("{report}");
-            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.is_clean() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => {
             eprintln!("mobula-loadtest: {error}");

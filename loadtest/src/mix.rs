@@ -16,15 +16,24 @@ pub struct Mix {
     seeds: u64,
 }
 
-const COLOURS: [&str; 8] = ["red", "green", "blue", "yellow", "purple", "orange", "white", "black"];
+const COLOURS: [&str; 8] = [
+    "red", "green", "blue", "yellow", "purple", "orange", "white", "black",
+];
 const SHAPES: [&str; 4] = ["circle", "square", "triangle", "star"];
 
 impl Mix {
     /// A mix of these prompts (without any: colours and shapes, which every demo model knows) and as many seeds.
     #[must_use]
     pub fn new(prompts: Vec<String>, seeds: u64) -> Self {
-        let prompts = if prompts.is_empty() { colours_and_shapes() } else { prompts };
-        Self { prompts, seeds: seeds.max(1) }
+        let prompts = if prompts.is_empty() {
+            colours_and_shapes()
+        } else {
+            prompts
+        };
+        Self {
+            prompts,
+            seeds: seeds.max(1),
+        }
     }
 
     /// The request with this number.
@@ -32,7 +41,10 @@ impl Mix {
     pub fn shot(&self, number: u64) -> Shot {
         let count = self.prompts.len() as u64;
         let prompt = self.prompts[(number % count) as usize].clone();
-        Shot { prompt, seed: number % self.seeds }
+        Shot {
+            prompt,
+            seed: number % self.seeds,
+        }
     }
 }
 
@@ -41,7 +53,11 @@ fn colours_and_shapes() -> Vec<String> {
     COLOURS
         .iter()
         .zip(backgrounds)
-        .flat_map(|(colour, background)| SHAPES.iter().map(move |shape| format!("a {colour} {shape} on a {background} background")))
+        .flat_map(|(colour, background)| {
+            SHAPES
+                .iter()
+                .map(move |shape| format!("a {colour} {shape} on a {background} background"))
+        })
         .collect()
 }
 
@@ -52,7 +68,13 @@ mod tests {
     #[test]
     fn prompts_and_seeds_come_again() {
         let mix = Mix::new(vec!["a".into(), "b".into()], 4);
-        assert_eq!(mix.shot(1), Shot { prompt: "b".into(), seed: 1 });
+        assert_eq!(
+            mix.shot(1),
+            Shot {
+                prompt: "b".into(),
+                seed: 1
+            }
+        );
         assert_eq!(mix.shot(1), mix.shot(5));
     }
 

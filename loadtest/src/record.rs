@@ -46,7 +46,8 @@ impl Recorder {
         let highest = LONGEST.as_micros() as u64;
         Self {
             counting: false,
-            latencies: Histogram::new_with_bounds(1, highest, DIGITS).expect("1 to an hour at three digits is a valid histogram"),
+            latencies: Histogram::new_with_bounds(1, highest, DIGITS)
+                .expect("1 to an hour at three digits is a valid histogram"),
             failures: BTreeMap::new(),
             digests: HashMap::new(),
             pictures: 0,
@@ -120,11 +121,17 @@ mod tests {
     use super::*;
 
     fn picture(digest: &str) -> Outcome {
-        Outcome::Picture { digest: digest.into(), bytes: 10 }
+        Outcome::Picture {
+            digest: digest.into(),
+            bytes: 10,
+        }
     }
 
     fn shot(seed: u64) -> Shot {
-        Shot { prompt: "p".into(), seed }
+        Shot {
+            prompt: "p".into(),
+            seed,
+        }
     }
 
     #[test]

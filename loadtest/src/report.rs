@@ -33,7 +33,13 @@ pub struct Report {
     pub latency_ms: BTreeMap<&'static str, f64>,
 }
 
-const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0)];
+const PERCENTILES: [(&str, f64); 5] = [
+    ("p50", 50.0),
+    ("p90", 90.0),
+    ("p99", 99.0),
+    ("p999", 99.9),
+    ("max", 100.0),
+];
 
 impl Report {
     /// Sums up what was recorded over `elapsed`.
@@ -42,8 +48,10 @@ impl Report {
         let seconds = elapsed.as_secs_f64().max(f64::EPSILON);
         let histogram = recorder.latencies();
         let ms = |micros: u64| micros as f64 / 1000.0;
-        let mut latency_ms: BTreeMap<_, _> =
-            PERCENTILES.iter().map(|&(name, p)| (name, ms(histogram.value_at_percentile(p)))).collect();
+        let mut latency_ms: BTreeMap<_, _> = PERCENTILES
+            .iter()
+            .map(|&(name, p)| (name, ms(histogram.value_at_percentile(p))))
+            .collect();
         latency_ms.insert("mean", histogram.mean() / 1000.0);
         Self {
             target,
@@ -70,15 +78,35 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "target      {}", self.target)?;
         writeln!(f, "load        {} for {:.1} s", self.load, self.seconds)?;
-        writeln!(f, "pictures    {} ({:.1}/s, {:.0} bytes each)", self.pictures, self.pictures_per_second, self.mean_bytes)?;
+        writeln!(
+            f,
+            "pictures    {} ({:.1}/s, {:.0} bytes each)",
+            self.pictures, self.pictures_per_second, self.mean_bytes
+        )?;
         let failed: u64 = self.failures.values().sum();
-        let by_code: Vec<_> = self.failures.iter().map(|(code, count)| format!("{code} {count}")).collect();
-        writeln!(f, "failed      {failed}{}", if failed == 0 { String::new() } else { format!(" ({})", by_code.join(", ")) })?;
+        let by_code: Vec<_> = self
+            .failures
+            .iter()
+            .map(|(code, count)| format!("{code} {count}"))
+            .collect();
+        writeln!(
+            f,
+            "failed      {failed}{}",
+            if failed == 0 {
+                String::new()
+            } else {
+                format!(" ({})", by_code.join(", "))
+            }
+        )?;
         writeln!(f, "missed      {}", self.missed)?;
         writeln!(f, "differing   {}", self.differing)?;
         write!(f, "latency ms ")?;
         for name in ["mean", "p50", "p90", "p99", "p999", "max"] {
-            write!(f, " {name} {:.2}", self.latency_ms.get(name).copied().unwrap_or_default())?;
+            write!(
+                f,
+                " {name} {:.2}",
+                self.latency_ms.get(name).copied().unwrap_or_default()
+            )?;
         }
         Ok(())
     }
@@ -93,13 +121,28 @@ mod tests {
     fn a_run_with_a_failure_is_not_clean() {
         let mut recorder = Recorder::new();
         recorder.start();
-        let shot = Shot { prompt: "p".into(), seed: 1 };
-        recorder.record(shot.clone(), Duration::from_millis(2), Outcome::Picture { digest: "d".into(), bytes: 100 });
-        let report = |recorder: &Recorder| Report::new("t".into(), "l".into(), Duration::from_secs(2), recorder);
+        let shot = Shot {
+            prompt: "p".into(),
+            seed: 1,
+        };
+        recorder.record(
+            shot.clone(),
+            Duration::from_millis(2),
+            Outcome::Picture {
+                digest: "d".into(),
+                bytes: 100,
+            },
+        );
+        let report =
+            |recorder: &Recorder| Report::new("t".into(), "l".into(), Duration::from_secs(2), recorder);
         assert!(report(&recorder).is_clean());
         assert!((report(&recorder).pictures_per_second - 0.5).abs() < 1e-9);
         recorder.record(shot, Duration::ZERO, Outcome::Failed("unavailable".into()));
         assert!(!report(&recorder).is_clean());
-        assert!(report(&recorder).to_string().contains("failed      1 (unavailable 1)"));
+        assert!(
+            report(&recorder)
+                .to_string()
+                .contains("failed      1 (unavailable 1)")
+        );
     }
 }

@@ -23,7 +23,11 @@ const SCHEDULE_SEED: u64 = 1;
 pub async fn run(args: &Args) -> Result<Report, Error> {
     let target = Target::new(args)?;
     let mix = Mix::new(prompts(args)?, args.seeds);
-    let session = Session { target, mix, recorder: Arc::new(Mutex::new(Recorder::new())) };
+    let session = Session {
+        target,
+        mix,
+        recorder: Arc::new(Mutex::new(Recorder::new())),
+    };
     session.first_answer(&args.target).await?;
 
     let bar = progress(args);
@@ -45,7 +49,10 @@ pub async fn run(args: &Args) -> Result<Report, Error> {
     let report = Report::new(args.target.clone(), load, end - start, &lock(&session.recorder));
     if let Some(path) = &args.json {
         let json = serde_json::to_vec_pretty(&report).expect("a report has only string keys and numbers");
-        std::fs::write(path, json).map_err(|source| Error::Write { path: path.clone(), source })?;
+        std::fs::write(path, json).map_err(|source| Error::Write {
+            path: path.clone(),
+            source,
+        })?;
     }
     Ok(report)
 }
@@ -62,7 +69,10 @@ impl Session {
     async fn first_answer(&self, target: &str) -> Result<(), Error> {
         match self.target.draw(0, &self.mix.shot(0)).await {
             Outcome::Picture { .. } => Ok(()),
-            Outcome::Failed(why) => Err(Error::Unreachable { target: target.into(), why }),
+            Outcome::Failed(why) => Err(Error::Unreachable {
+                target: target.into(),
+                why,
+            }),
         }
     }
 
@@ -78,7 +88,14 @@ impl Session {
 }
 
 /// Every request leaves when it is due; answers that come after the end still count, since they were due before it.
-async fn open(session: &Session, args: &Args, rate: f64, begin: Instant, end: Instant, bar: &ProgressBar) -> String {
+async fn open(
+    session: &Session,
+    args: &Args,
+    rate: f64,
+    begin: Instant,
+    end: Instant,
+    bar: &ProgressBar,
+) -> String {
     let slots = Arc::new(Semaphore::new(args.max_in_flight));
     let tasks = TaskTracker::new();
     for (number, offset) in (0u64..).zip(Arrivals::new(args.arrivals, rate, SCHEDULE_SEED)) {
@@ -138,14 +155,25 @@ async fn closed(session: &Session, callers: usize, end: Instant, bar: &ProgressB
 }
 
 fn prompts(args: &Args) -> Result<Vec<String>, Error> {
-    let Some(path) = &args.prompts else { return Ok(Vec::new()) };
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Prompts { path: path.clone(), source })?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let Some(path) = &args.prompts else {
+        return Ok(Vec::new());
+    };
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Prompts {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Drawn on a terminal only.
 fn progress(args: &Args) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {elapsed_precise} of the run").expect("the template is a constant");
+    let style = ProgressStyle::with_template("{bar:40} {elapsed_precise} of the run")
+        .expect("the template is a constant");
     ProgressBar::new(((args.warmup + args.duration) * 1000.0) as u64).with_style(style)
 }
 

@@ -36,7 +36,11 @@ impl Target {
         if args.target.starts_with("http://") {
             Ok(Self::Http(http::Target::new(&args.target, common)?))
         } else {
-            Ok(Self::Grpc(grpc::Target::new(&args.target, args.connections, common)?))
+            Ok(Self::Grpc(grpc::Target::new(
+                &args.target,
+                args.connections,
+                common,
+            )?))
         }
     }
 
@@ -54,7 +58,10 @@ const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// A file that is no PNG is a failure, whatever the status said.
 fn picture(digest: String, bytes: &[u8]) -> Outcome {
     if bytes.starts_with(PNG_SIGNATURE) {
-        Outcome::Picture { digest, bytes: bytes.len() }
+        Outcome::Picture {
+            digest,
+            bytes: bytes.len(),
+        }
     } else {
         Outcome::Failed("not a PNG".into())
     }

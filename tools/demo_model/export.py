@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import shutil
 import tempfile
@@ -35,7 +36,7 @@ OPSET = 18
 PREVIEW_SAMPLES = 256  # pictures behind the least-squares map from latents to colours
 SCHEDULERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "trailing"}),
-    "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
     "euler": (EulerDiscreteScheduler, {"timestep_spacing": "trailing"}),
     "dpmpp_2m": (DPMSolverMultistepScheduler, {"timestep_spacing": "trailing"}),
 }
@@ -44,7 +45,8 @@ SCHEDULERS = {
 def scheduler(name: str) -> object:
     """A diffusers scheduler on the schedule that the denoiser was trained on."""
     kind, extra = SCHEDULERS[name]
-    return kind(**SCHEDULE, prediction_type="v_prediction", **extra)
+    # Stable Diffusion checkpoints use an offset of 1; it matters for schedulers with leading timesteps only.
+    return kind(**SCHEDULE, prediction_type="v_prediction", steps_offset=1, **extra)
 
 
 def pipeline(work: Path, scheduler_name: str) -> StableDiffusionPipeline:
@@ -93,6 +95,18 @@ def batch_timestep(path: Path) -> None:
     onnx.save(model, path)
 
 
+def tidy(folder: Path) -> None:
+    """Drops from the JSON files what is no JSON (infinities; readers then use the defaults) or names this machine."""
+    for file in [folder / "model_index.json", *folder.glob("*/*config.json")]:
+        values = json.loads(file.read_text())
+        kept = {
+            key: value
+            for key, value in values.items()
+            if key != "_name_or_path" and not (isinstance(value, float) and not math.isfinite(value))
+        }
+        file.write_text(json.dumps(kept, indent=2) + "\n")
+
+
 def preview_map(pipe: StableDiffusionPipeline) -> dict[str, list]:
     """Least-squares map from a UNet-space latent pixel to the RGB in [-1, 1] of the 8 x 8 pixels it stands for."""
     rng = random.Random(0)
@@ -120,6 +134,7 @@ def main() -> None:
         pipe.save_pretrained(source)
         main_export(str(source), target, task="text-to-image", opset=OPSET, do_validation=False, device="cpu")
         batch_timestep(target / "unet" / "model.onnx")
+        tidy(target)
         for part in target.iterdir():
             place = options.out / part.name
             if part.is_dir():

@@ -28,11 +28,15 @@ TRAIN_STEPS = 1000
 SCHEDULE = {"num_train_timesteps": TRAIN_STEPS, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
 BANK = 24_000  # pictures; 94 MiB of latents
 BANK_FIRST = 1_000  # encoded before the first step
-BANK_PER_STEP = 12
+BANK_PER_STEP = 8
+# Below this timestep a flat picture is easily read through the noise; what it will show is decided above.
+EASY_BELOW = 300
+EASY_SHARE = 0.12  # of a batch
 PEAK_RATE = 1e-3
 WARM_UP = 200  # steps
 FLOOR = 0.02  # of the peak rate, at the end
 EMA_DECAY = 0.998
+SAVE_EVERY = 120  # seconds
 
 
 class Bank:
@@ -46,17 +50,19 @@ class Bank:
         self.scenes: list[Scene] = []
         self.latents = torch.empty(BANK, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
         self._file = folder / "bank.pt"
+        self._saved = 0
         if self._file.exists():
             saved = torch.load(self._file, weights_only=False)
             self.scenes = saved["scenes"]
             self.latents[: len(self.scenes)] = saved["latents"]
+            self._saved = len(self.scenes)
 
     def save(self) -> None:
+        """Saves what has grown since the last time."""
+        if self._saved == len(self.scenes):
+            return
+        self._saved = len(self.scenes)
         torch.save({"scenes": self.scenes, "latents": self.latents[: len(self.scenes)].clone()}, self._file)
-
-    @property
-    def full(self) -> bool:
-        return len(self.scenes) >= BANK
 
     def grow(self, count: int) -> None:
         """Renders and encodes up to `count` new scenes."""
@@ -101,6 +107,14 @@ class Text(torch.nn.Module):
         return self.encoder(self.ids(captions)).last_hidden_state
 
 
+def timesteps(count: int) -> torch.Tensor:
+    """Training timesteps [count], one per stratum of the distribution, so that every batch covers the schedule."""
+    level = (torch.arange(count) + torch.rand(count)) / count
+    easy = level / EASY_SHARE * EASY_BELOW
+    hard = EASY_BELOW + (level - EASY_SHARE) / (1 - EASY_SHARE) * (TRAIN_STEPS - EASY_BELOW)
+    return torch.where(level < EASY_SHARE, easy, hard).long().clamp(max=TRAIN_STEPS - 1)
+
+
 def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16: bool) -> None:
     """Trains for `minutes` (continuing from `folder/denoiser.pt` if it is there) and writes weights and averages."""
     torch.manual_seed(seed)
@@ -134,12 +148,10 @@ def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16
         }
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").rename(checkpoint)
-        if not bank_saved and bank.full:
-            bank.save()
+        bank.save()
 
     budget = minutes * 60
     start = last_saved = time.monotonic()
-    bank_saved = bank.full
     smooth: list[float] = []
     with tqdm(total=round(budget), unit="s", desc="denoiser", mininterval=10) as bar:
         while (spent := spent_before + time.monotonic() - start) < budget:
@@ -150,8 +162,7 @@ def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16
             bank.grow(BANK_PER_STEP)
             latents, captions = bank.draw(batch)
             noise = torch.randn_like(latents)
-            # One timestep per stratum: every batch covers the whole schedule.
-            times = ((torch.arange(batch) + torch.rand(batch)) / batch * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
+            times = timesteps(batch)
             noisy = schedule.add_noise(latents, noise, times)
             target = schedule.get_velocity(latents, noise, times)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -170,8 +181,7 @@ def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16
             mean = sum(smooth) / len(smooth)
             bar.set_postfix(step=step, bank=len(bank.scenes), loss=f"{mean:.4f}", rate=f"{rate:.1e}", refresh=False)
             bar.update(0)
-            if time.monotonic() - last_saved > 120:
+            if time.monotonic() - last_saved > SAVE_EVERY:
                 save()
-                bank_saved = bank_saved or bank.full
                 last_saved = time.monotonic()
     save()

@@ -124,7 +124,7 @@ def configs() -> dict:
             "final_sigmas_type": "sigma_min"},
         "noise_v": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "prediction_type": "v_prediction"},
         "noise_sample": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "prediction_type": "sample"},
-        "deis_words": {"algorithm_type": "deis", "solver_type": "bh2"},
+        "deis_words": {"algorithm_type": "deis", "solver_type": "bh2", "final_sigmas_type": "sigma_min"},
         "zero_snr": {
             "rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
     }.items():
@@ -139,7 +139,7 @@ def cases() -> list[dict]:
         out.append({"config": config, "kind": kind, "steps": steps, "seed": seed, "guidance": guidance, "eta": eta})
 
     for kind in KINDS:
-        for steps in (1, 2, 3, 7, 20, 50):
+        for steps in (1, 2, 3, 7, 20, 30, 50, 100):
             add("sd15", kind, steps)
         for spacing in ("linspace", "leading", "trailing"):
             for prediction in ("epsilon", "v_prediction", "sample"):
@@ -149,8 +149,7 @@ def cases() -> list[dict]:
                 if prediction != "sample":
                     add(f"{spacing}_{prediction}", kind, 20, seed=7)
         for config in ("cosine", "linear", "trained", "sd21", "no_offset", "offset_zero", "no_clip_key"):
-            if (config, kind) != ("trained", "dpmpp_2m_karras"):  # two equal timesteps, on which diffusers raises
-                add(config, kind, 7, guidance=7.5)
+            add(config, kind, 7, guidance=7.5)
         add("sd15", kind, 20, seed=2**32 + 5, guidance=1.0)
         add("sd15", kind, 7, seed=2**64 - 1, guidance=7.5)
         if kind not in ("pndm",):
@@ -200,7 +199,7 @@ def scheduler_for(config: dict, kind: str | None):
     return cls.from_config(pipe.scheduler.config, **keys)
 
 
-def run(case: dict, config: dict) -> dict:
+def run(case: dict, config: dict) -> dict | None:
     scheduler = scheduler_for(config, case["kind"])
     scheduler.set_timesteps(case["steps"])
     generator = torch.Generator("cpu").manual_seed(case["seed"])
@@ -212,7 +211,9 @@ def run(case: dict, config: dict) -> dict:
     if "generator" in parameters:
         extra["generator"] = generator
     timesteps = scheduler.timesteps
-    keep = {1, 2, 3, 4, len(timesteps) // 2, len(timesteps) - 1, len(timesteps)}
+    if len(timesteps) > 1 and timesteps[0] == timesteps[1]:
+        return None  # diffusers then begins at the second and raises on the last
+    keep = {1, 2, 4, len(timesteps) // 2, len(timesteps)}
     kept = {0: latents}
     guided = case["guidance"] > 1
     for call, t in enumerate(timesteps, start=1):
@@ -248,12 +249,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     known = configs()
-    done = []
-    for case in cases():
-        try:
-            done.append(run(case, known[case["config"]]))
-        except Exception as error:
-            raise RuntimeError(f"diffusers fails on {case}") from error
+    done = [run(case, known[case["config"]]) for case in cases()]
+    done = [case for case in done if case is not None]
     header = {
         "made_by": "tools/reference/schedulers.py",
         "versions": {"diffusers": diffusers.__version__, "torch": torch.__version__, "numpy": np.__version__},

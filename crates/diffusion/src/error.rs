@@ -21,23 +21,52 @@ pub enum Error {
     #[error("scheduler_config.json: key `{key}` is missing")]
     Missing { key: &'static str },
     #[error("scheduler_config.json: key `{key}` is {value}, expected {expected}")]
-    Value { key: &'static str, value: String, expected: String },
+    Value {
+        key: &'static str,
+        value: String,
+        expected: String,
+    },
     #[error("scheduler_config.json: key `{key}` is {value}, which is not served: {reason}")]
-    Unsupported { key: &'static str, value: String, reason: &'static str },
+    Unsupported {
+        key: &'static str,
+        value: String,
+        reason: &'static str,
+    },
     #[error("scheduler: unknown name `{name}`, accepted are {accepted}")]
     UnknownScheduler { name: String, accepted: String },
     #[error("scheduler: `{kind}` cannot be used with this model's `{key}` = {value}: {reason}")]
-    Incompatible { kind: String, key: &'static str, value: String, reason: &'static str },
+    Incompatible {
+        kind: String,
+        key: &'static str,
+        value: String,
+        reason: &'static str,
+    },
     #[error("steps: {steps} is out of range, accepted are 1 to {max}")]
     Steps { steps: usize, max: usize },
     #[error("steps: {steps} cannot be done by `{kind}` with this model: {reason}")]
-    StepsForKind { steps: usize, kind: String, reason: &'static str },
+    StepsForKind {
+        steps: usize,
+        kind: String,
+        reason: &'static str,
+    },
     #[error("{field}: {value} is out of range, accepted are {accepted}")]
-    Field { field: &'static str, value: String, accepted: &'static str },
+    Field {
+        field: &'static str,
+        value: String,
+        accepted: &'static str,
+    },
     #[error("{what} has {got} values, expected {expected}")]
-    Length { what: &'static str, got: usize, expected: usize },
+    Length {
+        what: &'static str,
+        got: usize,
+        expected: usize,
+    },
     #[error("{what}: the trajectory has rows for {expected} outputs, got {got}")]
-    Rows { what: &'static str, got: usize, expected: usize },
+    Rows {
+        what: &'static str,
+        got: usize,
+        expected: usize,
+    },
     #[error("the trajectory is done after {calls} model calls")]
     Done { calls: usize },
 }

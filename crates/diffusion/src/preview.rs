@@ -58,7 +58,11 @@ impl LatentRgb {
         let pixels = height * width;
         let expected = self.channels() * pixels;
         if latents.len() != expected {
-            return Err(Error::Length { what: "latents", got: latents.len(), expected });
+            return Err(Error::Length {
+                what: "latents",
+                got: latents.len(),
+                expected,
+            });
         }
         let mut bytes = vec![0; 3 * pixels];
         for (i, pixel) in bytes.chunks_exact_mut(3).enumerate() {
@@ -84,18 +88,27 @@ mod tests {
         let latents = [0.0; 4 * 6];
         assert_eq!(LatentRgb::default().to_rgb8(&latents, 2, 3).unwrap(), [128; 18]);
         let lifted = LatentRgb::new(vec![[0.0; 3]; 4], [1.0, -1.0, 0.0]).unwrap();
-        assert_eq!(lifted.to_rgb8(&latents, 2, 3).unwrap()[..6], [255, 0, 128, 255, 0, 128]);
+        assert_eq!(
+            lifted.to_rgb8(&latents, 2, 3).unwrap()[..6],
+            [255, 0, 128, 255, 0, 128]
+        );
     }
 
     #[test]
     fn each_channel_moves_the_colours_by_its_row() {
         let map = LatentRgb::new(vec![[1.0, 0.0, 0.0], [0.0, 0.0, -1.0]], [0.0; 3]).unwrap();
-        assert_eq!(map.to_rgb8(&[1.0, -1.0, 1.0, 0.0], 1, 2).unwrap(), [255, 128, 0, 0, 128, 128]);
+        assert_eq!(
+            map.to_rgb8(&[1.0, -1.0, 1.0, 0.0], 1, 2).unwrap(),
+            [255, 128, 0, 0, 128, 128]
+        );
     }
 
     #[test]
     fn a_wrong_length_or_a_bad_number_is_refused() {
-        assert!(matches!(LatentRgb::default().to_rgb8(&[0.0; 5], 1, 1), Err(Error::Length { expected: 4, .. })));
+        assert!(matches!(
+            LatentRgb::default().to_rgb8(&[0.0; 5], 1, 1),
+            Err(Error::Length { expected: 4, .. })
+        ));
         assert!(LatentRgb::new(vec![], [0.0; 3]).is_err());
         assert!(LatentRgb::new(vec![[f32::NAN, 0.0, 0.0]], [0.0; 3]).is_err());
     }

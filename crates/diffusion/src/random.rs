@@ -1,10 +1,11 @@
 //! Normal noise as torch's CPU generator draws it, so that a seed means the same picture as in diffusers.
 //!
-//! The 32-bit words are exactly torch's; a value differs from torch's by at most 5e-7, because torch's vectorised logarithm,
-//! sine and cosine round differently. Transcendental functions are computed in f64 and rounded once, so the values do not
-//! depend on the platform. It draws normals only: uniform and integer draws of torch are not offered.
+//! Draws of 16 values and more are torch's bit for bit, on every platform. Smaller ones take torch's scalar path in f64 and are
+//! rounded once; they are as exact as the platform's logarithm, sine and cosine. Uniform and integer draws are not offered.
 //!
 //! Invariant: the state after a draw depends on the seed and the sizes of all draws before it, as in torch.
+
+mod cephes;
 
 /// Words of state of a Mersenne twister.
 const WORDS: usize = 624;
@@ -24,7 +25,10 @@ pub struct Generator {
 
 impl std::fmt::Debug for Generator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Generator").field("next", &self.next).field("spare", &self.spare).finish_non_exhaustive()
+        f.debug_struct("Generator")
+            .field("next", &self.next)
+            .field("spare", &self.spare)
+            .finish_non_exhaustive()
     }
 }
 
@@ -36,9 +40,15 @@ impl Generator {
         state[0] = (seed & 0xFFFF_FFFF) as u32;
         for i in 1..WORDS {
             let before = state[i - 1];
-            state[i] = 1_812_433_253_u32.wrapping_mul(before ^ (before >> 30)).wrapping_add(i as u32);
+            state[i] = 1_812_433_253_u32
+                .wrapping_mul(before ^ (before >> 30))
+                .wrapping_add(i as u32);
         }
-        Self { state, next: WORDS, spare: None }
+        Self {
+            state,
+            next: WORDS,
+            spare: None,
+        }
     }
 
     /// Draws `n` standard normals: `torch.randn(n, generator=...)` in float32.
@@ -115,7 +125,11 @@ impl Generator {
     fn twist(&mut self) {
         for i in 0..WORDS {
             let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % WORDS] & 0x7FFF_FFFF);
-            let mixed = if y & 1 == 0 { y >> 1 } else { (y >> 1) ^ 0x9908_B0DF };
+            let mixed = if y & 1 == 0 {
+                y >> 1
+            } else {
+                (y >> 1) ^ 0x9908_B0DF
+            };
             self.state[i] = self.state[(i + MIDDLE) % WORDS] ^ mixed;
         }
         self.next = 0;
@@ -126,12 +140,10 @@ impl Generator {
 fn transform(block: &mut [f32]) {
     let (radii, angles) = block.split_at_mut(BLOCK / 2);
     for (first, second) in radii.iter_mut().zip(angles) {
-        let log = f64::from(1.0 - *first).ln() as f32;
-        let radius = (-2.0 * log).sqrt();
-        // The angle is rounded to f32 before the sine is taken, as torch does.
-        let angle = f64::from(2.0 * std::f32::consts::PI * *second);
-        *first = radius * angle.cos() as f32;
-        *second = radius * angle.sin() as f32;
+        let radius = (-2.0 * cephes::ln(1.0 - *first)).sqrt();
+        let (sin, cos) = cephes::sin_cos(2.0 * std::f32::consts::PI * *second);
+        *first = radius * cos;
+        *second = radius * sin;
     }
 }
 
@@ -149,7 +161,10 @@ mod tests {
 
     #[test]
     fn only_the_low_32_bits_of_a_seed_count() {
-        assert_eq!(Generator::new(5).randn(40), Generator::new((1 << 32) + 5).randn(40));
+        assert_eq!(
+            Generator::new(5).randn(40),
+            Generator::new((1 << 32) + 5).randn(40)
+        );
     }
 
     #[test]

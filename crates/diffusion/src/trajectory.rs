@@ -54,7 +54,14 @@ impl Trajectory {
     /// # Errors
     /// [`Error::Field`] naming `size`, `guidance_scale` or `eta` when it is out of range or not a number.
     pub fn new(spec: Spec, sampler: Arc<Sampler>) -> Result<Self, Error> {
-        let Spec { channels, height, width, guidance_scale, seed, eta } = spec;
+        let Spec {
+            channels,
+            height,
+            width,
+            guidance_scale,
+            seed,
+            eta,
+        } = spec;
         let values = channels.checked_mul(height).and_then(|n| n.checked_mul(width));
         let Some(values) = values.filter(|n| (1..=MAX_VALUES).contains(n)) else {
             return Err(Error::Field {
@@ -71,7 +78,11 @@ impl Trajectory {
             });
         }
         if !(0.0..=1.0).contains(&eta) {
-            return Err(Error::Field { field: "eta", value: eta.to_string(), accepted: "0 to 1" });
+            return Err(Error::Field {
+                field: "eta",
+                value: eta.to_string(),
+                accepted: "0 to 1",
+            });
         }
         let mut random = Generator::new(seed);
         let mut latents = random.randn(values);
@@ -163,7 +174,11 @@ impl Trajectory {
         self.expect_call()?;
         let got = 1 + usize::from(uncond.is_some());
         if got != self.rows() {
-            return Err(Error::Rows { what: "model output", got, expected: self.rows() });
+            return Err(Error::Rows {
+                what: "model output",
+                got,
+                expected: self.rows(),
+            });
         }
         self.expect_length("model output", cond.len())?;
         match uncond {
@@ -203,11 +218,19 @@ impl Trajectory {
     }
 
     fn expect_call(&self) -> Result<(), Error> {
-        if self.is_done() { Err(Error::Done { calls: self.call }) } else { Ok(()) }
+        if self.is_done() {
+            Err(Error::Done { calls: self.call })
+        } else {
+            Ok(())
+        }
     }
 
     fn expect_length(&self, what: &'static str, got: usize) -> Result<(), Error> {
         let expected = self.values();
-        if got == expected { Ok(()) } else { Err(Error::Length { what, got, expected }) }
+        if got == expected {
+            Ok(())
+        } else {
+            Err(Error::Length { what, got, expected })
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What is logged when nothing is said. ONNX Runtime alone writes 60 lines per session at info.
-pub const DEFAULT_LOG: &str = "info,ort=warn,h2=warn,hyper=warn,tower=warn";
+pub(crate) const DEFAULT_LOG: &str = "info,ort=warn,h2=warn,hyper=warn,tower=warn";
 
 /// Flags of every service; a binary takes them in by `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]

@@ -14,7 +14,11 @@ pub struct Backoff {
 impl Backoff {
     /// Makes a backoff that begins at `first` and stays at `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, next: first }
+        Self {
+            first,
+            longest,
+            next: first,
+        }
     }
 
     /// The next wait: between half of it and all of it, at random.

@@ -29,7 +29,10 @@ pub struct KeepAlive {
 
 impl Default for KeepAlive {
     fn default() -> Self {
-        Self { interval: KEEP_ALIVE, timeout: KEEP_ALIVE_TIMEOUT }
+        Self {
+            interval: KEEP_ALIVE,
+            timeout: KEEP_ALIVE_TIMEOUT,
+        }
     }
 }
 
@@ -46,7 +49,9 @@ pub fn lazy(address: &str) -> Result<Channel, Error> {
 /// # Errors
 /// As [`lazy`].
 pub fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error> {
-    let refused = || Error::Address { address: address.to_owned() };
+    let refused = || Error::Address {
+        address: address.to_owned(),
+    };
     let authority = match address.split_once("://") {
         Some(("http", authority)) => authority.trim_end_matches('/'),
         Some(_) => return Err(refused()),
@@ -74,14 +79,26 @@ mod tests {
 
     #[tokio::test]
     async fn host_and_port_or_a_plain_url_make_a_channel() {
-        for address in ["127.0.0.1:7265", "controller:7265", "http://[::1]:7265/", "http://controller:7265"] {
+        for address in [
+            "127.0.0.1:7265",
+            "controller:7265",
+            "http://[::1]:7265/",
+            "http://controller:7265",
+        ] {
             assert!(lazy(address).is_ok(), "{address}");
         }
     }
 
     #[tokio::test]
     async fn anything_else_is_refused_with_the_address() {
-        for address in ["", "controller", ":7265", "https://controller:7265", "host:port", "host:99999"] {
+        for address in [
+            "",
+            "controller",
+            ":7265",
+            "https://controller:7265",
+            "host:port",
+            "host:99999",
+        ] {
             let error = lazy(address).unwrap_err();
             assert!(error.to_string().contains(&format!("{address:?}")), "{error}");
             assert!(error.is_config());

@@ -99,7 +99,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let mut request = tonic::Request::new(());
         deadline.apply(&mut request);
-        assert_eq!(Deadline::of(&request).unwrap().remaining(), Duration::from_secs(2));
+        assert_eq!(
+            Deadline::of(&request).unwrap().remaining(),
+            Duration::from_secs(2)
+        );
         tokio::time::advance(Duration::from_secs(3)).await;
         assert!(deadline.is_past());
         assert_eq!(deadline.remaining(), Duration::ZERO);

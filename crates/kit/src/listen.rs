@@ -17,10 +17,23 @@ const BACKLOG: u32 = 1024;
 ///
 /// # Errors
 /// [`Error::Bind`] names the address, the purpose and what to do.
-#[allow(clippy::unused_async, reason = "binding needs a runtime; a signature with `async` says so")]
+#[allow(
+    clippy::unused_async,
+    reason = "binding needs a runtime; a signature with `async` says so"
+)]
 pub async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    let failed = |source: io::Error| Error::Bind { what, address, hint: hint(source.kind()), source };
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    let failed = |source: io::Error| Error::Bind {
+        what,
+        address,
+        hint: hint(source.kind()),
+        source,
+    };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }
+    .map_err(failed)?;
     // A restarted service takes its port over from connections of its predecessor that are in TIME_WAIT.
     socket.set_reuseaddr(true).map_err(failed)?;
     socket.bind(address).map_err(failed)?;
@@ -60,8 +73,14 @@ fn with_port(host: &str, port: u16) -> String {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return SocketAddr::new(ip, port).to_string();
     }
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { host.to_owned() } else { format!("{host}:{port}") }
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// Connecting a datagram socket sends nothing; it makes the system choose a source address.
@@ -96,14 +115,20 @@ mod tests {
 
     #[test]
     fn a_bound_interface_is_advertised_as_it_is() {
-        assert_eq!(advertise(None, address("127.0.0.1:7200"), Some("10.0.0.1:1")), "127.0.0.1:7200");
+        assert_eq!(
+            advertise(None, address("127.0.0.1:7200"), Some("10.0.0.1:1")),
+            "127.0.0.1:7200"
+        );
     }
 
     #[test]
     fn an_unspecified_address_becomes_the_one_that_routes_to_the_peer() {
         let bound = address("0.0.0.0:7200");
         assert_eq!(advertise(None, bound, Some("127.0.0.1:7265")), "127.0.0.1:7200");
-        assert_eq!(advertise(None, bound, Some("http://127.0.0.1:7265")), "127.0.0.1:7200");
+        assert_eq!(
+            advertise(None, bound, Some("http://127.0.0.1:7265")),
+            "127.0.0.1:7200"
+        );
         assert_eq!(advertise(None, bound, None), "127.0.0.1:7200");
     }
 
@@ -113,6 +138,9 @@ mod tests {
         let taken = first.local_addr().unwrap();
         let error = bind("HTTP", taken).await.unwrap_err();
         let text = crate::chain(&error);
-        assert!(text.starts_with(&format!("cannot listen on {taken} for HTTP (stop the program")), "{text}");
+        assert!(
+            text.starts_with(&format!("cannot listen on {taken} for HTTP (stop the program")),
+            "{text}"
+        );
     }
 }

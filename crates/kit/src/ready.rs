@@ -40,7 +40,10 @@ impl Readiness {
             state.next += 1;
             state.waiting.insert(id, name);
         });
-        Latch { readiness: self.clone(), id }
+        Latch {
+            readiness: self.clone(),
+            id,
+        }
     }
 
     /// True when all latches are released and the service does not drain.
@@ -52,12 +55,16 @@ impl Readiness {
     pub fn waiting_for(&self) -> Vec<&'static str> {
         let state = self.0.borrow();
         let draining = state.draining.then_some("draining");
-        draining.into_iter().chain(state.waiting.values().copied()).collect()
+        draining
+            .into_iter()
+            .chain(state.waiting.values().copied())
+            .collect()
     }
 
     /// Makes the service not ready, for good.
     pub fn drain(&self) {
-        self.0.send_if_modified(|state| !std::mem::replace(&mut state.draining, true));
+        self.0
+            .send_if_modified(|state| !std::mem::replace(&mut state.draining, true));
     }
 
     /// Waits for the next change. What counts as next begins with the call, not with the first poll: make the future,

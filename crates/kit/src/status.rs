@@ -21,9 +21,19 @@ pub fn invalid(field: &str, why: impl Into<String>) -> Status {
 
 /// INVALID_ARGUMENT with a BadRequest that names each field and why; the message says the same in words.
 pub fn invalid_fields(violations: Vec<(String, String)>) -> Status {
-    let said: Vec<_> = violations.iter().map(|(field, why)| format!("{field}: {why}")).collect();
-    let fields: Vec<_> = violations.into_iter().map(|(field, why)| FieldViolation::new(field, why)).collect();
-    Status::with_error_details(Code::InvalidArgument, said.join("; "), ErrorDetails::with_bad_request(fields))
+    let said: Vec<_> = violations
+        .iter()
+        .map(|(field, why)| format!("{field}: {why}"))
+        .collect();
+    let fields: Vec<_> = violations
+        .into_iter()
+        .map(|(field, why)| FieldViolation::new(field, why))
+        .collect();
+    Status::with_error_details(
+        Code::InvalidArgument,
+        said.join("; "),
+        ErrorDetails::with_bad_request(fields),
+    )
 }
 
 /// A status with an ErrorInfo; `reason` is SCREAMING_SNAKE and part of the contract.
@@ -42,7 +52,10 @@ pub fn retryable(
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, std::collections::HashMap::new());
     details.set_retry_info(Some(retry_after));
     let mut metadata = MetadataMap::new();
-    metadata.insert(PUSHBACK, u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).into());
+    metadata.insert(
+        PUSHBACK,
+        u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).into(),
+    );
     Status::with_error_details_and_metadata(code, message, details, metadata)
 }
 
@@ -58,8 +71,14 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 
 /// The fields that a status complains about, with why.
 pub fn violations(status: &Status) -> Vec<(String, String)> {
-    let fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
-    fields.into_iter().map(|violation| (violation.field, violation.description)).collect()
+    let fields = status
+        .get_details_bad_request()
+        .map(|bad| bad.field_violations)
+        .unwrap_or_default();
+    fields
+        .into_iter()
+        .map(|violation| (violation.field, violation.description))
+        .collect()
 }
 
 /// Puts right what a call of ours ended with: tonic's client says CANCELLED when its own timer for `grpc-timeout` runs
@@ -84,14 +103,21 @@ mod tests {
         ];
         let status = invalid_fields(given.clone());
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(status.message(), "steps: must be 1 to 1000; width: must be a multiple of 8");
+        assert_eq!(
+            status.message(),
+            "steps: must be 1 to 1000; width: must be a multiple of 8"
+        );
         assert_eq!(violations(&status), given);
     }
 
     #[test]
     fn a_retryable_status_says_why_and_when() {
-        let status =
-            retryable(Code::ResourceExhausted, "REPLICA_FULL", "full", Duration::from_millis(250));
+        let status = retryable(
+            Code::ResourceExhausted,
+            "REPLICA_FULL",
+            "full",
+            Duration::from_millis(250),
+        );
         assert_eq!(reason(&status).as_deref(), Some("REPLICA_FULL"));
         assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
         assert_eq!(status.metadata().get(PUSHBACK).unwrap(), "250");

@@ -150,7 +150,11 @@ impl Stop {
     /// Keeps the drain waiting until the hold is dropped.
     pub fn hold(&self, name: &'static str) -> Hold {
         *lock(&self.0.running).entry(name).or_default() += 1;
-        Hold { name, stop: self.clone(), _token: self.0.tracker.token() }
+        Hold {
+            name,
+            stop: self.clone(),
+            _token: self.0.tracker.token(),
+        }
     }
 
     /// Waits until every task has ended, or until the deadline of the drain; then ends what runs aside.
@@ -237,7 +241,10 @@ mod tests {
         let stop = Stop::new(GRACE);
         stop.trigger();
         let start = Instant::now();
-        let waiting = { let stop = stop.clone(); tokio::spawn(async move { stop.expired().await }) };
+        let waiting = {
+            let stop = stop.clone();
+            tokio::spawn(async move { stop.expired().await })
+        };
         tokio::task::yield_now().await;
         stop.trigger_within(Duration::from_secs(1));
         waiting.await.unwrap();

@@ -143,6 +143,11 @@ impl<T> Queue<T> {
         self.waiting.pop_first().map(|(_, item)| item)
     }
 
+    /// Requests that were admitted and have not asked for a replica yet.
+    pub fn arriving(&self) -> usize {
+        self.arriving
+    }
+
     /// Requests in line.
     pub fn len(&self) -> usize {
         self.waiting.len()

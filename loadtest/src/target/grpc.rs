@@ -1,9 +1,9 @@
 //! `ImageService.Generate` over a few HTTP/2 connections.
 
 use mobula_kit::channel;
+use mobula_proto::image::v1::GenerateRequest;
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
-use mobula_proto::image::v1::GenerateRequest;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -21,7 +21,9 @@ impl Target {
         let clients = (0..connections.max(1))
             .map(|_| channel::lazy(address).map(ImageServiceClient::new))
             .collect::<Result<_, _>>()
-            .map_err(|_| Error::Target { target: address.into() })?;
+            .map_err(|_| Error::Target {
+                target: address.into(),
+            })?;
         Ok(Self { clients, common })
     }
 
@@ -58,10 +60,21 @@ async fn last_picture(
         match message.event {
             Some(Event::Image(image)) => last = Some((image.digest, image.data)),
             Some(Event::Done(_)) => done = true,
-            Some(Event::Accepted(_) | Event::Started(_) | Event::Step(_) | Event::Preview(_) | Event::Restarted(_)) | None => {}
+            Some(
+                Event::Accepted(_)
+                | Event::Started(_)
+                | Event::Step(_)
+                | Event::Preview(_)
+                | Event::Restarted(_),
+            )
+            | None => {}
         }
     }
-    if done { Ok(last) } else { Err(Status::data_loss("the stream ended without `done`")) }
+    if done {
+        Ok(last)
+    } else {
+        Err(Status::data_loss("the stream ended without `done`"))
+    }
 }
 
 fn code_name(code: Code) -> String {

@@ -34,7 +34,9 @@ impl Target {
     }
 
     pub(crate) async fn draw(&self, shot: &Shot) -> Outcome {
-        let Ok(uri) = self.uri(shot).parse() else { return Outcome::Failed("bad URI".into()) };
+        let Ok(uri) = self.uri(shot).parse() else {
+            return Outcome::Failed("bad URI".into());
+        };
         match tokio::time::timeout(self.common.timeout, self.fetch(uri)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed("timeout".into()),
@@ -50,7 +52,12 @@ impl Target {
         if !head.status.is_success() {
             return Outcome::Failed(head.status.as_u16().to_string());
         }
-        let digest = head.headers.get(DIGEST_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let digest = head
+            .headers
+            .get(DIGEST_HEADER)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         match Limited::new(body, MAX_BODY_BYTES).collect().await {
             Ok(body) => picture(digest, &body.to_bytes()),
             Err(_) => Outcome::Failed("body".into()),
@@ -58,8 +65,18 @@ impl Target {
     }
 
     fn uri(&self, shot: &Shot) -> String {
-        let mut uri = format!("{}/imagine?prompt={}&seed={}", self.base, escaped(&shot.prompt), shot.seed);
-        let Common { steps, size, guidance_scale, .. } = &self.common;
+        let mut uri = format!(
+            "{}/imagine?prompt={}&seed={}",
+            self.base,
+            escaped(&shot.prompt),
+            shot.seed
+        );
+        let Common {
+            steps,
+            size,
+            guidance_scale,
+            ..
+        } = &self.common;
         if let Some(steps) = steps {
             let _ = write!(uri, "&steps={steps}");
         }

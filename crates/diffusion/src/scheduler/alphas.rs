@@ -61,7 +61,11 @@ pub(super) fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
     }
     let step = (end - start) / (n - 1) as f32;
     let value = |i: usize| {
-        if i < n / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((n - 1 - i) as f32, end) }
+        if i < n / 2 {
+            step.mul_add(i as f32, start)
+        } else {
+            (-step).mul_add((n - 1 - i) as f32, end)
+        }
     };
     (0..n).map(value).collect()
 }
@@ -79,7 +83,9 @@ fn cumprod(values: &[f32]) -> Vec<f32> {
 /// diffusers' `rescale_zero_terminal_snr`, from alphas to alphas.
 fn rescale_to_zero_snr(alphas: &[f32]) -> Vec<f32> {
     let mut roots: Vec<f32> = cumprod(alphas).into_iter().map(f32::sqrt).collect();
-    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return roots };
+    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
+        return roots;
+    };
     let scale = first / (first - last);
     for root in &mut roots {
         *root = (*root - last) * scale;
@@ -87,19 +93,25 @@ fn rescale_to_zero_snr(alphas: &[f32]) -> Vec<f32> {
     let bars: Vec<f32> = roots.iter().map(|root| root * root).collect();
     let ratios = bars.windows(2).map(|pair| pair[1] / pair[0]);
     // Through betas and back, as diffusers goes: 1 - (1 - alpha) rounds.
-    std::iter::once(bars[0]).chain(ratios).map(|alpha| 1.0 - (1.0 - alpha)).collect()
+    std::iter::once(bars[0])
+        .chain(ratios)
+        .map(|alpha| 1.0 - (1.0 - alpha))
+        .collect()
 }
 
-/// The noise level of each training timestep, `sqrt((1 - a) / a)`, in f32.
-pub(super) fn sigmas(alphas_cumprod: &[f32]) -> Vec<f32> {
-    alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect()
-}
-
-/// Puts the last value of a zero-terminal-SNR schedule just above 0, as the sigma-based schedulers do, so that no sigma is infinite.
-pub(super) fn lift_terminal(training: &Training, alphas_cumprod: &mut [f32]) {
-    // The smallest positive half-precision number, as in diffusers.
+/// The noise level of each training timestep, `sqrt((1 - a) / a)`, in f32, with the cumulative alphas it comes from.
+pub(super) fn noise_levels(training: &Training) -> (Vec<f32>, Vec<f32>) {
+    // With zero terminal SNR the last alpha is put just above 0, so that no level is infinite: at the smallest positive
+    // half-precision number, as in diffusers. Its level is sqrt(2^24 - 1), which torch's vectorised root makes 4096.
     const SMALLEST_F16: f32 = 1.0 / 16_777_216.0;
+    const LARGEST_LEVEL: f32 = 4096.0;
+    let mut alphas_cumprod = training.alphas_cumprod();
     if let (true, Some(last)) = (training.zero_snr, alphas_cumprod.last_mut()) {
         *last = SMALLEST_F16;
     }
+    let mut levels: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
+    if let (true, Some(last)) = (training.zero_snr, levels.last_mut()) {
+        *last = LARGEST_LEVEL;
+    }
+    (alphas_cumprod, levels)
 }

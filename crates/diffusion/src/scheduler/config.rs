@@ -116,6 +116,8 @@ pub(super) enum ClassSettings {
 pub struct Config {
     class: Class,
     kind: Kind,
+    prediction: Prediction,
+    ignored: Vec<String>,
     keys: Map<String, Value>,
 }
 
@@ -126,18 +128,35 @@ impl Config {
     /// [`Error::Json`], [`Error::Missing`] (`_class_name`), [`Error::Value`] for a key with a value its class does not take, and
     /// [`Error::Unsupported`] for a class or a value that diffusers knows and this crate does not serve.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let keys: Map<String, Value> = serde_json::from_str(&quote_infinities(text))
-            .map_err(|error| Error::Json { reason: error.to_string() })?;
-        let name = keys.get("_class_name").and_then(Value::as_str).ok_or(Error::Missing { key: "_class_name" })?;
-        let class = Class::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, class)| class).ok_or_else(|| {
-            Error::Value {
+        let keys: Map<String, Value> =
+            serde_json::from_str(&quote_infinities(text)).map_err(|error| Error::Json {
+                reason: error.to_string(),
+            })?;
+        let name = keys
+            .get("_class_name")
+            .and_then(Value::as_str)
+            .ok_or(Error::Missing { key: "_class_name" })?;
+        let class = Class::ALL
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, class)| class)
+            .ok_or_else(|| Error::Value {
                 key: "_class_name",
                 value: name.chars().take(80).collect(),
                 expected: Class::ALL.map(|(known, _)| known).join(", "),
-            }
-        })?;
-        let mut config = Self { class, kind: Kind::of(class, false), keys };
-        config.kind = config.read(None)?.kind;
+            })?;
+        let kind = Kind::of(class, false);
+        let mut config = Self {
+            class,
+            kind,
+            prediction: Prediction::Epsilon,
+            ignored: Vec::new(),
+            keys,
+        };
+        let settings = config.read(None)?;
+        config.kind = settings.kind;
+        config.prediction = settings.prediction;
+        config.ignored = settings.ignored;
         Ok(config)
     }
 
@@ -155,16 +174,14 @@ impl Config {
 
     /// Keys in the file that have no meaning to the model's own class; diffusers ignores them too, with a warning.
     #[must_use]
-    pub fn ignored(&self) -> Vec<String> {
-        self.read(None).map(|settings| settings.ignored).unwrap_or_default()
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// What the model's output is.
-    ///
-    /// # Errors
-    /// As [`Config::from_json`]; none for a configuration that was read.
-    pub fn prediction(&self) -> Result<Prediction, Error> {
-        self.read(None).map(|settings| settings.prediction)
+    #[must_use]
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
     }
 
     /// Reads the keys for `kind`, or for the model's own scheduler.
@@ -201,8 +218,11 @@ impl Config {
         if keys.get("clip_sample") == Some(&Value::Bool(true)) {
             keys.insert("clip_sample".into(), false.into());
         }
+        // A name says with or without Karras, whatever the model's configuration says.
+        if matches!(kind.class(), Class::Euler | Class::DpmMultistep) {
+            keys.insert("use_karras_sigmas".into(), kind.karras().into());
+        }
         if kind.karras() {
-            keys.insert("use_karras_sigmas".into(), true.into());
             for other in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"] {
                 keys.remove(other);
             }
@@ -291,12 +311,20 @@ fn read_training(keys: &mut Keys<'_>, class: Class) -> Result<Training, Error> {
     }
     // PNDM has no such key, and diffusers ignores it there.
     let zero_snr = class != Class::Pndm && keys.flag("rescale_betas_zero_snr", false)?;
-    Ok(Training { timesteps, betas: schedule, trained, zero_snr })
+    Ok(Training {
+        timesteps,
+        betas: schedule,
+        trained,
+        zero_snr,
+    })
 }
 
 /// Reads how noise levels are spread; at most one way may be switched on.
 pub(super) fn read_levels(keys: &mut Keys<'_>) -> Result<Levels, Error> {
-    keys.refuse_flag("use_beta_sigmas", "noise levels by the beta distribution are not available")?;
+    keys.refuse_flag(
+        "use_beta_sigmas",
+        "noise levels by the beta distribution are not available",
+    )?;
     let karras = keys.flag("use_karras_sigmas", false)?;
     let exponential = keys.flag("use_exponential_sigmas", false)?;
     match (karras, exponential) {

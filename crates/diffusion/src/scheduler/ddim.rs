@@ -24,9 +24,12 @@ impl Settings {
         let range = keys.number("clip_sample_range", 1.0, (0.0, 1e6))?;
         let threshold = match Threshold::read(keys)? {
             Threshold::None if clip => Threshold::Clip(range as f32),
-            other => other,
+            dynamic @ (Threshold::None | Threshold::Clip(_) | Threshold::Dynamic { .. }) => dynamic,
         };
-        Ok(Self { set_alpha_to_one, threshold })
+        Ok(Self {
+            set_alpha_to_one,
+            threshold,
+        })
     }
 }
 
@@ -46,7 +49,11 @@ pub(crate) struct Solver {
 
 /// Computes the timesteps and all coefficients.
 pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error> {
-    let grid = Grid { train: plan.train, steps: plan.steps, offset: plan.steps_offset };
+    let grid = Grid {
+        train: plan.train,
+        steps: plan.steps,
+        offset: plan.steps_offset,
+    };
     let timesteps = grid.falling(plan.spacing, true);
     let alphas = plan.training.alphas_cumprod();
     let last = if settings.set_alpha_to_one { 1.0 } else { alphas[0] };
@@ -58,12 +65,23 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
             let alpha = *alphas.get(t)?;
             let alpha_to = t.checked_sub(ratio).map_or(last, |to| alphas[to]);
             let variance = (1.0 - alpha_to) / (1.0 - alpha) * (1.0 - alpha / alpha_to);
-            Some(Call { at: Mix::of_alpha(alpha), alpha_to, variance })
+            Some(Call {
+                at: Mix::of_alpha(alpha),
+                alpha_to,
+                variance,
+            })
         })
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| plan.bad_steps("a timestep lies beyond num_train_timesteps"))?;
-    let solver = Solver { prediction: plan.prediction, threshold: settings.threshold, calls };
-    Ok(Built::plain(timesteps.iter().map(|t| *t as f32).collect(), super::Solver::Ddim(solver)))
+    let solver = Solver {
+        prediction: plan.prediction,
+        threshold: settings.threshold,
+        calls,
+    };
+    Ok(Built::plain(
+        timesteps.iter().map(|t| *t as f32).collect(),
+        super::Solver::Ddim(solver),
+    ))
 }
 
 impl Solve for Solver {
@@ -72,12 +90,27 @@ impl Solve for Solver {
     }
 
     fn is_finite(&self) -> bool {
-        self.calls.iter().all(|call| call.at.is_usable(self.prediction) && call.variance.is_finite())
+        self.calls
+            .iter()
+            .all(|call| call.at.is_usable(self.prediction) && call.variance.is_finite())
     }
 
     fn step(&self, step: Step<'_>) {
-        let Step { call, model, latents, original, scratch, random, eta, .. } = step;
-        let Call { at, alpha_to, variance } = self.calls[call];
+        let Step {
+            call,
+            model,
+            latents,
+            original,
+            scratch,
+            random,
+            eta,
+            ..
+        } = step;
+        let Call {
+            at,
+            alpha_to,
+            variance,
+        } = self.calls[call];
         for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&mut *model) {
             *picture = at.picture(self.prediction, *x, *m);
             *m = at.epsilon(self.prediction, *x, *m);

@@ -46,21 +46,48 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn read(keys: &mut Keys<'_>) -> Result<Self, Error> {
-        keys.refuse_flag("use_flow_sigmas", "flow matching is not Stable Diffusion 1.x or 2.x")?;
+        keys.refuse_flag(
+            "use_flow_sigmas",
+            "flow matching is not Stable Diffusion 1.x or 2.x",
+        )?;
         keys.refuse_flag("use_dynamic_shifting", "it belongs to flow matching")?;
-        keys.refuse_value("variance_type", "models that also predict a variance are not served")?;
+        keys.refuse_value(
+            "variance_type",
+            "models that also predict a variance are not served",
+        )?;
         // These two only say how the refused ones would work.
         keys.skip("flow_shift");
         keys.skip("time_shift_type");
-        let plus_plus = Algorithm { plus: true, sde: false };
+        let plus_plus = Algorithm {
+            plus: true,
+            sde: false,
+        };
         let algorithm = keys.choice(
             "algorithm_type",
             plus_plus,
             &[
                 ("dpmsolver++", plus_plus),
-                ("sde-dpmsolver++", Algorithm { plus: true, sde: true }),
-                ("dpmsolver", Algorithm { plus: false, sde: false }),
-                ("sde-dpmsolver", Algorithm { plus: false, sde: true }),
+                (
+                    "sde-dpmsolver++",
+                    Algorithm {
+                        plus: true,
+                        sde: true,
+                    },
+                ),
+                (
+                    "dpmsolver",
+                    Algorithm {
+                        plus: false,
+                        sde: false,
+                    },
+                ),
+                (
+                    "sde-dpmsolver",
+                    Algorithm {
+                        plus: false,
+                        sde: true,
+                    },
+                ),
                 // diffusers takes the name of another class's algorithm for its own default.
                 ("deis", plus_plus),
             ],
@@ -68,7 +95,13 @@ impl Settings {
         let heun = keys.choice(
             "solver_type",
             false,
-            &[("midpoint", false), ("heun", true), ("logrho", false), ("bh1", false), ("bh2", false)],
+            &[
+                ("midpoint", false),
+                ("heun", true),
+                ("logrho", false),
+                ("bh1", false),
+                ("bh2", false),
+            ],
         )?;
         let order = keys.whole("solver_order", 2, (1, 3))?;
         if order == 3 && !algorithm.plus && algorithm.sde {
@@ -79,11 +112,12 @@ impl Settings {
             });
         }
         let final_sigma = read_final_sigma(keys)?;
-        if !algorithm.plus && final_sigma == FinalSigma::Zero {
+        let zero_works = algorithm.plus && !keys.is_word("algorithm_type", "deis");
+        if !zero_works && final_sigma == FinalSigma::Zero {
             return Err(Error::Unsupported {
                 key: "final_sigmas_type",
                 value: "\"zero\"".into(),
-                reason: "with dpmsolver and sde-dpmsolver it must be sigma_min",
+                reason: "with dpmsolver, sde-dpmsolver and deis it must be sigma_min",
             });
         }
         let mut levels = read_levels(keys)?;
@@ -127,9 +161,7 @@ pub(crate) struct Solver {
 
 /// Computes the noise levels, the timesteps and all coefficients.
 pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error> {
-    let mut cumprod = plan.training.alphas_cumprod();
-    alphas::lift_terminal(plan.training, &mut cumprod);
-    let table = alphas::sigmas(&cumprod);
+    let (cumprod, table) = alphas::noise_levels(plan.training);
     let (timesteps, levels) = levels(plan, &settings, &cumprod, &table)?;
     let mut sigmas: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
     sigmas.push(match settings.final_sigma {
@@ -170,7 +202,11 @@ fn levels(
         if last == 0 {
             return Err(plan.bad_steps("lambda_min_clipped leaves no timestep"));
         }
-        let grid = Grid { train: plan.train, steps: plan.steps, offset: plan.steps_offset };
+        let grid = Grid {
+            train: plan.train,
+            steps: plan.steps,
+            offset: plan.steps_offset,
+        };
         let timesteps = grid.falling_above_lowest(plan.spacing, last);
         let levels = timesteps.iter().map(|t| interpolate(table, *t)).collect();
         return Ok((timesteps, levels));
@@ -221,11 +257,22 @@ impl Solve for Solver {
     }
 
     fn is_finite(&self) -> bool {
-        self.calls.iter().all(|call| call.at.is_usable(self.prediction) && call.update.is_finite())
+        self.calls
+            .iter()
+            .all(|call| call.at.is_usable(self.prediction) && call.update.is_finite())
     }
 
     fn step(&self, step: Step<'_>) {
-        let Step { call, model, latents, original, slots, scratch, random, .. } = step;
+        let Step {
+            call,
+            model,
+            latents,
+            original,
+            slots,
+            scratch,
+            random,
+            ..
+        } = step;
         let Call { at, update } = &self.calls[call];
         for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
             *picture = at.picture(self.prediction, *x, *m);

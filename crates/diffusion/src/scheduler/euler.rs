@@ -36,9 +36,16 @@ impl Settings {
         let interpolation = keys.choice(
             "interpolation_type",
             Interpolation::Linear,
-            &[("linear", Interpolation::Linear), ("log_linear", Interpolation::LogLinear)],
+            &[
+                ("linear", Interpolation::Linear),
+                ("log_linear", Interpolation::LogLinear),
+            ],
         )?;
-        let continuous = keys.choice("timestep_type", false, &[("discrete", false), ("continuous", true)])?;
+        let continuous = keys.choice(
+            "timestep_type",
+            false,
+            &[("discrete", false), ("continuous", true)],
+        )?;
         Ok(Self {
             levels,
             interpolation,
@@ -63,7 +70,11 @@ pub(super) struct Level {
 impl Level {
     pub(super) fn of(sigma: f32) -> Self {
         let skip = sigma * sigma + 1.0;
-        Self { sigma, output: -sigma / skip.sqrt(), skip }
+        Self {
+            sigma,
+            output: -sigma / skip.sqrt(),
+            skip,
+        }
     }
 
     pub(super) fn picture(self, prediction: Prediction, latent: f32, model: f32) -> f32 {
@@ -103,18 +114,26 @@ pub(crate) struct Solver {
 
 /// Computes the noise levels, the timesteps and all coefficients.
 pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Built {
-    let mut cumprod = plan.training.alphas_cumprod();
-    alphas::lift_terminal(plan.training, &mut cumprod);
-    let table = alphas::sigmas(&cumprod);
-    let grid = Grid { train: plan.train, steps: plan.steps, offset: plan.steps_offset };
-    let mut timesteps: Vec<f64> =
-        grid.falling(plan.spacing, false).into_iter().map(|t| f64::from(t as f32)).collect();
+    let (_, table) = alphas::noise_levels(plan.training);
+    let grid = Grid {
+        train: plan.train,
+        steps: plan.steps,
+        offset: plan.steps_offset,
+    };
+    let mut timesteps: Vec<f64> = grid
+        .falling(plan.spacing, false)
+        .into_iter()
+        .map(|t| f64::from(t as f32))
+        .collect();
     let mut levels: Vec<f64> = match settings.interpolation {
         Interpolation::Linear => timesteps.iter().map(|t| interpolate(&table, *t)).collect(),
         Interpolation::LogLinear => {
             // One level more than steps: diffusers' last step ends on the smallest level, not on zero.
             let (max, min) = (table[table.len() - 1].ln(), table[0].ln());
-            alphas::linspace(max, min, plan.steps + 1).into_iter().map(|log| f64::from(log.exp())).collect()
+            alphas::linspace(max, min, plan.steps + 1)
+                .into_iter()
+                .map(|log| f64::from(log.exp()))
+                .collect()
         }
     };
     if settings.levels != Levels::Timesteps {
@@ -130,16 +149,25 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Built {
         FinalSigma::SigmaMin => table[0],
     });
     if settings.continuous && plan.prediction == Prediction::Velocity {
-        timesteps = sigmas[..plan.steps].iter().map(|sigma| f64::from(0.25 * sigma.ln())).collect();
+        timesteps = sigmas[..plan.steps]
+            .iter()
+            .map(|sigma| f64::from(0.25 * sigma.ln()))
+            .collect();
     }
-    let call = |pair: &[f32]| Call { level: Level::of(pair[0]), dt: pair[1] - pair[0] };
+    let call = |pair: &[f32]| Call {
+        level: Level::of(pair[0]),
+        dt: pair[1] - pair[0],
+    };
     let calls = sigmas.windows(2).take(plan.steps).map(call).collect();
     Built {
         timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
         divisors: sigmas[..plan.steps].iter().map(|sigma| divisor(*sigma)).collect(),
         initial_deviation: initial_deviation(&sigmas, plan.spacing),
         sigmas,
-        solver: super::Solver::Euler(Solver { prediction: plan.prediction, calls }),
+        solver: super::Solver::Euler(Solver {
+            prediction: plan.prediction,
+            calls,
+        }),
     }
 }
 
@@ -149,11 +177,19 @@ impl Solve for Solver {
     }
 
     fn is_finite(&self) -> bool {
-        self.calls.iter().all(|call| (call.dt / call.level.sigma).is_finite())
+        self.calls
+            .iter()
+            .all(|call| (call.dt / call.level.sigma).is_finite())
     }
 
     fn step(&self, step: Step<'_>) {
-        let Step { call, model, latents, original, .. } = step;
+        let Step {
+            call,
+            model,
+            latents,
+            original,
+            ..
+        } = step;
         let Call { level, dt } = &self.calls[call];
         for ((x, m), picture) in latents.iter_mut().zip(&*model).zip(original) {
             *picture = level.picture(self.prediction, *x, *m);

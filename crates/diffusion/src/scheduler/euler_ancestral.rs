@@ -29,13 +29,23 @@ pub(crate) struct Solver {
 /// Computes the noise levels, the timesteps and all coefficients.
 pub(super) fn build(plan: &Plan<'_>) -> Result<Built, Error> {
     if plan.prediction == Prediction::Sample {
-        return Err(plan.incompatible("prediction_type", "sample", "diffusers has no Euler ancestral step for it"));
+        return Err(plan.incompatible(
+            "prediction_type",
+            "sample",
+            "diffusers has no Euler ancestral step for it",
+        ));
     }
-    let mut cumprod = plan.training.alphas_cumprod();
-    alphas::lift_terminal(plan.training, &mut cumprod);
-    let table = alphas::sigmas(&cumprod);
-    let grid = Grid { train: plan.train, steps: plan.steps, offset: plan.steps_offset };
-    let timesteps: Vec<f32> = grid.falling(plan.spacing, false).into_iter().map(|t| t as f32).collect();
+    let (_, table) = alphas::noise_levels(plan.training);
+    let grid = Grid {
+        train: plan.train,
+        steps: plan.steps,
+        offset: plan.steps_offset,
+    };
+    let timesteps: Vec<f32> = grid
+        .falling(plan.spacing, false)
+        .into_iter()
+        .map(|t| t as f32)
+        .collect();
     let level = |t: &f32| interpolate(&table, f64::from(*t)) as f32;
     let sigmas: Vec<f32> = timesteps.iter().map(level).chain([0.0]).collect();
     let calls = sigmas.windows(2).map(|pair| call(pair[0], pair[1])).collect();
@@ -44,14 +54,21 @@ pub(super) fn build(plan: &Plan<'_>) -> Result<Built, Error> {
         divisors: sigmas[..plan.steps].iter().map(|sigma| divisor(*sigma)).collect(),
         initial_deviation: initial_deviation(&sigmas, plan.spacing),
         sigmas,
-        solver: super::Solver::EulerAncestral(Solver { prediction: plan.prediction, calls }),
+        solver: super::Solver::EulerAncestral(Solver {
+            prediction: plan.prediction,
+            calls,
+        }),
     })
 }
 
 fn call(from: f32, to: f32) -> Call {
     let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
     let down = (to * to - up * up).sqrt();
-    Call { level: Level::of(from), dt: down - from, up }
+    Call {
+        level: Level::of(from),
+        dt: down - from,
+        up,
+    }
 }
 
 impl Solve for Solver {
@@ -60,11 +77,21 @@ impl Solve for Solver {
     }
 
     fn is_finite(&self) -> bool {
-        self.calls.iter().all(|call| (call.dt / call.level.sigma + call.up).is_finite())
+        self.calls
+            .iter()
+            .all(|call| (call.dt / call.level.sigma + call.up).is_finite())
     }
 
     fn step(&self, step: Step<'_>) {
-        let Step { call, model, latents, original, scratch, random, .. } = step;
+        let Step {
+            call,
+            model,
+            latents,
+            original,
+            scratch,
+            random,
+            ..
+        } = step;
         let Call { level, dt, up } = &self.calls[call];
         random.fill_normal(scratch);
         for (((x, m), picture), noise) in latents.iter_mut().zip(&*model).zip(original).zip(&*scratch) {

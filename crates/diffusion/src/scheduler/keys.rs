@@ -16,7 +16,10 @@ pub(super) struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     pub(super) fn new(map: &'a Map<String, Value>) -> Self {
-        Self { map, read: Vec::new() }
+        Self {
+            map,
+            read: Vec::new(),
+        }
     }
 
     fn get(&mut self, key: &'static str) -> Option<&'a Value> {
@@ -84,11 +87,17 @@ impl<'a> Keys<'a> {
         default: T,
         accepted: &[(&str, T)],
     ) -> Result<T, Error> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        accepted.iter().find(|(word, _)| value.as_str() == Some(word)).map(|(_, choice)| *choice).ok_or_else(|| {
-            let words: Vec<_> = accepted.iter().map(|(word, _)| *word).collect();
-            wrong(key, value, &words.join(", "))
-        })
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        accepted
+            .iter()
+            .find(|(word, _)| value.as_str() == Some(word))
+            .map(|(_, choice)| *choice)
+            .ok_or_else(|| {
+                let words: Vec<_> = accepted.iter().map(|(word, _)| *word).collect();
+                wrong(key, value, &words.join(", "))
+            })
     }
 
     /// A list of finite numbers, absent or `null`.
@@ -109,7 +118,11 @@ impl<'a> Keys<'a> {
     /// Refuses a flag that is set, with the reason.
     pub(super) fn refuse_flag(&mut self, key: &'static str, reason: &'static str) -> Result<(), Error> {
         if self.flag(key, false)? {
-            return Err(Error::Unsupported { key, value: "true".into(), reason });
+            return Err(Error::Unsupported {
+                key,
+                value: "true".into(),
+                reason,
+            });
         }
         Ok(())
     }
@@ -118,7 +131,11 @@ impl<'a> Keys<'a> {
     pub(super) fn refuse_value(&mut self, key: &'static str, reason: &'static str) -> Result<(), Error> {
         match self.get(key) {
             None | Some(Value::Null) => Ok(()),
-            Some(value) => Err(Error::Unsupported { key, value: brief(value), reason }),
+            Some(value) => Err(Error::Unsupported {
+                key,
+                value: brief(value),
+                reason,
+            }),
         }
     }
 
@@ -135,7 +152,11 @@ impl<'a> Keys<'a> {
     /// The keys that were present and never asked for; diffusers ignores these for this class too.
     pub(super) fn unread(&self) -> Vec<String> {
         // Keys with an underscore are bookkeeping of diffusers (`_class_name`, `_diffusers_version`).
-        self.map.keys().filter(|key| !key.starts_with('_') && !self.read.contains(&key.as_str())).cloned().collect()
+        self.map
+            .keys()
+            .filter(|key| !key.starts_with('_') && !self.read.contains(&key.as_str()))
+            .cloned()
+            .collect()
     }
 }
 
@@ -156,7 +177,9 @@ pub(super) fn quote_infinities(text: &str) -> String {
     let mut rest = text;
     let mut quoted = false;
     while let Some(c) = rest.chars().next() {
-        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !quoted && rest.starts_with(word));
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !quoted && rest.starts_with(word));
         if let Some(word) = word {
             out.extend(["\"", word, "\""]);
             rest = &rest[word.len()..];
@@ -176,7 +199,11 @@ pub(super) fn quote_infinities(text: &str) -> String {
 }
 
 fn wrong(key: &'static str, value: &Value, expected: &str) -> Error {
-    Error::Value { key, value: brief(value), expected: expected.to_owned() }
+    Error::Value {
+        key,
+        value: brief(value),
+        expected: expected.to_owned(),
+    }
 }
 
 /// A value as JSON, cut at 80 characters.
@@ -192,7 +219,10 @@ mod tests {
     fn bare_infinities_are_quoted_and_strings_are_left_alone() {
         let text = r#"{"a": -Infinity, "Infinity \" NaN": [Infinity,NaN], "b\\": "-Infinity"}"#;
         let quoted = quote_infinities(text);
-        assert_eq!(quoted, r#"{"a": "-Infinity", "Infinity \" NaN": ["Infinity","NaN"], "b\\": "-Infinity"}"#);
+        assert_eq!(
+            quoted,
+            r#"{"a": "-Infinity", "Infinity \" NaN": ["Infinity","NaN"], "b\\": "-Infinity"}"#
+        );
         assert!(serde_json::from_str::<Value>(&quoted).is_ok());
     }
 }

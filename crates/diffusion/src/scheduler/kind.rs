@@ -95,11 +95,14 @@ impl FromStr for Kind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| Error::UnknownScheduler {
-            // What a stranger sent is echoed, but not at any length.
-            name: name.chars().take(64).collect(),
-            accepted: Self::ALL.map(Self::name).join(", "),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| Error::UnknownScheduler {
+                // What a stranger sent is echoed, but not at any length.
+                name: name.chars().take(64).collect(),
+                accepted: Self::ALL.map(Self::name).join(", "),
+            })
     }
 }
 
@@ -117,9 +120,19 @@ mod tests {
 
     #[test]
     fn karras_is_refused_where_diffusers_has_none_and_the_names_are_listed() {
-        for name in ["pndm_karras", "ddim_karras", "euler_a_karras", "EULER", "", "unipc"] {
+        for name in [
+            "pndm_karras",
+            "ddim_karras",
+            "euler_a_karras",
+            "EULER",
+            "",
+            "unipc",
+        ] {
             let error = name.parse::<Kind>().unwrap_err().to_string();
-            assert!(error.contains("dpmpp_2m_karras") && error.contains("euler_a"), "{error}");
+            assert!(
+                error.contains("dpmpp_2m_karras") && error.contains("euler_a"),
+                "{error}"
+            );
         }
     }
 }

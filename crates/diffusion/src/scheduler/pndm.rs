@@ -72,12 +72,25 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
     if !settings.skip_prk_steps && plan.steps < ORDER {
         return Err(plan.bad_steps("without skip_prk_steps in the model's configuration it needs at least 4"));
     }
-    let grid = Grid { train: plan.train, steps: plan.steps, offset: plan.steps_offset };
-    let falling: Vec<i64> = grid.falling(plan.spacing, true).into_iter().map(|t| t as i64).collect();
+    let grid = Grid {
+        train: plan.train,
+        steps: plan.steps,
+        offset: plan.steps_offset,
+    };
+    let falling: Vec<i64> = grid
+        .falling(plan.spacing, true)
+        .into_iter()
+        .map(|t| t as i64)
+        .collect();
     let timesteps = if settings.skip_prk_steps {
         // The second timestep comes twice; a single one comes once.
         let repeated = falling.get(1).copied();
-        falling[..1].iter().copied().chain(repeated).chain(falling[1..].iter().copied()).collect()
+        falling[..1]
+            .iter()
+            .copied()
+            .chain(repeated)
+            .chain(falling[1..].iter().copied())
+            .collect()
     } else {
         runge_timesteps(&falling, plan)
     };
@@ -103,8 +116,15 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
         })
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| plan.bad_steps("a timestep lies beyond num_train_timesteps"))?;
-    let solver = Solver { prediction: plan.prediction, runge: !settings.skip_prk_steps, calls };
-    Ok(Built::plain(timesteps.iter().map(|t| *t as f32).collect(), super::Solver::Pndm(solver)))
+    let solver = Solver {
+        prediction: plan.prediction,
+        runge: !settings.skip_prk_steps,
+        calls,
+    };
+    Ok(Built::plain(
+        timesteps.iter().map(|t| *t as f32).collect(),
+        super::Solver::Pndm(solver),
+    ))
 }
 
 fn alpha_at(alphas: &[f32], t: i64) -> Option<f32> {
@@ -131,7 +151,7 @@ fn span(index: usize, timesteps: &[i64], ratio: i64, skip_prk: bool) -> (Phase, 
         (true, 1) => (Phase::Second, t + ratio, t),
         (true, _) => (Phase::Multistep(index.min(ORDER)), t, t - ratio),
         (false, _) if index < RUNGE_CALLS => {
-            let to = if index % 2 == 0 { t - ratio / 2 } else { t };
+            let to = if index.is_multiple_of(2) { t - ratio / 2 } else { t };
             (Phase::Runge(index % 4), timesteps[index / 4 * 4], to)
         }
         (false, _) => (Phase::Multistep(ORDER), t, t - ratio),
@@ -153,13 +173,22 @@ impl Solve for Solver {
     }
 
     fn step(&self, step: Step<'_>) {
-        let Step { call, model, latents, original, slots, .. } = step;
+        let Step {
+            call,
+            model,
+            latents,
+            original,
+            slots,
+            ..
+        } = step;
         let call = self.calls[call];
         for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
             *picture = call.at.picture(self.prediction, *x, *m);
         }
         let (past, rest) = slots.split_at_mut(ORDER);
-        let Some((saved, sum)) = rest.split_first_mut() else { return };
+        let Some((saved, sum)) = rest.split_first_mut() else {
+            return;
+        };
         combine(call.phase, model, latents, past, saved, sum.first_mut());
         if matches!(call.phase, Phase::Second | Phase::Runge(1..)) {
             latents.copy_from_slice(saved);

@@ -24,12 +24,21 @@ pub(super) struct Plan<'a> {
 impl Plan<'_> {
     /// The refusal of a step count.
     pub(super) fn bad_steps(&self, reason: &'static str) -> Error {
-        Error::StepsForKind { steps: self.steps, kind: self.kind.to_string(), reason }
+        Error::StepsForKind {
+            steps: self.steps,
+            kind: self.kind.to_string(),
+            reason,
+        }
     }
 
     /// The refusal of a scheduler for a model.
     pub(super) fn incompatible(&self, key: &'static str, value: &str, reason: &'static str) -> Error {
-        Error::Incompatible { kind: self.kind.to_string(), key, value: value.to_owned(), reason }
+        Error::Incompatible {
+            kind: self.kind.to_string(),
+            key,
+            value: value.to_owned(),
+            reason,
+        }
     }
 }
 
@@ -47,7 +56,13 @@ pub(super) struct Built {
 impl Built {
     /// A scheduler without noise levels: input and initial noise are not scaled.
     pub(super) fn plain(timesteps: Vec<f32>, solver: Solver) -> Self {
-        Self { timesteps, sigmas: Vec::new(), divisors: Vec::new(), initial_deviation: 1.0, solver }
+        Self {
+            timesteps,
+            sigmas: Vec::new(),
+            divisors: Vec::new(),
+            initial_deviation: 1.0,
+            solver,
+        }
     }
 }
 
@@ -64,20 +79,36 @@ pub struct Sampler {
 impl Sampler {
     /// Prepares `steps` steps of `kind`, or of the model's own scheduler where `kind` is absent or names it.
     ///
-    /// Any other kind gets the model's configuration as diffusers' `Other.from_config(pipe.scheduler.config)` carries it over, so
-    /// a model whose configuration says `use_karras_sigmas` gives `euler` those too; [`Sampler::kind`] says what came of it.
+    /// Any other kind gets the model's configuration as diffusers' `Other.from_config(pipe.scheduler.config)` carries it over, but
+    /// for `use_karras_sigmas`, which the kind decides.
     ///
     /// # Errors
     /// [`Error::Steps`] and [`Error::StepsForKind`] for a step count, [`Error::Incompatible`] where this scheduler cannot serve
     /// the model's prediction type, [`Error::Value`] and [`Error::Unsupported`] for keys that only the asked class has.
     pub fn new(config: &Config, kind: Option<Kind>, steps: usize) -> Result<Self, Error> {
-        let Settings { kind, training, prediction, spacing, steps_offset, class, ignored } = config.read(kind)?;
+        let Settings {
+            kind,
+            training,
+            prediction,
+            spacing,
+            steps_offset,
+            class,
+            ignored,
+        } = config.read(kind)?;
         let max = training.timesteps.min(MAX_STEPS);
         if !(1..=max).contains(&steps) {
             return Err(Error::Steps { steps, max });
         }
         let train = training.timesteps;
-        let plan = Plan { kind, steps, train, training: &training, prediction, spacing, steps_offset };
+        let plan = Plan {
+            kind,
+            steps,
+            train,
+            training: &training,
+            prediction,
+            spacing,
+            steps_offset,
+        };
         let built = match class {
             ClassSettings::Pndm(settings) => pndm::build(&plan, settings)?,
             ClassSettings::Ddim(settings) => ddim::build(&plan, settings)?,
@@ -87,9 +118,17 @@ impl Sampler {
         };
         let timesteps_finite = built.timesteps.iter().all(|t| t.is_finite());
         if !(timesteps_finite && built.solver.is_finite() && built.initial_deviation.is_finite()) {
-            return Err(plan.bad_steps("its coefficients are not finite (diffusers would give a black picture)"));
+            return Err(
+                plan.bad_steps("its coefficients are not finite (diffusers would give a black picture)")
+            );
         }
-        Ok(Self { kind, prediction, steps, ignored, built })
+        Ok(Self {
+            kind,
+            prediction,
+            steps,
+            ignored,
+            built,
+        })
     }
 
     /// The scheduler that runs.

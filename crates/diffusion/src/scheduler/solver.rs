@@ -86,13 +86,19 @@ pub(super) struct Mix {
 impl Mix {
     /// From a cumulative alpha.
     pub(super) fn of_alpha(alpha: f32) -> Self {
-        Self { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() }
+        Self {
+            signal: alpha.sqrt(),
+            noise: (1.0 - alpha).sqrt(),
+        }
     }
 
     /// From a noise level, for latents that keep their variance (diffusers' `_sigma_to_alpha_sigma_t`).
     pub(super) fn of_sigma(sigma: f32) -> Self {
         let signal = 1.0 / (sigma * sigma + 1.0).sqrt();
-        Self { signal, noise: sigma * signal }
+        Self {
+            signal,
+            noise: sigma * signal,
+        }
     }
 
     /// The picture that a model output means.

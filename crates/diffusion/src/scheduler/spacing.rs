@@ -82,11 +82,21 @@ mod tests {
     #[test]
     fn every_spacing_has_as_many_timesteps_as_steps_and_none_below_zero() {
         for steps in 1..=1000 {
-            let grid = Grid { train: 1000, steps, offset: 0 };
+            let grid = Grid {
+                train: 1000,
+                steps,
+                offset: 0,
+            };
             for spacing in [Spacing::Linspace, Spacing::Leading, Spacing::Trailing] {
-                for values in [grid.falling(spacing, true), grid.falling_above_lowest(spacing, 1000)] {
+                for values in [
+                    grid.falling(spacing, true),
+                    grid.falling_above_lowest(spacing, 1000),
+                ] {
                     assert_eq!(values.len(), steps, "{spacing:?}");
-                    assert!(values.iter().all(|t| (0.0..1000.0).contains(t)), "{spacing:?} {steps}");
+                    assert!(
+                        values.iter().all(|t| (0.0..1000.0).contains(t)),
+                        "{spacing:?} {steps}"
+                    );
                 }
             }
         }

@@ -10,7 +10,10 @@ pub(crate) enum Threshold {
     /// Clip to this magnitude.
     Clip(f32),
     /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487): clip to a quantile of the magnitudes and divide by it.
-    Dynamic { ratio: f64, max: f32 },
+    Dynamic {
+        ratio: f64,
+        max: f32,
+    },
 }
 
 impl Threshold {
@@ -19,7 +22,14 @@ impl Threshold {
         let ratio = keys.number("dynamic_thresholding_ratio", 0.995, (0.0, 1.0))?;
         let max = keys.number("sample_max_value", 1.0, (0.0, 1e6))?;
         let on = keys.flag("thresholding", false)?;
-        Ok(if on { Self::Dynamic { ratio, max: max as f32 } } else { Self::None })
+        Ok(if on {
+            Self::Dynamic {
+                ratio,
+                max: max as f32,
+            }
+        } else {
+            Self::None
+        })
     }
 
     /// Applies it to a whole predicted picture; `scratch` is as long and its content is lost.

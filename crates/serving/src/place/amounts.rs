@@ -40,7 +40,7 @@ impl Amounts {
         self.cpus <= free.cpus
             && self.gpus <= free.gpus
             && self.memory <= free.memory
-            && self.custom.iter().all(|(name, need)| *need <= free.of(&Resource::Custom(name.clone())))
+            && self.custom.iter().all(|(name, need)| *need <= free.custom.get(name).copied().unwrap_or(0))
     }
 
     /// Adds `other`.

@@ -16,9 +16,11 @@ const SHARD_PIECES: usize = 1024;
 /// Longer pieces, in bytes, are no words and come once.
 const PIECE_BYTES: usize = 48;
 
+type Shard = RwLock<HashMap<Box<str>, Box<[u32]>>>;
+
 #[derive(Debug)]
 pub(super) struct Cache {
-    shards: [RwLock<HashMap<Box<str>, Box<[u32]>>>; SHARDS],
+    shards: [Shard; SHARDS],
     hasher: RandomState,
 }
 
@@ -50,7 +52,7 @@ impl Cache {
         shard.insert(piece.into(), ids.into());
     }
 
-    fn shard(&self, piece: &str) -> &RwLock<HashMap<Box<str>, Box<[u32]>>> {
+    fn shard(&self, piece: &str) -> &Shard {
         // The maps hash with keys of their own, so this choice does not crowd their buckets.
         &self.shards[self.hasher.hash_one(piece) as usize % SHARDS]
     }

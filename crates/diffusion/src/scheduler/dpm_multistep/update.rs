@@ -18,8 +18,15 @@ pub(super) enum Order {
 #[derive(Debug, Clone, Copy)]
 enum Differences {
     None,
-    First { inverse_r0: f32 },
-    Second { inverse_r0: f32, inverse_r1: f32, share: f32, inverse_sum: f32 },
+    First {
+        inverse_r0: f32,
+    },
+    Second {
+        inverse_r0: f32,
+        inverse_r1: f32,
+        share: f32,
+        inverse_sum: f32,
+    },
 }
 
 /// One step's coefficients.
@@ -44,7 +51,11 @@ struct Point {
 impl Point {
     fn of(sigma: f32) -> Self {
         let Mix { signal, noise } = Mix::of_sigma(sigma);
-        Self { signal, noise, lambda: signal.ln() - noise.ln() }
+        Self {
+            signal,
+            noise,
+            lambda: signal.ln() - noise.ln(),
+        }
     }
 }
 
@@ -92,7 +103,11 @@ impl Update {
 
     fn plus(to: Point, from: Point, h: f32, heun: bool) -> Self {
         let e = (-h).exp() - 1.0;
-        let d1 = if heun { to.signal * (e / h + 1.0) } else { -0.5 * (to.signal * e) };
+        let d1 = if heun {
+            to.signal * (e / h + 1.0)
+        } else {
+            -0.5 * (to.signal * e)
+        };
         let d2 = -(to.signal * ((e + h) / (h * h) - 0.5));
         Self::of(to.noise / from.noise, -(to.signal * e), d1, d2, 0.0)
     }
@@ -100,36 +115,64 @@ impl Update {
     fn plus_sde(to: Point, from: Point, h: f32, heun: bool) -> Self {
         let e = 1.0 - (-2.0 * h).exp();
         let d0 = to.signal * e;
-        let d1 = if heun { to.signal * (e / (-2.0 * h) + 1.0) } else { 0.5 * d0 };
+        let d1 = if heun {
+            to.signal * (e / (-2.0 * h) + 1.0)
+        } else {
+            0.5 * d0
+        };
         let d2 = to.signal * ((e - 2.0 * h) / ((2.0 * h) * (2.0 * h)) - 0.5);
-        Self::of(to.noise / from.noise * (-h).exp(), d0, d1, d2, to.noise * e.sqrt())
+        Self::of(
+            to.noise / from.noise * (-h).exp(),
+            d0,
+            d1,
+            d2,
+            to.noise * e.sqrt(),
+        )
     }
 
     fn noise(to: Point, from: Point, h: f32, heun: bool) -> Self {
         let e = h.exp() - 1.0;
-        let d1 = if heun { -(to.noise * (e / h - 1.0)) } else { -0.5 * (to.noise * e) };
+        let d1 = if heun {
+            -(to.noise * (e / h - 1.0))
+        } else {
+            -0.5 * (to.noise * e)
+        };
         let d2 = -(to.noise * ((e - h) / (h * h) - 0.5));
         Self::of(to.signal / from.signal, -(to.noise * e), d1, d2, 0.0)
     }
 
     fn noise_sde(to: Point, from: Point, h: f32, heun: bool) -> Self {
         let e = h.exp() - 1.0;
-        let d1 = if heun { -2.0 * (to.noise * (e / h - 1.0)) } else { -(to.noise * e) };
+        let d1 = if heun {
+            -2.0 * (to.noise * (e / h - 1.0))
+        } else {
+            -(to.noise * e)
+        };
         let noise = to.noise * ((2.0 * h).exp() - 1.0).sqrt();
         Self::of(to.signal / from.signal, -2.0 * (to.noise * e), d1, 0.0, noise)
     }
 
     fn of(latents: f32, d0: f32, d1: f32, d2: f32, noise: f32) -> Self {
-        Self { latents, d0, d1, d2, noise, differences: Differences::None }
+        Self {
+            latents,
+            d0,
+            d1,
+            d2,
+            noise,
+            differences: Differences::None,
+        }
     }
 
     pub(super) fn is_finite(&self) -> bool {
         let differences = match self.differences {
             Differences::None => 0.0,
             Differences::First { inverse_r0 } => inverse_r0,
-            Differences::Second { inverse_r0, inverse_r1, share, inverse_sum } => {
-                inverse_r0 + inverse_r1 + share + inverse_sum
-            }
+            Differences::Second {
+                inverse_r0,
+                inverse_r1,
+                share,
+                inverse_sum,
+            } => inverse_r0 + inverse_r1 + share + inverse_sum,
         };
         (self.latents + self.d0 + self.d1 + self.d2 + self.noise + differences).is_finite()
     }
@@ -144,7 +187,12 @@ impl Update {
                 Differences::First { inverse_r0 } => {
                     next += self.d1 * (inverse_r0 * (m0 - outputs[1][i]));
                 }
-                Differences::Second { inverse_r0, inverse_r1, share, inverse_sum } => {
+                Differences::Second {
+                    inverse_r0,
+                    inverse_r1,
+                    share,
+                    inverse_sum,
+                } => {
                     let near = inverse_r0 * (m0 - outputs[1][i]);
                     let far = inverse_r1 * (outputs[1][i] - outputs[2][i]);
                     next += self.d1 * (near + share * (near - far));

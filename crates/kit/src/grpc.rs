@@ -1,0 +1,238 @@
+//! The gRPC server of every service: health, reflection, the stack of `stack.rs`, and a drain that ends by one deadline.
+//!
+//! It accepts connections itself and speaks HTTP/2 through hyper, because tonic's own server cannot be cut at a deadline
+//! (its connections are detached tasks) and answers an expired deadline with CANCELLED. It refuses HTTP/1.1.
+//!
+//! Drain, once the stop is triggered: not ready at once; new connections and calls are taken for the notice time, in
+//! which balancers hear of it; then no new ones, what runs may finish; at the deadline it is cut. Handlers of streams
+//! without an end must watch the stop themselves.
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    body::Body,
+    server::NamedService,
+    transport::server::{Connected, TcpConnectInfo},
+};
+use tonic_health::pb::health_server::HealthServer;
+use tower::Service;
+
+use crate::{
+    Error, Readiness, Stop,
+    channel::{CONNECTION_WINDOW, STREAM_WINDOW},
+    dispatch::Table,
+    health::Health,
+    methods::Methods,
+    stack::Stack,
+};
+
+/// The largest message that services should accept and send, bytes: a raw picture of 2048 x 2048 (12 MiB), with room.
+/// tonic's own bound is 4 MB; pass this one to `max_decoding_message_size` of servers and clients that carry pictures.
+pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
+
+/// How long a draining server goes on taking calls: a route update needs a few milliseconds to reach every proxy, a
+/// Kubernetes endpoint some more.
+const NOTICE: Duration = Duration::from_millis(250);
+/// Calls at a time on one connection; a proxy has one connection per worker, and workers refuse by their own limits.
+const MAX_STREAMS: u32 = 4096;
+/// Callers that leave at once are normal here (a batch cancelled), an attack only in great numbers. hyper's default of
+/// 20 closes the connection of everybody else too.
+const MAX_RESET_STREAMS: usize = 1024;
+/// A connection whose peer vanished is given up after the interval and the timeout.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after accepting failed, which means that descriptors ran out: an immediate retry would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A gRPC server that is being put together.
+#[derive(Debug)]
+pub struct Server {
+    service: &'static str,
+    notice: Duration,
+    table: Table,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl Server {
+    /// Begins a server; `service` is the binary's name, for the log.
+    pub fn new(service: &'static str) -> Self {
+        let descriptors = vec![
+            mobula_proto::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        Self {
+            service,
+            notice: NOTICE,
+            table: Table::default(),
+            descriptors,
+        }
+    }
+
+    /// Adds a generated tonic server. What carries pictures sets [`MAX_MESSAGE_BYTES`] on it first.
+    #[allow(clippy::should_implement_trait, reason = "adds a service, not a number")]
+    pub fn add<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.table.add(service);
+        self
+    }
+
+    /// Adds contracts beyond Mobula's own (an encoded `FileDescriptorSet`), for reflection and metric labels.
+    pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors.push(descriptors);
+        self
+    }
+
+    /// Sets how long the draining server goes on taking calls.
+    pub fn notice(mut self, notice: Duration) -> Self {
+        self.notice = notice;
+        self
+    }
+
+    /// Serves until the stop is triggered and the drain is over.
+    ///
+    /// # Errors
+    /// [`Error::Reflection`] when the contracts cannot be read.
+    pub async fn serve(self, listener: TcpListener, readiness: Readiness, stop: Stop) -> Result<(), Error> {
+        let notice = self.notice;
+        let closing = CancellationToken::new();
+        let service = self.service;
+        let _hold = stop.hold("grpc server");
+        let stack = Arc::new(self.assemble(readiness.clone(), closing.clone())?);
+        tracing::debug!(service, services = ?stack.table, "gRPC server is up");
+        let connections = TaskTracker::new();
+        let mut end_of_notice = pin!(async {
+            stop.triggered().await;
+            readiness.drain();
+            tokio::select! {
+                () = tokio::time::sleep(notice) => {}
+                () = stop.expired() => {}
+            }
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut end_of_notice => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let connection = serve_connection(stream, stack.clone(), closing.clone(), stop.clone());
+                        connections.spawn(connection);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        // Closed before the connections drain: a caller that dials now is refused at once and goes elsewhere.
+        drop(listener);
+        closing.cancel();
+        connections.close();
+        // Each connection ends by itself at the deadline.
+        connections.wait().await;
+        Ok(())
+    }
+
+    fn assemble(mut self, readiness: Readiness, closing: CancellationToken) -> Result<Stack, Error> {
+        const REFLECTION: [&str; 2] = [
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+        ];
+        let mut names = self.table.names();
+        names.push("grpc.health.v1.Health");
+        names.extend(REFLECTION);
+        let reflection = || {
+            let mut builder =
+                tonic_reflection::server::Builder::configure().include_reflection_service(false);
+            for set in &self.descriptors {
+                builder = builder.register_encoded_file_descriptor_set(set);
+            }
+            // Only what is served here: the contracts name the services of the other binaries too.
+            names
+                .iter()
+                .fold(builder, |builder, name| builder.with_service_name(*name))
+        };
+        let v1 = reflection().build_v1().map_err(Error::Reflection)?;
+        let v1alpha = reflection().build_v1alpha().map_err(Error::Reflection)?;
+        let methods = Methods::new(&self.descriptors, &names);
+        self.table.add(HealthServer::new(Health {
+            readiness,
+            services: names,
+            closing,
+        }));
+        self.table.add(v1);
+        self.table.add(v1alpha);
+        Ok(Stack {
+            table: self.table,
+            methods,
+        })
+    }
+}
+
+/// Serves one connection: until its peer leaves; or, draining, until its calls are over; or until the deadline.
+async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: CancellationToken, stop: Stop) {
+    if let Err(error) = stream.set_nodelay(true) {
+        return gone(&error);
+    }
+    let peer: TcpConnectInfo = stream.connect_info();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        // What `tonic::Request::remote_addr` reads.
+        request.extensions_mut().insert(peer.clone());
+        let stack = Arc::clone(&stack);
+        async move { Ok::<_, Infallible>(stack.answer(request).await) }
+    });
+    let mut connection = pin!(http().serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        () = closing.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                ended = connection => ended,
+                () = stop.expired() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+fn gone(error: &io::Error) {
+    tracing::debug!(%error, "a connection was gone before it was served");
+}
+
+fn http() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_RESET_STREAMS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    builder
+}

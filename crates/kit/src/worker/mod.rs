@@ -1,0 +1,55 @@
+//! What preprocess and inference share: a table of replicas and a life line to the controller.
+//!
+//! A service brings a [`Loader`] (how a replica is made) and a [`Replica`] (what it can say about itself). Its handlers
+//! call [`Replicas::lease`] for every request and keep the [`Lease`] as long as the request runs, in the response stream
+//! too. Everything else (states, limits, draining, reports, reconnecting) is done here. Nothing here knows a model.
+//!
+//! A worker keeps serving while its controller is away.
+
+mod args;
+mod attach;
+mod lease;
+mod replicas;
+mod table;
+
+pub use args::{Identity, WorkerArgs};
+pub use attach::attach;
+pub use lease::Lease;
+pub use replicas::Replicas;
+pub use table::Refused;
+
+pub use mobula_proto::common::v1::Load;
+pub use mobula_proto::control::v1::{
+    ModelInfo, ReplicaReport, ReplicaSpec, ReplicaState, Resources, WorkerKind,
+};
+
+/// Makes replicas.
+#[async_trait::async_trait]
+pub trait Loader: Send + Sync + 'static {
+    /// What is made.
+    type Replica: Replica;
+
+    /// Loads and warms up what `spec` says; it may take long, and computes on threads of its own. The error is for
+    /// people: it says what is wrong with which file or option. A panic counts as an error.
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Self::Replica, String>;
+}
+
+/// A loaded replica.
+pub trait Replica: Send + Sync + 'static {
+    /// How busy it is. `ongoing_requests` is overwritten by the number of leases. Cheap: called with each report.
+    fn load(&self) -> Load;
+
+    /// What the proxies must know of the model; none for preprocess replicas.
+    fn model(&self) -> Option<ModelInfo>;
+
+    /// An error when it can never serve again; it is then reported as FAILED and retired. Cheap: asked some times a
+    /// second.
+    ///
+    /// # Errors
+    /// Why, for people.
+    fn health(&self) -> Result<(), String>;
+
+    /// Called once, on the blocking pool, when the replica is removed: release threads and memory. Leases may still be
+    /// held when the drain's grace is over.
+    fn retire(&self);
+}

@@ -1,0 +1,160 @@
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use mobula_proto::{common::v1::Load, control::v1::{ModelInfo, ReplicaState}};
+
+use super::*;
+use crate::{Drained, Readiness};
+
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) broken: AtomicBool,
+    pub(crate) retired: AtomicU32,
+}
+
+/// A replica whose other end the test holds.
+#[derive(Clone, Default)]
+pub(crate) struct Handle(pub(crate) Arc<Fake>);
+
+impl Replica for Handle {
+    fn load(&self) -> Load {
+        Load { queued_rows: 7, ..Load::default() }
+    }
+
+    fn model(&self) -> Option<ModelInfo> {
+        Some(ModelInfo { digest: "d".to_owned(), ..ModelInfo::default() })
+    }
+
+    fn health(&self) -> Result<(), String> {
+        if self.0.broken.load(Ordering::SeqCst) { Err("device lost".to_owned()) } else { Ok(()) }
+    }
+
+    fn retire(&self) {
+        self.0.retired.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Loads a clone of one handle, fails for the model `broken`, panics for the model `panic`.
+pub(crate) struct Shelf(pub(crate) Handle);
+
+#[async_trait::async_trait]
+impl Loader for Shelf {
+    type Replica = Handle;
+
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Handle, String> {
+        match spec.model.as_str() {
+            "broken" => Err("unet/model.onnx is missing".to_owned()),
+            "panic" => panic!("loader bug"),
+            _ => Ok(self.0.clone()),
+        }
+    }
+}
+
+pub(crate) fn spec(id: &str, model: &str) -> ReplicaSpec {
+    ReplicaSpec {
+        replica_id: id.to_owned(),
+        model: model.to_owned(),
+        max_ongoing_requests: 2,
+        ..ReplicaSpec::default()
+    }
+}
+
+/// Waits until the only replica is in this state; gives its report.
+pub(crate) async fn until(replicas: &Replicas<Shelf>, state: ReplicaState) -> ReplicaReport {
+    loop {
+        let changed = replicas.changed();
+        if let Some(report) = replicas.reports().into_iter().find(|report| report.state() == state) {
+            return report;
+        }
+        changed.await;
+    }
+}
+
+async fn until_gone(replicas: &Replicas<Shelf>) {
+    loop {
+        let changed = replicas.changed();
+        if replicas.is_empty() {
+            return;
+        }
+        changed.await;
+    }
+}
+
+fn shelf(stop: &Stop) -> (Arc<Fake>, Replicas<Shelf>) {
+    let handle = Handle::default();
+    (handle.0.clone(), Replicas::new(Shelf(handle), stop.clone()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assigned_replica_runs_and_reports_its_load_and_model() {
+    let (_, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
+    replicas.assign(spec("a", "demo"));
+    until(&replicas, ReplicaState::Running).await;
+    let lease = replicas.lease("a").unwrap();
+    assert_eq!(lease.replica_id(), "a");
+    let report = replicas.reports().remove(0);
+    assert_eq!(report.load, Some(Load { ongoing_requests: 1, queued_rows: 7, row_ns: 0 }));
+    assert_eq!(report.model.unwrap().digest, "d");
+    assert_eq!(report.spec.unwrap(), spec("a", "demo"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_cannot_be_loaded_is_reported_with_the_reason_and_a_panic_too() {
+    let (_, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
+    replicas.assign(spec("a", "broken"));
+    assert_eq!(until(&replicas, ReplicaState::Failed).await.message, "unet/model.onnx is missing");
+    replicas.drain("a", Duration::ZERO);
+    replicas.assign(spec("b", "panic"));
+    assert!(until(&replicas, ReplicaState::Failed).await.message.contains("panicked"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_replica_waits_for_its_last_request_and_is_retired_once() {
+    let (fake, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
+    replicas.assign(spec("a", "demo"));
+    until(&replicas, ReplicaState::Running).await;
+    let lease = replicas.lease("a").unwrap();
+    replicas.drain("a", Duration::from_secs(60));
+    until(&replicas, ReplicaState::Stopping).await;
+    assert!(matches!(replicas.lease("a"), Err(Refused::Draining)));
+    assert_eq!(fake.retired.load(Ordering::SeqCst), 0);
+    drop(lease);
+    until_gone(&replicas).await;
+    assert_eq!(fake.retired.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_fails_is_reported_and_retired() {
+    let (fake, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
+    replicas.assign(spec("a", "demo"));
+    until(&replicas, ReplicaState::Running).await;
+    fake.broken.store(true, Ordering::SeqCst);
+    assert_eq!(until(&replicas, ReplicaState::Failed).await.message, "device lost");
+    assert!(matches!(replicas.lease("a"), Err(Refused::Failed(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_drains_every_replica_within_the_one_deadline() {
+    let stop = Stop::new(Duration::from_secs(5));
+    let (fake, replicas) = shelf(&stop);
+    replicas.assign(spec("a", "demo"));
+    until(&replicas, ReplicaState::Running).await;
+    let held = replicas.lease("a").unwrap();
+    let start = Instant::now();
+    stop.trigger();
+    assert_eq!(stop.wait().await, Drained::Clean);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(fake.retired.load(Ordering::SeqCst), 1);
+    drop(held);
+    replicas.assign(spec("b", "demo"));
+    assert!(replicas.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_running_replica_makes_the_worker_ready() {
+    let (_, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
+    let readiness = Readiness::new();
+    replicas.ready_with(readiness.latch("attached"));
+    assert!(!readiness.is_ready());
+    replicas.assign(spec("a", "demo"));
+    readiness.ready().await;
+}

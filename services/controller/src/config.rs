@@ -1,0 +1,144 @@
+//! The controller's flags, each with its environment variable, and what follows from them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{Error, schema::Schema};
+
+/// What the controller serves and how.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// Applications to serve: a file in the shape of Ray Serve's config
+    #[arg(long, env = "MOBULA_CONFIG", conflicts_with = "model")]
+    pub config: Option<PathBuf>,
+    /// Serve one application with this model folder, or with the model "fake"
+    #[arg(long, env = "MOBULA_MODEL")]
+    pub model: Option<String>,
+    /// Who starts workers: the controller as child processes, or somebody else
+    #[arg(long, env = "MOBULA_PROVIDER", value_enum, default_value_t = Supplier::External)]
+    pub provider: Supplier,
+    /// Milliseconds between a worker's heartbeats; three missed ones end its lease
+    #[arg(long, env = "MOBULA_HEARTBEAT_MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub heartbeat_ms: u32,
+    /// Milliseconds that workers have to come back after a restart of the controller, before others take their place;
+    /// by default one lease
+    #[arg(long, env = "MOBULA_ADOPTION_GRACE_MS")]
+    pub adoption_grace_ms: Option<u64>,
+    /// Where the process provider remembers its workers; by default a directory of the user's, by port
+    #[arg(long, env = "MOBULA_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the process provider finds mobula-preprocess and mobula-inference; by default beside this binary, then PATH
+    #[arg(long, env = "MOBULA_BIN_DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// The process provider runs no more workers than this
+    #[arg(long, env = "MOBULA_MAX_WORKERS", default_value_t = 16)]
+    pub max_workers: usize,
+    /// Where the process provider's workers write their logs
+    #[arg(long, env = "MOBULA_WORKER_LOGS", value_enum, default_value_t = WorkerLogs::Stderr)]
+    pub worker_logs: WorkerLogs,
+}
+
+/// Who starts workers.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supplier {
+    /// Somebody else: compose, Kubernetes, a person.
+    External,
+    /// The controller, as child processes on this machine.
+    Process,
+}
+
+/// Where workers write their logs.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerLogs {
+    /// Where the controller writes its own.
+    Stderr,
+    /// Into `logs/<kind>.log` below the state directory.
+    Files,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            config: None,
+            model: None,
+            provider: Supplier::External,
+            heartbeat_ms: 1000,
+            adoption_grace_ms: None,
+            state_dir: None,
+            bin_dir: None,
+            max_workers: 16,
+            worker_logs: WorkerLogs::Stderr,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms.into())
+    }
+
+    pub(crate) fn adoption_grace(&self) -> Duration {
+        let lease = mobula_serving::lease::term(self.heartbeat());
+        self.adoption_grace_ms.map_or(lease, Duration::from_millis)
+    }
+
+    /// Reads what shall run.
+    pub(crate) fn schema(&self) -> Result<Schema, Error> {
+        let Some(path) = &self.config else {
+            let model = self.model.as_deref().filter(|model| !model.is_empty()).ok_or_else(|| {
+                refuse("--config", "", "there is nothing to serve: give a config file, or --model FOLDER".into())
+            })?;
+            return Ok(Schema::of_model(model));
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::ConfigFile { path: path.clone(), source })?;
+        Schema::parse(&text).map_err(|problems| {
+            let list: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+            refuse("--config", &path.display().to_string(), list)
+        })
+    }
+
+    /// The directory that remembers the workers of the controller at this address.
+    pub(crate) fn state_dir(&self, address: SocketAddr) -> PathBuf {
+        let of_user = || {
+            let home = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            let base = home("XDG_STATE_HOME").or_else(|| home("HOME").map(|home| home.join(".local/state")));
+            let base = base.unwrap_or_else(std::env::temp_dir);
+            base.join("mobula").join(format!("controller-{}", address.port()))
+        };
+        self.state_dir.clone().unwrap_or_else(of_user)
+    }
+
+    /// Finds a worker's binary: in `--bin-dir` alone if that is given, else beside this executable, else on PATH.
+    pub(crate) fn binary(&self, name: &str) -> Result<PathBuf, Error> {
+        let places: Vec<PathBuf> = if let Some(dir) = &self.bin_dir {
+            vec![dir.clone()]
+        } else {
+            let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            own.into_iter().chain(std::env::split_paths(&path)).collect()
+        };
+        let found = places.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
+        found.ok_or_else(|| {
+            let looked = match (&self.bin_dir, places.first()) {
+                (Some(dir), _) => dir.display().to_string(),
+                (None, Some(own)) => format!("{} and on PATH", own.display()),
+                (None, None) => "PATH".to_owned(),
+            };
+            Error::Binary { name: name.to_owned(), looked }
+        })
+    }
+}
+
+/// What a worker on this machine dials to reach a controller that is bound to this address.
+pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
+    if bound.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())) } else { bound }
+}
+
+fn refuse(setting: &'static str, value: &str, why: String) -> Error {
+    Error::Kit(mobula_kit::Error::Config { setting, value: value.to_owned(), why })
+}

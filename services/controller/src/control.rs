@@ -1,0 +1,163 @@
+//! `ControlService`: what workers and proxies say to the controller.
+
+use std::{io, time::Duration};
+
+use mobula_kit::Stop;
+use mobula_proto::control::v1::{self as pb, attach_request, control_service_server::ControlService};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use crate::{Error, owner::{Handle, Routes}, state::End};
+
+/// A worker says hello at once.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest id; ids are in every log line.
+const MAX_ID_BYTES: usize = 200;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) handle: Handle,
+    pub(crate) stop: Stop,
+}
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    type AttachStream = ReceiverStream<Result<pb::AttachResponse, Status>>;
+    type WatchRoutesStream = ReceiverStream<Result<pb::WatchRoutesResponse, Status>>;
+
+    // INVALID_ARGUMENT: the first message is no hello, or a field of it cannot be used.
+    // ALREADY_EXISTS: another live worker has this id. DEADLINE_EXCEEDED: no hello came. UNAVAILABLE: stopping.
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await;
+        let first = first.map_err(|_| Error::NoHello(HELLO_TIMEOUT.as_secs()))??;
+        let hello = checked(first.and_then(|request| request.message))?;
+        let (session, commands) = self.handle.attach(hello).await?;
+        let (handle, stop) = (self.handle.clone(), self.stop.clone());
+        self.stop.spawn("worker stream", listen(inbound, session, handle, stop));
+        Ok(Response::new(ReceiverStream::new(commands)))
+    }
+
+    // INVALID_ARGUMENT: no proxy_id. UNAVAILABLE: stopping.
+    async fn watch_routes(
+        &self,
+        request: Request<pb::WatchRoutesRequest>,
+    ) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        let pb::WatchRoutesRequest { proxy_id, http_address, grpc_address } = request.into_inner();
+        check_id("proxy_id", &proxy_id)?;
+        info!(proxy = %proxy_id, http = %http_address, grpc = %grpc_address, "proxy watches the routes");
+        let proxy = pb::ProxyStatus { proxy_id, http_address, grpc_address };
+        let (watch, routes) = self.handle.watch(proxy).await?;
+        // One table on its way is enough: a slow proxy gets the newest next.
+        let (sender, receiver) = mpsc::channel(1);
+        let (handle, stop) = (self.handle.clone(), self.stop.clone());
+        self.stop.spawn("route stream", async move {
+            publish(routes, sender, &stop).await;
+            let _ = handle.unwatch(watch).await;
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Passes on what a worker says until its stream ends.
+async fn listen(mut inbound: Streaming<pb::AttachRequest>, session: u64, handle: Handle, stop: Stop) {
+    let end = loop {
+        let message = tokio::select! {
+            biased;
+            () = stop.triggered() => return,
+            message = inbound.message() => message,
+        };
+        match message {
+            Ok(Some(pb::AttachRequest { message: Some(attach_request::Message::Heartbeat(heartbeat)) })) => {
+                if handle.heartbeat(session, heartbeat).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(pb::AttachRequest { message: Some(attach_request::Message::Hello(_)) })) => {
+                warn!(session, "a worker said hello twice; its stream is ended");
+                break End::Closed;
+            }
+            // A message that this version does not know.
+            Ok(Some(pb::AttachRequest { message: None })) => {}
+            Ok(None) => break End::Closed,
+            Err(status) => {
+                debug!(session, %status, "a worker's stream broke");
+                break how(&status);
+            }
+        }
+    };
+    let _ = handle.lost(session, end).await;
+}
+
+/// Sends every table that is published, the newest if some were missed.
+async fn publish(
+    mut routes: Routes,
+    sender: mpsc::Sender<Result<pb::WatchRoutesResponse, Status>>,
+    stop: &Stop,
+) {
+    loop {
+        let table = routes.borrow_and_update().clone();
+        let sent = async {
+            if let Some(table) = table {
+                let _ = sender.send(Ok(table.as_ref().clone())).await;
+            }
+            routes.changed().await
+        };
+        tokio::select! {
+            biased;
+            () = stop.triggered() => return,
+            () = sender.closed() => return,
+            changed = sent => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A stream that ended because its connection was closed or reset was ended by the other side's system, in a moment in
+/// which that was there; after a timeout nothing is known.
+fn how(status: &Status) -> End {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return if error.kind() == io::ErrorKind::TimedOut { End::Silent } else { End::Closed };
+        }
+        cause = error.source();
+    }
+    match status.code() {
+        // Sent by the worker's side as it dropped the call.
+        tonic::Code::Cancelled => End::Closed,
+        _ => End::Silent,
+    }
+}
+
+fn checked(message: Option<attach_request::Message>) -> Result<pb::Hello, Error> {
+    let Some(attach_request::Message::Hello(hello)) = message else {
+        return Err(Error::Field { field: "hello", why: "must be the first message".into() });
+    };
+    check_id("hello.worker_id", &hello.worker_id)?;
+    if hello.kind() == pb::WorkerKind::Unspecified {
+        return Err(Error::Field { field: "hello.kind", why: "must be said".into() });
+    }
+    if !hello.address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+        let why = format!("must be host:port, not {:?}", hello.address);
+        return Err(Error::Field { field: "hello.address", why });
+    }
+    let amounts = hello.resources.iter().flat_map(|r| r.custom.values().chain([&r.cpus, &r.gpus]));
+    if !amounts.into_iter().all(|amount| amount.is_finite() && *amount >= 0.0) {
+        return Err(Error::Field { field: "hello.resources", why: "must be finite and not negative".into() });
+    }
+    Ok(hello)
+}
+
+fn check_id(field: &'static str, id: &str) -> Result<(), Error> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
+        let why = format!("must have 1 to {MAX_ID_BYTES} bytes and no control characters");
+        return Err(Error::Field { field, why });
+    }
+    Ok(())
+}

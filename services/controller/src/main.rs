@@ -1,0 +1,34 @@
+//! The controller's binary.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::Parser;
+use mobula_controller::{Config, Listeners};
+use mobula_kit::{Common, listen};
+
+/// Mobula's controller: places replicas on workers and tells proxies where they are.
+#[derive(Debug, Parser)]
+#[command(name = "mobula-controller", version)]
+struct Args {
+    /// Address for workers, proxies and tools (gRPC)
+    #[arg(long, env = "MOBULA_LISTEN", default_value = "127.0.0.1:7265")]
+    listen: SocketAddr,
+    /// Address of the admin pages (HTTP: /metrics, /healthz, /readyz)
+    #[arg(long, env = "MOBULA_ADMIN_LISTEN", default_value = "127.0.0.1:9265")]
+    admin_listen: SocketAddr,
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn main() -> ExitCode {
+    let Args { listen, admin_listen, config, common } = mobula_kit::parse();
+    mobula_kit::main("mobula-controller", &common, |stop| async move {
+        let listeners = Listeners {
+            grpc: listen::bind("gRPC", listen).await?,
+            admin: listen::bind("admin", admin_listen).await?,
+        };
+        mobula_controller::run(config, listeners, stop).await
+    })
+}

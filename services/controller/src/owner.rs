@@ -1,0 +1,266 @@
+//! The one task that owns the state: takes events in, lets the state decide, carries out what it decided.
+//!
+//! Decides nothing itself. Callers hold a [`Handle`]. Every channel is bounded: a flood of heartbeats waits in the
+//! sockets; a worker that does not read its commands loses its stream and says hello anew, which tells us everything
+//! again. Invariant: each session has one channel of commands, and closing it ends the worker's stream.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mobula_kit::Stop;
+use mobula_proto::control::v1::{self as pb, attach_response::Message as Command};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::{
+    Error,
+    metrics::Metrics,
+    provider::Provider,
+    state::{Action, End, Event, State, Time},
+};
+
+/// Events that wait for the loop: a burst of all workers of a large mesh at once; senders wait beyond that.
+const EVENTS: usize = 1024;
+/// Commands that wait for a worker: more replicas than one worker holds.
+const COMMANDS: usize = 256;
+/// Events taken in before the state settles once for all of them.
+const BATCH: usize = 1024;
+/// Kept back of the drain's time, to see the workers end.
+const STOP_RESERVE: Duration = Duration::from_millis(500);
+
+/// What a worker's stream sends out.
+pub(crate) type Commands = mpsc::Receiver<Result<pb::AttachResponse, Status>>;
+/// The newest route table, none before the first.
+pub(crate) type Routes = watch::Receiver<Option<Arc<pb::WatchRoutesResponse>>>;
+
+enum Message {
+    Attach { session: u64, hello: pb::Hello, reply: oneshot::Sender<Result<Commands, Error>> },
+    Event(Event),
+    Status(oneshot::Sender<pb::GetStatusResponse>),
+}
+
+/// A cheap handle to the loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    messages: mpsc::Sender<Message>,
+    routes: Routes,
+    numbers: Arc<AtomicU64>,
+}
+
+impl Handle {
+    /// Attaches a worker: its session's number and what it is to be told.
+    pub(crate) async fn attach(&self, hello: pb::Hello) -> Result<(u64, Commands), Error> {
+        let session = self.number();
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Attach { session, hello, reply }).await?;
+        let commands = answer.await.map_err(|_| Error::Stopping)??;
+        Ok((session, commands))
+    }
+
+    /// Passes on what a worker says.
+    pub(crate) async fn heartbeat(&self, session: u64, heartbeat: pb::Heartbeat) -> Result<(), Error> {
+        self.send(Message::Event(Event::Heartbeat { session, heartbeat })).await
+    }
+
+    /// Tells that a worker's stream ended.
+    pub(crate) async fn lost(&self, session: u64, end: End) -> Result<(), Error> {
+        self.send(Message::Event(Event::Lost { session, end })).await
+    }
+
+    /// Tells that a worker's process ended.
+    pub(crate) async fn exited(&self, worker_id: String, why: String) -> Result<(), Error> {
+        self.send(Message::Event(Event::Exited { worker_id, why })).await
+    }
+
+    /// Counts a proxy in; gives the watch's number and the table.
+    pub(crate) async fn watch(&self, proxy: pb::ProxyStatus) -> Result<(u64, Routes), Error> {
+        let watch = self.number();
+        self.send(Message::Event(Event::Watched { watch, proxy })).await?;
+        Ok((watch, self.routes.clone()))
+    }
+
+    /// Counts a proxy out.
+    pub(crate) async fn unwatch(&self, watch: u64) -> Result<(), Error> {
+        self.send(Message::Event(Event::Unwatched { watch })).await
+    }
+
+    /// The state of everything.
+    pub(crate) async fn status(&self) -> Result<pb::GetStatusResponse, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Status(reply)).await?;
+        answer.await.map_err(|_| Error::Stopping)
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Error> {
+        self.messages.send(message).await.map_err(|_| Error::Stopping)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The loop, before it runs.
+pub(crate) struct Owner {
+    inbox: mpsc::Receiver<Message>,
+    routes: watch::Sender<Option<Arc<pb::WatchRoutesResponse>>>,
+}
+
+/// Makes a loop and the handle to it.
+pub(crate) fn channel() -> (Handle, Owner) {
+    let (messages, inbox) = mpsc::channel(EVENTS);
+    let (routes, watcher) = watch::channel(None);
+    (Handle { messages, routes: watcher, numbers: Arc::default() }, Owner { inbox, routes })
+}
+
+impl Owner {
+    /// Runs until the stop; then tells our workers to leave and ends every stream.
+    pub(crate) async fn run(self, state: State, welcome: pb::Welcome, provider: Box<dyn Provider>, stop: Stop) {
+        let heartbeat = Duration::from_millis(welcome.heartbeat_interval_ms.into());
+        let shell = Shell {
+            state,
+            origin: Instant::now(),
+            welcome,
+            provider,
+            routes: self.routes,
+            sessions: HashMap::new(),
+            greeted: HashMap::new(),
+            metrics: Metrics::new(),
+        };
+        shell.run(self.inbox, heartbeat, stop).await;
+    }
+}
+
+struct Shell {
+    state: State,
+    origin: Instant,
+    welcome: pb::Welcome,
+    provider: Box<dyn Provider>,
+    routes: watch::Sender<Option<Arc<pb::WatchRoutesResponse>>>,
+    sessions: HashMap<u64, mpsc::Sender<Result<pb::AttachResponse, Status>>>,
+    /// Those who said hello and have no answer yet.
+    greeted: HashMap<u64, oneshot::Sender<Result<Commands, Error>>>,
+    metrics: Metrics,
+}
+
+impl Shell {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Message>, heartbeat: Duration, stop: Stop) {
+        // The first settling starts the workers, before anybody has said anything.
+        self.settle(Instant::now());
+        loop {
+            let wake = self.origin + self.state.next(self.now());
+            let message = tokio::select! {
+                biased;
+                () = stop.triggered() => break,
+                message = inbox.recv() => message,
+                () = sleep_until(wake) => None,
+            };
+            let began = Instant::now();
+            let late = began.saturating_duration_since(wake);
+            if late > heartbeat {
+                warn!(late_ms = late.as_millis(), "the controller was not running; leases are prolonged");
+                self.apply(Event::Stalled(late));
+            }
+            let mut next = message;
+            for _ in 0..BATCH {
+                let Some(message) = next.take() else { break };
+                self.take(message);
+                next = inbox.try_recv().ok();
+            }
+            if let Some(message) = next {
+                self.take(message);
+            }
+            self.settle(began);
+        }
+        let left = stop.deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        let grace = left.saturating_sub(STOP_RESERVE);
+        info!(grace_ms = grace.as_millis(), "stopping: our workers are told to leave");
+        self.apply(Event::Stopping { grace });
+    }
+
+    fn now(&self) -> Time {
+        self.origin.elapsed()
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Attach { session, hello, reply } => {
+                self.greeted.insert(session, reply);
+                self.apply(Event::Hello { session, hello });
+                // Whatever the state did not answer is answered by the drop.
+                self.greeted.remove(&session);
+            }
+            Message::Event(event) => {
+                if let Event::Lost { session, .. } = event {
+                    self.sessions.remove(&session);
+                }
+                self.apply(event);
+            }
+            Message::Status(reply) => drop(reply.send(self.state.status(self.now()))),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        let actions = self.state.apply(event, self.now());
+        self.perform(actions);
+    }
+
+    fn settle(&mut self, began: Instant) {
+        let actions = self.state.settle(self.now());
+        self.perform(actions);
+        if let Some(table) = self.state.take_routes(self.now()) {
+            self.metrics.published(table.version);
+            self.routes.send_replace(Some(Arc::new(table)));
+        }
+        self.metrics.show(&self.state, began.elapsed());
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Welcome { session } => self.greet(session),
+                Action::Refuse { session, why } => {
+                    if let Some(reply) = self.greeted.remove(&session) {
+                        let _ = reply.send(Err(Error::Duplicate(why)));
+                    }
+                }
+                Action::Send { session, command } => self.tell(session, command),
+                Action::Close { session } => drop(self.sessions.remove(&session)),
+                Action::Start { worker_id, kind } => self.provider.start(&worker_id, kind),
+                Action::Adopt { worker_id, pid, kind } => self.provider.adopt(&worker_id, kind, pid),
+                Action::End { worker_id, told, grace } => self.provider.end(&worker_id, told, grace),
+            }
+        }
+    }
+
+    fn greet(&mut self, session: u64) {
+        let Some(reply) = self.greeted.remove(&session) else { return };
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        if reply.send(Ok(receiver)).is_ok() {
+            self.sessions.insert(session, commands);
+            self.tell(session, Command::Welcome(self.welcome.clone()));
+        } else {
+            // The caller left before the answer; what it said is taken back.
+            self.apply(Event::Lost { session, end: End::Closed });
+        }
+    }
+
+    fn tell(&mut self, session: u64, command: Command) {
+        let Some(commands) = self.sessions.get(&session) else { return };
+        if commands.try_send(Ok(pb::AttachResponse { message: Some(command) })).is_err() {
+            warn!(session, "a worker does not read what it is told; its stream is ended");
+            self.sessions.remove(&session);
+            self.apply(Event::Lost { session, end: End::Silent });
+        }
+    }
+}

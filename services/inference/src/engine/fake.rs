@@ -1,0 +1,147 @@
+//! An engine without a model: a performance model that sleeps as long as a call would take, and outputs that are made of the
+//! inputs, so that rows are told apart and pictures show their seed. For tests, demonstrations of scale and load tests.
+//!
+//! It draws nothing that anybody asked for. It keeps all rules of [`Engine`], by the same conformance kit.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use super::{Batch, Engine, Error, Info, Shape, whole};
+
+/// How long calls take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Of every UNet call.
+    pub base: Duration,
+    /// Of every row in it.
+    pub row: Duration,
+    /// Of every decoded picture.
+    pub decode: Duration,
+}
+
+impl Costs {
+    /// Takes `base_us`, `row_us` and `decode_us` (microseconds, default 0) out of a replica's options.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when one is no whole number.
+    pub fn take<S: BuildHasher>(options: &mut HashMap<String, String, S>) -> Result<Self, Error> {
+        let mut micros = |name: &str| match options.remove(name) {
+            None => Ok(Duration::ZERO),
+            Some(text) => text.parse().map(Duration::from_micros).map_err(|_| Error::Option {
+                name: name.to_owned(),
+                why: format!("{text:?} is no whole number of microseconds"),
+            }),
+        };
+        Ok(Self { base: micros("base_us")?, row: micros("row_us")?, decode: micros("decode_us")? })
+    }
+}
+
+/// The engine; see the module.
+#[derive(Debug)]
+pub struct Fake {
+    info: Info,
+    costs: Costs,
+}
+
+impl Fake {
+    /// Makes one with CLIP's text window and Stable Diffusion's latents.
+    #[must_use]
+    pub fn new(costs: Costs) -> Self {
+        let info = Info {
+            window: 77,
+            vocabulary: 49_408,
+            // Narrow, so that a request costs next to nothing.
+            width: 4,
+            channels: 4,
+            scale: 8,
+            multiple: 8,
+            mixed_timesteps: true,
+        };
+        Self { info, costs }
+    }
+}
+
+impl Engine for Fake {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn encode(&mut self, ids: &[u32], states: &mut Vec<f32>) -> Result<(), Error> {
+        whole("token ids", ids.len(), self.info.window)?;
+        states.clear();
+        for id in ids {
+            // Any function of the id will do; this one spreads ids over [-1, 1).
+            let spread = id.wrapping_mul(2_654_435_769) >> 8;
+            let value = spread as f32 / 8_388_608.0 - 1.0;
+            states.extend([value, -value, value / 2.0, 0.5]);
+        }
+        Ok(())
+    }
+
+    fn denoise(&mut self, batch: &mut Batch) -> Result<(), Error> {
+        batch.check(&self.info)?;
+        let (rows, values, states) = (batch.rows(), batch.shape().values(), self.info.states());
+        if rows == 0 {
+            return Ok(());
+        }
+        pause(self.costs.base + self.costs.row * rows as u32);
+        let mut outputs = std::mem::take(batch.outputs_mut());
+        outputs.clear();
+        for row in 0..rows {
+            let text = batch.states()[row * states..][..states].iter().step_by(16).sum::<f32>() / states as f32;
+            let shift = text + batch.timesteps()[row] / 10_000.0;
+            outputs.extend(batch.samples()[row * values..][..values].iter().map(|x| 0.9 * x + shift));
+        }
+        *batch.outputs_mut() = outputs;
+        Ok(())
+    }
+
+    fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<(), Error> {
+        let pictures = whole("latents", latents.len(), shape.values())?;
+        pause(self.costs.decode * pictures as u32);
+        planes.clear();
+        let scale = self.info.scale;
+        for picture in latents.chunks_exact(shape.values()) {
+            // Three of the latent channels are the colours, enlarged: flat squares that compress to nothing.
+            for row in picture.chunks_exact(shape.width).take(3 * shape.height) {
+                let start = planes.len();
+                for value in row {
+                    planes.resize(planes.len() + scale, value.clamp(-1.0, 1.0));
+                }
+                let end = planes.len();
+                for _ in 1..scale {
+                    planes.extend_from_within(start..end);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sleeps as long as the call would take; the engine has a thread of its own.
+fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        std::thread::sleep(duration);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::conformance;
+
+    #[test]
+    fn it_keeps_every_rule_of_an_engine() {
+        conformance::check(&mut Fake::new(Costs::default())).unwrap();
+    }
+
+    #[test]
+    fn costs_come_from_options_and_nonsense_is_refused_by_name() {
+        let mut options = HashMap::from([("row_us".to_owned(), "250".to_owned()), ("x".to_owned(), "1".to_owned())]);
+        assert_eq!(Costs::take(&mut options).unwrap().row, Duration::from_micros(250));
+        assert_eq!(options.len(), 1);
+        let mut options = HashMap::from([("base_us".to_owned(), "fast".to_owned())]);
+        assert!(Costs::take(&mut options).unwrap_err().to_string().contains("base_us"));
+    }
+}

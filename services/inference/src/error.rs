@@ -1,0 +1,178 @@
+//! What can go wrong in the inference service, and what a caller sees of it.
+//!
+//! Errors about a model folder or an option end a replica's start and are words for people; errors about a request or a run
+//! become a gRPC status by [`Error::code`], the only place where that is decided.
+
+use std::time::Duration;
+
+use mobula_diffusion as diffusion;
+use mobula_kit::status;
+use tonic::{Code, Status};
+
+/// Everything the service refuses or fails at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The shared library is not where it is looked for.
+    #[error(
+        "ONNX Runtime's library cannot be loaded ({why}); scripts/fetch-onnxruntime.sh fetches it into .ort/lib, or say \
+         where it is with --onnxruntime or ORT_DYLIB_PATH"
+    )]
+    Library {
+        /// What was tried and how it failed.
+        why: String,
+    },
+    /// A file of a model folder is missing or cannot be read.
+    #[error("{path}: {why}")]
+    File {
+        /// Path inside the model folder, or of the folder itself.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A part of the model is not of a kind that is served.
+    #[error("{part}: {why}")]
+    Model {
+        /// `text_encoder`, `unet` or `vae_decoder`.
+        part: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A replica was assigned with an option that its engine does not have, or with a wrong value.
+    #[error("option {name}: {why}")]
+    Option {
+        /// The option's name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The model's scheduler configuration, or a request's scheduler or steps.
+    #[error(transparent)]
+    Diffusion(#[from] diffusion::Error),
+    /// Fields of a request are wrong.
+    #[error("{}", .0.iter().map(|(field, why)| format!("{field}: {why}")).collect::<Vec<_>>().join("; "))]
+    Request(Vec<(String, String)>),
+    /// The replica has as much work as it may have.
+    #[error("the replica has {pictures} pictures to draw already")]
+    Overloaded {
+        /// Pictures that wait or run.
+        pictures: usize,
+    },
+    /// The caller's deadline passed.
+    #[error("the deadline passed {}", if *started { "while the picture was drawn" } else { "before the first step" })]
+    DeadlinePassed {
+        /// Whether the first step had run.
+        started: bool,
+    },
+    /// A run of the model failed; the replica goes on.
+    #[error("{part} failed: {why}")]
+    Run {
+        /// Which part ran.
+        part: &'static str,
+        /// What the engine said.
+        why: String,
+    },
+    /// The engine's contract was broken by its caller.
+    #[error("{what} has {got} values, expected {expected}")]
+    Contract {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        got: usize,
+        /// The length it should have.
+        expected: usize,
+    },
+    /// The engine failed for good; another replica can do it.
+    #[error("the replica's engine failed: {0}")]
+    Failed(String),
+    /// The replica is being removed.
+    #[error("the replica is stopping")]
+    Stopping,
+    /// A picture could not be written.
+    #[error("the picture cannot be encoded: {0}")]
+    Encode(#[from] png::EncodingError),
+    /// Listening, serving or attaching failed.
+    #[error(transparent)]
+    Kit(#[from] mobula_kit::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// After this long another try at a full replica may succeed: a few ticks of a small model.
+const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
+
+impl Error {
+    /// Decides what a caller sees and whether another replica can help.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Request(_) => Code::InvalidArgument,
+            Self::Diffusion(error) => match error.code() {
+                diffusion::Code::InvalidArgument => Code::InvalidArgument,
+                diffusion::Code::FailedPrecondition => Code::FailedPrecondition,
+                diffusion::Code::Internal => Code::Internal,
+            },
+            Self::File { .. } | Self::Model { .. } | Self::Option { .. } => Code::FailedPrecondition,
+            Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::DeadlinePassed { .. } => Code::DeadlineExceeded,
+            Self::Run { .. } | Self::Contract { .. } | Self::Encode(_) => Code::Internal,
+            Self::Library { .. } | Self::Failed(_) | Self::Stopping | Self::Kit(_) | Self::Thread(_) => Code::Unavailable,
+        }
+    }
+
+    /// The machine-readable reason beside the code.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "INVALID_REQUEST",
+            Self::Diffusion(_) => "SCHEDULER",
+            Self::File { .. } | Self::Model { .. } | Self::Option { .. } => "MODEL",
+            Self::Overloaded { .. } => "REPLICA_FULL",
+            Self::DeadlinePassed { .. } => "DEADLINE_PASSED",
+            Self::Run { .. } => "RUN_FAILED",
+            Self::Contract { .. } | Self::Encode(_) => "INTERNAL",
+            Self::Library { .. } | Self::Failed(_) | Self::Kit(_) | Self::Thread(_) => "ENGINE_FAILED",
+            Self::Stopping => "REPLICA_STOPPING",
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Request(violations) => status::invalid_fields(violations.clone()),
+            Error::Diffusion(inner) if error.code() == Code::InvalidArgument => {
+                status::invalid(inner.field(), inner.to_string())
+            }
+            Error::Overloaded { .. } => {
+                status::retryable(error.code(), error.reason(), error.to_string(), RETRY_OVERLOADED)
+            }
+            // What the model's runtime said stays in the log; it may name paths of this machine.
+            Error::Run { part, .. } => status::error(error.code(), error.reason(), format!("{part} failed")),
+            Error::Failed(_) => status::error(error.code(), error.reason(), "the replica's engine failed"),
+            _ => status::error(error.code(), error.reason(), error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_scheduler_is_the_callers_fault_and_names_the_field() {
+        let error = Error::from("nonsense".parse::<diffusion::Kind>().unwrap_err());
+        assert_eq!(error.code(), Code::InvalidArgument);
+        let violations = status::violations(&Status::from(error));
+        assert_eq!(violations[0].0, "scheduler");
+        assert!(violations[0].1.contains("euler_a"), "{violations:?}");
+    }
+
+    #[test]
+    fn what_the_runtime_says_is_not_told_to_callers() {
+        let status = Status::from(Error::Run { part: "unet", why: "/models/secret/unet/model.onnx".into() });
+        assert_eq!((status.code(), status.message()), (Code::Internal, "unet failed"));
+        let status = Status::from(Error::Failed("/models/secret".into()));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(!status.message().contains("secret"));
+    }
+}

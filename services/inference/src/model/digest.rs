@@ -1,0 +1,56 @@
+//! The digest by which a model is known: it changes when any file of the folder changes, and not when the folder moves.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+
+/// Read at a time; large enough that the system calls do not matter.
+const BLOCK: usize = 1 << 20;
+
+/// SHA-256 over all files of a folder: for each, in the order of their relative paths, the path's length, the path, the
+/// content's length and the content (lengths as 64-bit little-endian). Names that begin with a dot are left out. Lower-case
+/// hexadecimal.
+///
+/// # Errors
+/// [`Error::File`] for what cannot be read.
+pub fn digest(folder: &Path) -> Result<String, Error> {
+    let mut files = Vec::new();
+    list(folder, "", &mut files)?;
+    files.sort();
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK];
+    for (name, path) in files {
+        let wrong = |error: std::io::Error| Error::File { path: name.clone(), why: error.to_string() };
+        let mut file = File::open(&path).map_err(wrong)?;
+        let length = file.metadata().map_err(wrong)?.len();
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(length.to_le_bytes());
+        loop {
+            match file.read(&mut block).map_err(wrong)? {
+                0 => break,
+                read => hash.update(&block[..read]),
+            }
+        }
+    }
+    Ok(format!("{:x}", hash.finalize()))
+}
+
+fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), Error> {
+    let wrong = |error: std::io::Error| Error::File { path: format!("{prefix}."), why: error.to_string() };
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let (path, name) = (entry.path(), format!("{prefix}{name}"));
+        // `is_dir` follows links: model folders are often links into a store.
+        if path.is_dir() { list(&path, &format!("{name}/"), files)? } else { files.push((name, path)) }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! One request as the engine works on it, shared by the engine thread and the threads that encode its pictures.
+//!
+//! Invariant: what a job counts for in the replica's load is taken back exactly once, when the last holder lets go of it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mobula_diffusion::Sampler;
+use mobula_proto::common::v1::Timings;
+use mobula_proto::inference::v1::generate_response::Event;
+use mobula_proto::inference::v1::{Done, Started, Step};
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::outbox::Outbox;
+use super::stats::Stats;
+use crate::engine::Shape;
+use crate::png::Text;
+
+/// What to draw, checked.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// For the log.
+    pub(crate) request_id: String,
+    pub(crate) prompt: Arc<[u32]>,
+    /// Present exactly with guidance.
+    pub(crate) negative: Option<Arc<[u32]>>,
+    /// Shape of the latents.
+    pub(crate) shape: Shape,
+    pub(crate) sampler: Arc<Sampler>,
+    pub(crate) guidance_scale: f32,
+    /// Index and seed of each picture that is to be drawn.
+    pub(crate) pictures: Vec<(u32, u64)>,
+    pub(crate) preview_interval: u32,
+    pub(crate) text: Vec<Text>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) arrived: Instant,
+    pub(crate) span: Span,
+}
+
+impl Work {
+    /// Rows of one picture in one call.
+    pub(crate) fn rows(&self) -> u64 {
+        1 + u64::from(self.negative.is_some())
+    }
+
+    /// The windows of text it needs.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &Arc<[u32]>> {
+        std::iter::once(&self.prompt).chain(&self.negative)
+    }
+}
+
+/// Where a job's time went so far.
+#[derive(Debug, Default)]
+struct Progress {
+    encode: Duration,
+    started: Option<Instant>,
+    /// End of the last tick of any picture.
+    denoised: Option<Instant>,
+    decode: Duration,
+    image: Duration,
+    ticks: u32,
+    /// Steps taken by each picture, in the order of `Work::pictures`.
+    steps: Vec<u32>,
+    /// Pictures that were sent.
+    sent: usize,
+    denoise_span: Option<Span>,
+}
+
+/// A request in work.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    pub(crate) outbox: Outbox,
+    stats: Arc<Stats>,
+    rows_left: AtomicU64,
+    progress: Mutex<Progress>,
+}
+
+impl Job {
+    /// Takes up a request; it counts in `stats` from now on.
+    pub(crate) fn new(work: Work, outbox: Outbox, stats: Arc<Stats>) -> Self {
+        let rows = work.rows() * work.sampler.calls() as u64 * work.pictures.len() as u64;
+        stats.add(rows, work.pictures.len());
+        let progress = Progress { steps: vec![0; work.pictures.len()], ..Progress::default() };
+        Self { work, outbox, stats, rows_left: AtomicU64::new(rows), progress: Mutex::new(progress) }
+    }
+
+    /// A panic cannot leave the progress half changed, so a poisoned lock is as good as any.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.progress().started.is_some()
+    }
+
+    pub(crate) fn text_encoded(&self, took: Duration) {
+        self.progress().encode += took;
+    }
+
+    /// A tick with rows of this job is about to run.
+    pub(crate) fn tick_begins(&self, now: Instant) {
+        let mut progress = self.progress();
+        if progress.started.is_none() {
+            progress.started = Some(now);
+            progress.denoise_span = Some(tracing::debug_span!(
+                parent: &self.work.span,
+                "denoise",
+                pictures = self.work.pictures.len(),
+                steps = self.work.sampler.calls(),
+            ));
+            drop(progress);
+            self.outbox.send(Event::Started(Started {}));
+        }
+    }
+
+    /// A picture (by its place in `Work::pictures`) took a step; tells the reader when the slowest picture moved.
+    pub(crate) fn step_taken(&self, place: usize, now: Instant) {
+        let rows = self.work.rows();
+        self.rows_left.fetch_sub(rows, Ordering::Relaxed);
+        self.stats.done(rows);
+        let of = self.work.sampler.calls() as u32;
+        let mut progress = self.progress();
+        let slowest = |steps: &[u32]| steps.iter().copied().min().unwrap_or(0);
+        let before = slowest(&progress.steps);
+        progress.steps[place] += 1;
+        let index = slowest(&progress.steps);
+        progress.denoised = Some(now);
+        if index == of {
+            progress.denoise_span = None;
+        }
+        drop(progress);
+        if index > before {
+            self.outbox.send(Event::Step(Step { index, of }));
+        }
+    }
+
+    /// A tick ended that had rows of this job.
+    pub(crate) fn tick_ended(&self) {
+        self.progress().ticks += 1;
+    }
+
+    pub(crate) fn decoded(&self, took: Duration) {
+        self.progress().decode += took;
+    }
+
+    /// Times of one picture: `from` and `to` are its first and last tick.
+    pub(crate) fn picture_timings(&self, times: &PictureTimes, image: Duration, now: Instant) -> Timings {
+        let encode = self.progress().encode;
+        Timings {
+            queue_us: micros((times.from - self.work.arrived).saturating_sub(encode)),
+            preprocess_us: 0,
+            encode_us: micros(encode),
+            denoise_us: micros(times.to - times.from),
+            decode_us: micros(times.decode),
+            image_us: micros(image),
+            total_us: micros(now - self.work.arrived),
+            ticks: times.ticks,
+        }
+    }
+
+    /// Sends a finished picture, and the end after the last one. Returns the request's times at the end.
+    pub(crate) fn picture_done(&self, event: Event, image: Duration) -> Option<Timings> {
+        self.outbox.send(event);
+        let now = Instant::now();
+        let mut progress = self.progress();
+        progress.image += image;
+        progress.sent += 1;
+        if progress.sent < self.work.pictures.len() {
+            return None;
+        }
+        let (from, to) = (progress.started.unwrap_or(now), progress.denoised.unwrap_or(now));
+        let timings = Timings {
+            queue_us: micros((from - self.work.arrived).saturating_sub(progress.encode)),
+            preprocess_us: 0,
+            encode_us: micros(progress.encode),
+            denoise_us: micros(to - from),
+            decode_us: micros(progress.decode),
+            image_us: micros(progress.image),
+            total_us: micros(now - self.work.arrived),
+            ticks: progress.ticks,
+        };
+        drop(progress);
+        // Before the reader hears of the end: who asks for the load then must not see this job.
+        self.stats.done(self.rows_left.swap(0, Ordering::Relaxed));
+        self.outbox.send(Event::Done(Done { timings: Some(timings) }));
+        Some(timings)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.stats.remove(self.rows_left.load(Ordering::Relaxed), self.work.pictures.len());
+    }
+}
+
+/// Where one picture's time went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PictureTimes {
+    /// Begin of its first tick.
+    pub(crate) from: Instant,
+    /// End of its last tick.
+    pub(crate) to: Instant,
+    pub(crate) decode: Duration,
+    pub(crate) ticks: u32,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

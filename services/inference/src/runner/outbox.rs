@@ -1,0 +1,206 @@
+//! The events of one request on their way from the engine to the response stream.
+//!
+//! The engine never waits for a reader: pictures and the end are always kept (there are as many as the request asked for), steps
+//! and previews only up to a bound; past it the oldest of them is dropped, since the next one says more. A reader that goes away
+//! is seen by the engine before its next tick.
+//!
+//! Invariant: a stream ends exactly once, with `Done` or an error; an outbox that is dropped without an end is an error.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use futures::task::AtomicWaker;
+use mobula_proto::inference::v1::generate_response::Event;
+
+use crate::error::Error;
+
+/// Steps and previews that wait for a slow reader; more than a usual request has steps.
+const MAX_DROPPABLE: usize = 64;
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Event>,
+    droppable: usize,
+    error: Option<Error>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    waker: AtomicWaker,
+    reader_gone: AtomicBool,
+}
+
+impl Shared {
+    /// A panic cannot leave the state half changed, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The engine's end.
+#[derive(Debug)]
+pub(crate) struct Outbox(Arc<Shared>);
+
+/// The reader's end, a stream.
+#[derive(Debug)]
+pub(crate) struct Inbox(Arc<Shared>);
+
+/// Makes the two ends.
+pub(crate) fn channel() -> (Outbox, Inbox) {
+    let shared = Arc::new(Shared::default());
+    (Outbox(Arc::clone(&shared)), Inbox(shared))
+}
+
+impl Outbox {
+    /// Sends an event; `Done` is the end, and after the end nothing is sent.
+    pub(crate) fn send(&self, event: Event) {
+        {
+            let mut state = self.0.lock();
+            if state.ended {
+                return;
+            }
+            state.ended = matches!(event, Event::Done(_));
+            if is_droppable(&event) {
+                if state.droppable == MAX_DROPPABLE {
+                    let oldest = state.queue.iter().position(is_droppable);
+                    oldest.map(|oldest| state.queue.remove(oldest));
+                } else {
+                    state.droppable += 1;
+                }
+            }
+            state.queue.push_back(event);
+        }
+        self.0.waker.wake();
+    }
+
+    /// Ends the stream with an error, after what was sent.
+    pub(crate) fn fail(&self, error: Error) {
+        {
+            let mut state = self.0.lock();
+            if state.ended {
+                return;
+            }
+            state.ended = true;
+            state.error = Some(error);
+        }
+        self.0.waker.wake();
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn reader_gone(&self) -> bool {
+        self.0.reader_gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether the end was sent.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.lock().ended
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.fail(Error::Failed("the engine stopped".to_owned()));
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.reader_gone.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Stream for Inbox {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.waker.register(context.waker());
+        let mut state = self.0.lock();
+        if let Some(event) = state.queue.pop_front() {
+            state.droppable -= usize::from(is_droppable(&event));
+            return Poll::Ready(Some(Ok(event)));
+        }
+        match (state.error.take(), state.ended) {
+            (Some(error), _) => Poll::Ready(Some(Err(error))),
+            (None, true) => Poll::Ready(None),
+            (None, false) => Poll::Pending,
+        }
+    }
+}
+
+fn is_droppable(event: &Event) -> bool {
+    match event {
+        Event::Step(_) | Event::Preview(_) => true,
+        Event::Accepted(_) | Event::Started(_) | Event::Image(_) | Event::Done(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+    use mobula_proto::inference::v1::{Done, Image, Step};
+
+    fn step(index: u32) -> Event {
+        Event::Step(Step { index, of: 500 })
+    }
+
+    async fn read(inbox: Inbox) -> Vec<Result<Event, String>> {
+        inbox.map(|item| item.map_err(|error| error.to_string())).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_keeps_up_gets_everything_in_order() {
+        let (outbox, mut inbox) = channel();
+        for index in 0..200 {
+            outbox.send(step(index));
+            assert!(matches!(inbox.next().await, Some(Ok(Event::Step(Step { index: got, .. }))) if got == index));
+        }
+        outbox.send(Event::Done(Done::default()));
+        assert_eq!(read(inbox).await, [Ok(Event::Done(Done::default()))]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_misses_old_steps_and_no_picture() {
+        let (outbox, inbox) = channel();
+        for index in 0..500 {
+            outbox.send(step(index));
+            if index % 5 == 0 {
+                outbox.send(Event::Image(Image { index, ..Image::default() }));
+            }
+        }
+        outbox.send(Event::Done(Done::default()));
+        let events = read(inbox).await;
+        let steps: Vec<_> = events.iter().filter(|event| matches!(event, Ok(Event::Step(_)))).collect();
+        assert_eq!(steps.len(), MAX_DROPPABLE);
+        assert_eq!(steps[0], &Ok(step(500 - MAX_DROPPABLE as u32)));
+        assert_eq!(events.iter().filter(|event| matches!(event, Ok(Event::Image(_)))).count(), 100);
+        assert_eq!(events.last(), Some(&Ok(Event::Done(Done::default()))));
+    }
+
+    #[tokio::test]
+    async fn there_is_one_end_and_an_outbox_that_vanishes_is_an_error() {
+        let (outbox, inbox) = channel();
+        outbox.fail(Error::Stopping);
+        outbox.fail(Error::DeadlinePassed { started: true });
+        outbox.send(step(1));
+        drop(outbox);
+        assert_eq!(read(inbox).await, [Err(Error::Stopping.to_string())]);
+        let (outbox, inbox) = channel();
+        drop(outbox);
+        assert!(read(inbox).await[0].as_ref().unwrap_err().contains("the engine stopped"));
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_seen() {
+        let (outbox, inbox) = channel();
+        assert!(!outbox.reader_gone());
+        drop(inbox);
+        assert!(outbox.reader_gone());
+    }
+}

@@ -1,0 +1,232 @@
+//! What can go wrong in the proxy, and the one mapping to codes.
+//!
+//! Text says what failed with which value; what a worker or the transport said beyond that goes to the log only.
+
+use std::time::Duration;
+
+use mobula_kit::status;
+use mobula_serving::{
+    admission::{Full, TooLate},
+    retry::GiveUp,
+};
+use tonic::{Code, Status};
+
+use crate::problem::Problem;
+
+/// Told to a caller who may try again at once elsewhere: another proxy, or this one after its restart.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields are wrong.
+    #[error("{}", words(.0))]
+    Invalid(Vec<Problem>),
+    /// There is no such model.
+    #[error("there is no model {name:?}; there are: {}", list(.known))]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// No model was named, and there is not exactly one.
+    #[error("model: name one of {}", list(.known))]
+    ModelNotNamed {
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A request with this id runs.
+    #[error("a request with id {id:?} is running")]
+    Duplicate {
+        /// The id.
+        id: String,
+    },
+    /// No request with this id runs.
+    #[error("no request with id {id:?} is running here")]
+    NotRunning {
+        /// The id.
+        id: String,
+    },
+    /// Too many wait.
+    #[error("{0}")]
+    Overloaded(#[from] Full),
+    /// The deadline would pass.
+    #[error("{0}")]
+    TooLate(#[from] TooLate),
+    /// The deadline has passed.
+    #[error("the deadline passed")]
+    DeadlinePassed,
+    /// Somebody cancelled it.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The controller was never heard.
+    #[error("the route table is not populated yet")]
+    NoRoutes,
+    /// No replica came.
+    #[error("no replica of {deployment} was there within {waited:?}")]
+    NoReplica {
+        /// Application and deployment.
+        deployment: String,
+        /// How long the request waited.
+        waited: Duration,
+    },
+    /// Replicas were lost, too often to go on.
+    #[error("the replica was lost and the request is not started again: {why}")]
+    GaveUp {
+        /// Which bound was reached.
+        why: GiveUp,
+        /// How the last attempt ended; for the log.
+        #[source]
+        last: Box<Status>,
+    },
+    /// A worker's last word.
+    #[error("{}", .0.message())]
+    Worker(Box<Status>),
+    /// A worker answered what it must not.
+    #[error("a worker's answer was wrong: {0}")]
+    Answer(&'static str),
+    /// The service could not start or serve.
+    #[error(transparent)]
+    Kit(#[from] mobula_kit::Error),
+    /// The HTTP server broke.
+    #[error("the HTTP server broke")]
+    Http(#[source] std::io::Error),
+}
+
+impl Error {
+    /// Decides what a caller sees and whether a retry elsewhere can help.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) | Self::ModelNotNamed { .. } => Code::InvalidArgument,
+            Self::UnknownModel { .. } | Self::NotRunning { .. } => Code::NotFound,
+            Self::Duplicate { .. } => Code::AlreadyExists,
+            Self::Overloaded(_) => Code::ResourceExhausted,
+            Self::TooLate(_) | Self::DeadlinePassed => Code::DeadlineExceeded,
+            Self::Cancelled => Code::Cancelled,
+            Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
+            Self::Worker(status) => status.code(),
+            Self::Answer(_) | Self::Kit(_) | Self::Http(_) => Code::Internal,
+        }
+    }
+
+    /// The reason for ErrorInfo: part of the contract.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "INVALID_FIELD",
+            Self::UnknownModel { .. } => "UNKNOWN_MODEL",
+            Self::ModelNotNamed { .. } => "MODEL_NOT_NAMED",
+            Self::Duplicate { .. } => "DUPLICATE_REQUEST",
+            Self::NotRunning { .. } => "NOT_RUNNING",
+            Self::Overloaded(_) => "QUEUE_FULL",
+            Self::TooLate(_) => "DEADLINE_UNREACHABLE",
+            Self::DeadlinePassed => "DEADLINE_PASSED",
+            Self::Cancelled => "CANCELLED",
+            Self::NoRoutes => "NO_ROUTES",
+            Self::NoReplica { .. } => "NO_REPLICA",
+            Self::GaveUp { .. } => "REPLICAS_LOST",
+            Self::Worker(_) => "WORKER",
+            Self::Answer(_) | Self::Kit(_) | Self::Http(_) => "INTERNAL",
+        }
+    }
+
+    /// When a retry makes sense, if it does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded(full) => Some(full.retry_after),
+            Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Some(RETRY_SOON),
+            Self::Worker(status) => status::retry_after(status),
+            Self::Invalid(_)
+            | Self::UnknownModel { .. }
+            | Self::ModelNotNamed { .. }
+            | Self::Duplicate { .. }
+            | Self::NotRunning { .. }
+            | Self::TooLate(_)
+            | Self::DeadlinePassed
+            | Self::Cancelled
+            | Self::Answer(_)
+            | Self::Kit(_)
+            | Self::Http(_) => None,
+        }
+    }
+
+    /// The fields that are wrong, with why.
+    pub fn violations(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Invalid(problems) => {
+                problems.iter().map(|p| (p.field.clone().into_owned(), p.rule.to_string())).collect()
+            }
+            Self::ModelNotNamed { known } => {
+                vec![("model".to_owned(), format!("name one of {}", list(known)))]
+            }
+            Self::Worker(status) => status::violations(status),
+            Self::UnknownModel { .. }
+            | Self::Duplicate { .. }
+            | Self::NotRunning { .. }
+            | Self::Overloaded(_)
+            | Self::TooLate(_)
+            | Self::DeadlinePassed
+            | Self::Cancelled
+            | Self::NoRoutes
+            | Self::NoReplica { .. }
+            | Self::GaveUp { .. }
+            | Self::Answer(_)
+            | Self::Kit(_)
+            | Self::Http(_) => Vec::new(),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Worker(status) => *status,
+            Error::Invalid(_) | Error::ModelNotNamed { .. } => status::invalid_fields(error.violations()),
+            error => match error.retry_after() {
+                Some(after) => status::retryable(error.code(), error.reason(), error.to_string(), after),
+                None => status::error(error.code(), error.reason(), error.to_string()),
+            },
+        }
+    }
+}
+
+fn words(problems: &[Problem]) -> String {
+    problems.iter().map(|p| format!("{}: {}", p.field, p.rule)).collect::<Vec<_>>().join("; ")
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Rule;
+
+    #[test]
+    fn bad_fields_become_a_bad_request_with_every_field() {
+        let error = Error::Invalid(vec![
+            Problem::new("prompt", Rule::TooShort { min: 1 }),
+            Problem::new("width", Rule::MultipleOf(8)),
+        ]);
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let fields: Vec<_> = status::violations(&status).into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["prompt", "width"]);
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back() {
+        let full = Full { waiting: 3, retry_after: Duration::from_secs(7) };
+        let status = Status::from(Error::Overloaded(full));
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status::retry_after(&status), Some(Duration::from_secs(7)));
+        assert_eq!(status::reason(&status).as_deref(), Some("QUEUE_FULL"));
+    }
+
+    #[test]
+    fn an_unknown_model_lists_those_there_are() {
+        let error = Error::UnknownModel { name: "x".into(), known: vec!["a".into(), "b".into()] };
+        assert_eq!(error.to_string(), "there is no model \"x\"; there are: a, b");
+    }
+}

@@ -1,0 +1,255 @@
+//! A request's work as a stream of its events, without a task of its own.
+//!
+//! The work is one future that sends events through an [`Emit`]; polling [`Events`] polls the work. So the door's own
+//! task drives the request, nothing is queued beyond one event, and a caller who leaves drops the work at once, with the
+//! call to the replica inside it. [`Running::cancel`] drops it from outside, whether the caller reads or not.
+//!
+//! Invariant: events come in the order in which they were sent, then at most one error, then nothing.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use futures::Stream;
+use mobula_proto::image::v1::generate_response::Event;
+
+use crate::{Error, registry::Entry};
+
+type Work = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// The sending side: room for one event.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Emit(Arc<Mutex<Option<Event>>>);
+
+impl Emit {
+    /// Sends an event, after the one before it was taken.
+    pub(crate) async fn send(&self, event: Event) {
+        let mut event = Some(event);
+        // No waker is kept: whoever takes the event polls the work again, which polls this.
+        poll_fn(|_| {
+            let mut slot = lock(&self.0);
+            if slot.is_some() {
+                return Poll::Pending;
+            }
+            *slot = event.take();
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn take(&self) -> Option<Event> {
+        lock(&self.0).take()
+    }
+}
+
+/// A request that runs, as others see it.
+pub(crate) struct Running(Mutex<State>);
+
+enum State {
+    Active { work: Work, waker: Option<Waker> },
+    Cancelled,
+    Ended(Option<Error>),
+}
+
+impl Running {
+    /// Ends the work now; the caller is told that it was cancelled. False when it had ended already.
+    pub(crate) fn cancel(&self) -> bool {
+        let mut state = lock(&self.0);
+        if !matches!(*state, State::Active { .. }) {
+            return false;
+        }
+        let before = std::mem::replace(&mut *state, State::Cancelled);
+        // Dropping the work gives back what it holds, which takes other locks.
+        drop(state);
+        if let State::Active { work, waker } = before {
+            drop(work);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        true
+    }
+
+    /// Drives the work; ready when there is nothing left to drive.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.0);
+        let State::Active { work, waker } = &mut *state else { return Poll::Ready(()) };
+        match work.as_mut().poll(cx) {
+            Poll::Ready(ended) => {
+                let before = std::mem::replace(&mut *state, State::Ended(ended.err()));
+                drop(state);
+                drop(before);
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes what the caller has to be told at the end.
+    fn take_error(&self) -> Option<Error> {
+        let mut state = lock(&self.0);
+        match &mut *state {
+            State::Ended(error) => error.take(),
+            State::Cancelled => {
+                *state = State::Ended(None);
+                Some(Error::Cancelled)
+            }
+            State::Active { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+/// The events of one request.
+#[derive(Debug)]
+pub struct Events {
+    running: Arc<Running>,
+    emit: Emit,
+    entry: Option<Entry>,
+}
+
+impl Events {
+    /// Makes the stream of what `work` sends through `emit`. It runs when it is polled.
+    pub(crate) fn new(emit: Emit, work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Self {
+        let state = State::Active { work: Box::pin(work), waker: None };
+        Self { running: Arc::new(Running(Mutex::new(state))), emit, entry: None }
+    }
+
+    /// The request, to cancel it by.
+    pub(crate) fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.running)
+    }
+
+    /// Keeps the request's id taken until the work has ended.
+    pub(crate) fn hold(&mut self, entry: Entry) {
+        self.entry = Some(entry);
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(event) = this.emit.take() {
+            return Poll::Ready(Some(Ok(event)));
+        }
+        let ended = this.running.poll(cx);
+        if ended.is_ready() {
+            // Before the last event is given out: its reader may use the id again at once.
+            this.entry = None;
+        }
+        if let Some(event) = this.emit.take() {
+            return Poll::Ready(Some(Ok(event)));
+        }
+        ended.map(|()| this.running.take_error().map(Err))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.running.cancel();
+    }
+}
+
+/// A poisoned lock still guards a whole value: a panic in the work ends the request, and its state is not read again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use mobula_proto::image::v1::Step;
+
+    use super::*;
+
+    fn step(index: u32) -> Event {
+        Event::Step(Step { index, of: 9 })
+    }
+
+    fn index(event: Option<Result<Event, Error>>) -> u32 {
+        match event {
+            Some(Ok(Event::Step(step))) => step.index,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn events_come_in_order_then_the_error_then_nothing() {
+        let emit = Emit::default();
+        let work = {
+            let emit = emit.clone();
+            async move {
+                for i in 0..5 {
+                    emit.send(step(i)).await;
+                }
+                Err(Error::DeadlinePassed)
+            }
+        };
+        let mut events = Events::new(emit, work);
+        for i in 0..5 {
+            assert_eq!(index(events.next().await), i);
+        }
+        assert!(matches!(events.next().await, Some(Err(Error::DeadlinePassed))));
+        assert!(events.next().await.is_none());
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn cancelling_drops_the_work_even_when_nobody_reads() {
+        let emit = Emit::default();
+        let (held, mut released) = tokio::sync::oneshot::channel::<()>();
+        let work = {
+            let emit = emit.clone();
+            async move {
+                let _held = held;
+                emit.send(step(1)).await;
+                std::future::pending().await
+            }
+        };
+        let mut events = Events::new(emit, work);
+        assert_eq!(index(events.next().await), 1);
+        assert!(released.try_recv().is_err());
+        assert!(events.running().cancel());
+        assert!(released.await.is_err(), "the work was dropped");
+        assert!(matches!(events.next().await, Some(Err(Error::Cancelled))));
+        assert!(events.next().await.is_none());
+        assert!(!events.running().cancel());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_is_woken_by_a_cancel() {
+        let emit = Emit::default();
+        let mut events = Events::new(emit, std::future::pending());
+        let running = events.running();
+        let reader = tokio::spawn(async move { events.next().await });
+        tokio::task::yield_now().await;
+        running.cancel();
+        assert!(matches!(reader.await.unwrap(), Some(Err(Error::Cancelled))));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_drops_the_work() {
+        let (held, released) = tokio::sync::oneshot::channel::<()>();
+        let events = Events::new(Emit::default(), async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        drop(events);
+        assert!(released.await.is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! The proxy's metrics: names, labels from closed sets, and handles that are looked up once.
+
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use mobula_proto::common::v1::Timings;
+use tonic::Code;
+
+const REQUESTS: &str = "mobula_proxy_requests_total";
+const IN_FLIGHT: &str = "mobula_proxy_requests_in_flight";
+const STAGE: &str = "mobula_proxy_stage_seconds";
+const IMAGES: &str = "mobula_proxy_images_total";
+const RESTARTS: &str = "mobula_proxy_restarts_total";
+const REROUTES: &str = "mobula_proxy_reroutes_total";
+const QUEUE_IN: &str = "mobula_proxy_queue_entered_total";
+const QUEUE_OUT: &str = "mobula_proxy_queue_left_total";
+const QUEUE: &str = "mobula_proxy_queue_requests";
+const REPLICAS: &str = "mobula_proxy_replicas";
+const TABLE: &str = "mobula_proxy_route_table_version";
+const CONTROLLER: &str = "mobula_proxy_controller_connected";
+
+/// Words for the codes, as the label `outcome`; indexed by code.
+const OUTCOMES: [&str; 17] = [
+    "ok",
+    "cancelled",
+    "unknown",
+    "invalid_argument",
+    "deadline_exceeded",
+    "not_found",
+    "already_exists",
+    "permission_denied",
+    "resource_exhausted",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+    "unauthenticated",
+];
+
+/// Which door a request came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// gRPC.
+    Grpc,
+    /// HTTP.
+    Http,
+}
+
+/// Why a request went to another replica before any took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reroute {
+    /// The replica was full.
+    Full,
+    /// The replica could not be reached, or did not serve.
+    Unreachable,
+}
+
+/// What is measured per request.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    outcomes: [[Counter; OUTCOMES.len()]; 2],
+    stages: [Histogram; 7],
+    pub(crate) in_flight: Gauge,
+    pub(crate) images: Counter,
+    pub(crate) restarts: Counter,
+    full: Counter,
+    unreachable: Counter,
+    pub(crate) table: Gauge,
+    pub(crate) controller: Gauge,
+}
+
+impl Metrics {
+    /// Looks the handles up. The process's recorder must be installed before.
+    pub(crate) fn new() -> Self {
+        describe();
+        let outcomes = ["grpc", "http"]
+            .map(|door| OUTCOMES.map(|outcome| counter!(REQUESTS, "door" => door, "outcome" => outcome)));
+        let stages = ["queue", "preprocess", "encode", "denoise", "decode", "image", "total"]
+            .map(|stage| histogram!(STAGE, "stage" => stage));
+        Self {
+            outcomes,
+            stages,
+            in_flight: gauge!(IN_FLIGHT),
+            images: counter!(IMAGES),
+            restarts: counter!(RESTARTS),
+            full: counter!(REROUTES, "reason" => "full"),
+            unreachable: counter!(REROUTES, "reason" => "unreachable"),
+            table: gauge!(TABLE),
+            controller: gauge!(CONTROLLER),
+        }
+    }
+
+    /// Counts a request that ended.
+    pub(crate) fn ended(&self, door: Door, code: Code) {
+        if let Some(outcome) = self.outcomes[door as usize].get(code as usize) {
+            outcome.increment(1);
+        }
+    }
+
+    /// Counts a request that had to go elsewhere before it was taken.
+    pub(crate) fn rerouted(&self, why: Reroute) {
+        match why {
+            Reroute::Full => self.full.increment(1),
+            Reroute::Unreachable => self.unreachable.increment(1),
+        }
+    }
+
+    /// Records where the time of a request went.
+    pub(crate) fn timed(&self, t: &Timings) {
+        let micros =
+            [t.queue_us, t.preprocess_us, t.encode_us, t.denoise_us, t.decode_us, t.image_us, t.total_us];
+        for (stage, micros) in self.stages.iter().zip(micros) {
+            stage.record(micros as f64 / 1e6);
+        }
+    }
+}
+
+/// What is measured per deployment.
+#[derive(Debug)]
+pub(crate) struct QueueMetrics {
+    pub(crate) entered: Counter,
+    pub(crate) left: Counter,
+    pub(crate) waiting: Gauge,
+    pub(crate) replicas: Gauge,
+}
+
+impl QueueMetrics {
+    /// Looks the handles up; the labels are names from the configuration.
+    pub(crate) fn new(application: &str, deployment: &str) -> Self {
+        let labels = [("application", application.to_owned()), ("deployment", deployment.to_owned())];
+        Self {
+            entered: counter!(QUEUE_IN, &labels),
+            left: counter!(QUEUE_OUT, &labels),
+            waiting: gauge!(QUEUE, &labels),
+            replicas: gauge!(REPLICAS, &labels),
+        }
+    }
+}
+
+fn describe() {
+    describe_counter!(REQUESTS, "Requests that ended, by door and outcome.");
+    describe_gauge!(IN_FLIGHT, "Requests that were admitted or are about to be, and have not ended.");
+    describe_histogram!(STAGE, "Where the time of finished requests went.");
+    describe_counter!(IMAGES, "Pictures that were sent to callers.");
+    describe_counter!(RESTARTS, "Requests that started again because their replica was lost.");
+    describe_counter!(REROUTES, "Calls that a replica did not take, by reason; the request went elsewhere.");
+    describe_counter!(QUEUE_IN, "Requests that found no replica free and began to wait.");
+    describe_counter!(QUEUE_OUT, "Requests that ended their wait, served or not.");
+    describe_gauge!(QUEUE, "Requests that wait for a replica.");
+    describe_gauge!(REPLICAS, "Replicas in the route table.");
+    describe_gauge!(TABLE, "Version of the route table in use.");
+    describe_gauge!(CONTROLLER, "1 while the controller is heard.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_named_by_their_codes() {
+        assert_eq!(OUTCOMES[Code::Ok as usize], "ok");
+        assert_eq!(OUTCOMES[Code::ResourceExhausted as usize], "resource_exhausted");
+        assert_eq!(OUTCOMES[Code::Unauthenticated as usize], "unauthenticated");
+    }
+}

@@ -1,0 +1,83 @@
+//! The right to send one request to one replica; travels by value, freed by drop.
+
+use std::{sync::Arc, time::Duration};
+
+use mobula_proto::common::v1::Load;
+use mobula_serving::route::Cost;
+use tonic::transport::Channel;
+
+use crate::{pool::Pool, replica::Replica};
+
+/// A request's slot at a replica.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    pool: Arc<Pool>,
+    replica: Arc<Replica>,
+    /// Rows of the request that the replica has not computed.
+    rows_left: u64,
+    finished: bool,
+}
+
+impl Permit {
+    /// A slot that is counted in the replica's book already.
+    pub(crate) fn new(pool: Arc<Pool>, replica: Arc<Replica>, cost: Cost) -> Self {
+        Self { pool, replica, rows_left: cost.get(), finished: false }
+    }
+
+    /// The replica.
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// The connection to its worker.
+    pub(crate) fn channel(&self) -> Channel {
+        self.replica.channel.clone()
+    }
+
+    /// The replica took the request.
+    pub(crate) fn accepted(&self) {
+        self.replica.book(|book| book.accepted());
+        self.pool.note_alive();
+    }
+
+    /// Uncounts rows that were computed: all but `left`.
+    pub(crate) fn progress(&mut self, left: u64) {
+        let done = self.rows_left.saturating_sub(left);
+        self.rows_left -= done;
+        self.replica.book(|book| book.progress(done));
+    }
+
+    /// The replica says how busy it is.
+    pub(crate) fn load(&self, load: Load) {
+        self.pool.note_load(&self.replica, load);
+    }
+
+    /// The replica says that it is full.
+    pub(crate) fn refused(&self) {
+        let now = self.now();
+        self.replica.book(|book| book.refused(now));
+        self.pool.note_alive();
+    }
+
+    /// The replica is lost.
+    pub(crate) fn failed(&self) {
+        let now = self.now();
+        self.replica.book(|book| book.failed(now));
+    }
+
+    /// The request was served.
+    pub(crate) fn finish(mut self) {
+        self.finished = true;
+    }
+
+    fn now(&self) -> Duration {
+        self.pool.settings.clock.now()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.replica.book(|book| book.give_back(self.rows_left));
+        self.pool.given_back(self.finished);
+    }
+}

@@ -1,0 +1,86 @@
+//! The requests that run in this proxy, by id: one at a time per id, and the way to cancel one.
+//!
+//! Invariant: an id is taken from the request's first moment until its work has ended or was dropped.
+
+use std::{
+    collections::{HashMap, hash_map},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{Error, events::Running};
+
+type Map = HashMap<Arc<str>, Arc<Running>>;
+
+/// A cheap handle to the requests that run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registry(Arc<Mutex<Map>>);
+
+/// An id that is taken; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    registry: Registry,
+    id: Arc<str>,
+}
+
+impl Registry {
+    /// Takes `id` for a request.
+    pub(crate) fn insert(&self, id: Arc<str>, running: Arc<Running>) -> Result<Entry, Error> {
+        match self.lock().entry(Arc::clone(&id)) {
+            hash_map::Entry::Occupied(_) => Err(Error::Duplicate { id: id.to_string() }),
+            hash_map::Entry::Vacant(free) => {
+                free.insert(running);
+                Ok(Entry { registry: self.clone(), id })
+            }
+        }
+    }
+
+    /// Cancels the request with this id.
+    pub(crate) fn cancel(&self, id: &str) -> Result<(), Error> {
+        let running = self.lock().get(id).cloned();
+        match running {
+            Some(running) if running.cancel() => Ok(()),
+            Some(_) | None => Err(Error::NotRunning { id: id.to_owned() }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Map> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let removed = self.registry.lock().remove(&self.id);
+        drop(removed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{Emit, Events};
+
+    fn running() -> Events {
+        Events::new(Emit::default(), std::future::pending())
+    }
+
+    #[tokio::test]
+    async fn an_id_is_taken_until_its_entry_is_dropped() {
+        let registry = Registry::default();
+        let (first, second) = (running(), running());
+        let entry = registry.insert("a".into(), first.running()).unwrap();
+        assert!(matches!(registry.insert("a".into(), second.running()), Err(Error::Duplicate { .. })));
+        drop(entry);
+        assert!(registry.insert("a".into(), second.running()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_what_runs_can_be_cancelled() {
+        let registry = Registry::default();
+        let events = running();
+        let _entry = registry.insert("a".into(), events.running()).unwrap();
+        assert!(registry.cancel("b").is_err());
+        assert!(registry.cancel("a").is_ok());
+        assert!(registry.cancel("a").is_err());
+    }
+}

@@ -1,0 +1,254 @@
+//! The route table: which applications there are, by name and by path, and where their replicas are.
+//!
+//! A [`Table`] is an immutable snapshot; requests take the one that is current when they come. The pools in it live on
+//! from table to table, with their queues and with what was learned of their replicas.
+//!
+//! [`Fleet::apply`] takes in what the controller sends. A controller that has just started does not know yet what runs:
+//! for [`ADOPTION`] nothing is taken away on its word, only added.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use mobula_kit::channel;
+use mobula_proto::control::v1::{
+    ApplicationRoute, DeploymentRoute, ModelInfo, WatchRoutesResponse, WorkerKind,
+};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use crate::{
+    Error,
+    pool::{Pool, Settings},
+};
+
+/// How long a new controller is given to hear of the replicas that run: workers dial again within a second.
+pub(crate) const ADOPTION: Duration = Duration::from_secs(5);
+
+/// An application and how to serve it.
+#[derive(Debug)]
+pub(crate) struct Application {
+    pub(crate) name: String,
+    /// Empty when it is not reachable over HTTP.
+    pub(crate) route_prefix: String,
+    pub(crate) preprocess: Option<Arc<Pool>>,
+    pub(crate) pipeline: Option<Arc<Pool>>,
+    /// As its replicas report it, or as they last did.
+    pub(crate) model: Option<Arc<ModelInfo>>,
+}
+
+/// A snapshot of what is served.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// False until the controller was heard.
+    pub(crate) is_populated: bool,
+    /// By name.
+    applications: Vec<Arc<Application>>,
+}
+
+impl Table {
+    /// All applications, sorted by name.
+    pub(crate) fn applications(&self) -> &[Arc<Application>] {
+        &self.applications
+    }
+
+    /// The application with this name; the only one when the name is empty.
+    pub(crate) fn by_name(&self, name: &str) -> Result<&Arc<Application>, Error> {
+        if !self.is_populated {
+            return Err(Error::NoRoutes);
+        }
+        let known = || self.applications.iter().map(|application| application.name.clone()).collect();
+        if name.is_empty() {
+            return match &self.applications[..] {
+                [only] => Ok(only),
+                [] => Err(Error::UnknownModel { name: String::new(), known: Vec::new() }),
+                _ => Err(Error::ModelNotNamed { known: known() }),
+            };
+        }
+        let found = self.applications.binary_search_by(|application| application.name.as_str().cmp(name));
+        match found {
+            Ok(i) => Ok(&self.applications[i]),
+            Err(_) => Err(Error::UnknownModel { name: name.to_owned(), known: known() }),
+        }
+    }
+
+    /// The application with the longest prefix of `path`, and the rest of the path, which begins with a slash.
+    pub(crate) fn by_path<'a>(&self, path: &'a str) -> Option<(&Arc<Application>, &'a str)> {
+        let matching = self.applications.iter().filter_map(|application| {
+            Some((application, below(path, &application.route_prefix)?))
+        });
+        matching.max_by_key(|(application, _)| application.route_prefix.len())
+    }
+}
+
+/// What is left of `path` below `prefix`; whole path segments only.
+fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    match prefix {
+        "" => None,
+        "/" => Some(path),
+        _ => match path.strip_prefix(prefix)? {
+            "" => Some("/"),
+            rest => rest.starts_with('/').then_some(rest),
+        },
+    }
+}
+
+/// Connections to workers, one per address.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    open: HashMap<String, Channel>,
+}
+
+impl Channels {
+    /// The connection to this address.
+    pub(crate) fn of(&mut self, address: &str) -> Result<Channel, mobula_kit::Error> {
+        if let Some(channel) = self.open.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = channel::lazy(address)?;
+        self.open.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Lets go of those that are not in the table any more; requests under way keep theirs.
+    fn keep(&mut self, addresses: &HashSet<&str>) {
+        self.open.retain(|address, _| addresses.contains(address.as_str()));
+    }
+}
+
+/// The owner of the table. Only the follower of the controller writes to it.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    settings: Settings,
+    table: watch::Sender<Arc<Table>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    channels: Channels,
+    pools: HashMap<(String, String), Arc<Pool>>,
+    current: WatchRoutesResponse,
+    /// Until when, by the clock, nothing is taken away.
+    adopting_until: Duration,
+}
+
+impl Fleet {
+    /// An empty table.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            table: watch::Sender::new(Arc::new(Table::default())),
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// The current table and its changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Table>> {
+        self.table.subscribe()
+    }
+
+    /// Takes in a table from the controller. Gives the time after which it has to be given again, when parts of the old
+    /// one were kept.
+    pub(crate) fn apply(&self, routes: &WatchRoutesResponse) -> Option<Duration> {
+        let now = self.settings.clock.now();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = &mut *inner;
+        let was_known = !inner.current.controller_id.is_empty();
+        if was_known && inner.current.controller_id != routes.controller_id {
+            inner.adopting_until = now + ADOPTION;
+        }
+        let left = inner.adopting_until.saturating_sub(now);
+        let (merged, kept) =
+            if left.is_zero() { (routes.clone(), false) } else { merge(&inner.current, routes) };
+        inner.current = merged;
+        self.publish(inner);
+        (kept && !left.is_zero()).then_some(left)
+    }
+
+    fn publish(&self, inner: &mut Inner) {
+        let before = Arc::clone(&self.table.borrow());
+        let Inner { channels, pools, current, .. } = inner;
+        let mut applications: Vec<_> = current
+            .applications
+            .iter()
+            .map(|route| Arc::new(self.application(route, &before, pools, channels)))
+            .collect();
+        applications.sort_by(|a, b| a.name.cmp(&b.name));
+        let named: HashSet<_> = current
+            .applications
+            .iter()
+            .flat_map(|a| a.deployments.iter().map(|d| (a.name.as_str(), d.name.as_str())))
+            .collect();
+        pools.retain(|(application, deployment), pool| {
+            let stays = named.contains(&(application.as_str(), deployment.as_str()));
+            if !stays {
+                pool.update(&DeploymentRoute::default(), channels);
+            }
+            stays
+        });
+        let deployments = current.applications.iter().flat_map(|a| &a.deployments);
+        channels.keep(&deployments.flat_map(|d| &d.replicas).map(|r| r.address.as_str()).collect());
+        self.table.send_replace(Arc::new(Table { is_populated: true, applications }));
+    }
+
+    fn application(
+        &self,
+        route: &ApplicationRoute,
+        before: &Table,
+        pools: &mut HashMap<(String, String), Arc<Pool>>,
+        channels: &mut Channels,
+    ) -> Application {
+        let mut of_kind = |kind: WorkerKind| {
+            let deployment = route.deployments.iter().find(|d| d.kind() == kind)?;
+            let key = (route.name.clone(), deployment.name.clone());
+            let make = || Arc::new(Pool::new(&route.name, &deployment.name, self.settings.clone()));
+            let pool = Arc::clone(pools.entry(key).or_insert_with(make));
+            pool.update(deployment, channels);
+            Some(pool)
+        };
+        let preprocess = of_kind(WorkerKind::Preprocess);
+        let pipeline = of_kind(WorkerKind::Inference);
+        let reported = pipeline.iter().flat_map(|pool| pool.replicas()).find_map(|replica| replica.model());
+        let known = || before.by_name(&route.name).ok().and_then(|application| application.model.clone());
+        Application {
+            name: route.name.clone(),
+            route_prefix: route.route_prefix.clone(),
+            preprocess,
+            pipeline,
+            model: reported.or_else(known),
+        }
+    }
+}
+
+/// What `next` says, and what `before` had besides; true when something was kept.
+fn merge(before: &WatchRoutesResponse, next: &WatchRoutesResponse) -> (WatchRoutesResponse, bool) {
+    let mut merged = next.clone();
+    let mut kept = false;
+    for old in &before.applications {
+        let Some(application) = merged.applications.iter_mut().find(|a| a.name == old.name) else {
+            merged.applications.push(old.clone());
+            kept = true;
+            continue;
+        };
+        for old in &old.deployments {
+            let Some(deployment) = application.deployments.iter_mut().find(|d| d.name == old.name) else {
+                application.deployments.push(old.clone());
+                kept = true;
+                continue;
+            };
+            for old in &old.replicas {
+                if !deployment.replicas.iter().any(|r| r.replica_id == old.replica_id) {
+                    deployment.replicas.push(old.clone());
+                    kept = true;
+                }
+            }
+        }
+    }
+    (merged, kept)
+}
+
+#[cfg(test)]
+mod tests;
