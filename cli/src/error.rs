@@ -23,6 +23,11 @@ pub enum Error {
     /// Nobody listens at the address.
     #[error("no mesh at {address}: start one with `mobula up`, or name another with {flag}")]
     NoMesh { address: String, flag: &'static str },
+    /// Nobody listens where the controller should be.
+    #[error(
+        "no controller at {address} (a mesh draws on without it): start a mesh with `mobula up`, or name another with {flag}"
+    )]
+    NoController { address: String, flag: &'static str },
     /// The address is no host:port or http URL.
     #[error("{flag} {address}: {source}")]
     Address {
@@ -94,6 +99,7 @@ impl Error {
             Self::Usage(_) => EXIT_USAGE,
             Self::Interrupted => EXIT_INTERRUPTED,
             Self::NoMesh { .. }
+            | Self::NoController { .. }
             | Self::Address { .. }
             | Self::Refused(_)
             | Self::Cut { .. }

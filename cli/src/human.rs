@@ -1,10 +1,17 @@
-//! Numbers as people read them. Pure; rounds, never lies about the unit.
+//! What people read: numbers that are rounded but never lie about the unit, and a way to tell that fails nobody.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::time::Duration;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+
+/// Writes a line to standard error. `eprintln!` panics when nobody reads any more; a mesh must not end for that.
+pub(crate) fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 /// A duration with about two significant digits: `850 us`, `12 ms`, `1.4 s`, `3 min 5 s`, `2 h 3 min`, `4 d 2 h`.
 pub(crate) fn duration(duration: Duration) -> String {

@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
-use mobula_proto::image::v1::{CancelRequest, GenerateRequest, GenerateResponse, ImageFormat};
+use mobula_proto::image::v1::{CancelRequest, GenerateRequest, ImageFormat};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status};
 
 use self::files::Files;
 use self::progress::Progress;
 use crate::Error;
 use crate::interrupt::Interrupts;
-use crate::remote::Remote;
+use crate::remote::{Remote, Who};
 
 /// Largest message taken from the mesh. A 4096 x 4096 RGB picture is 48 MiB before compression.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -147,7 +147,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let files = Files::plan(&args.output, args.pictures(), args.previews.as_deref())?;
     let remote = Remote {
         address: args.server.clone(),
-        flag: "--server",
+        who: Who::Mesh,
     };
     let client = ImageServiceClient::new(remote.channel()?).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut drawing = Drawing {
@@ -184,13 +184,34 @@ struct Drawing {
 }
 
 impl Drawing {
+    /// Asks; again and again while the mesh is not there, if the user waits for it.
     async fn run(&mut self, args: &Args) -> Result<(), Error> {
-        let mut events = self.ask(args).await?;
-        while let Some(message) = events
-            .message()
-            .await
-            .map_err(|status| self.remote.explain(status))?
-        {
+        let wait_until = args.wait.map(|wait| Instant::now() + wait);
+        loop {
+            let status = match self.attempt(args).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Own(error)) => return Err(error),
+                Err(Failure::Mesh(status)) => status,
+            };
+            // Only what was not accepted is asked again: nothing is drawn twice.
+            let early = status.code() == Code::Unavailable
+                && self.request_id.is_none()
+                && wait_until.is_some_and(|until| Instant::now() < until);
+            if !early {
+                return Err(self.remote.explain(status));
+            }
+            self.progress.waiting();
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    async fn attempt(&mut self, args: &Args) -> Result<(), Failure> {
+        let mut request = tonic::Request::new(args.request());
+        if let Some(timeout) = args.timeout {
+            request.set_timeout(timeout);
+        }
+        let mut events = self.client.generate(request).await?.into_inner();
+        while let Some(message) = events.message().await? {
             if let Some(event) = message.event {
                 self.take(event).await?;
             }
@@ -200,30 +221,8 @@ impl Drawing {
         } else {
             Err(Error::Cut {
                 address: self.remote.address.clone(),
-            })
-        }
-    }
-
-    /// Sends the request; again and again while the mesh is not there, if the user waits for it.
-    async fn ask(&mut self, args: &Args) -> Result<Streaming<GenerateResponse>, Error> {
-        let wait_until = args.wait.map(|wait| Instant::now() + wait);
-        loop {
-            let mut request = tonic::Request::new(args.request());
-            if let Some(timeout) = args.timeout {
-                request.set_timeout(timeout);
             }
-            let status = match self.client.generate(request).await {
-                Ok(events) => return Ok(events.into_inner()),
-                Err(status) => status,
-            };
-            // Nothing was accepted: asking again cannot draw anything twice.
-            let early =
-                status.code() == Code::Unavailable && wait_until.is_some_and(|until| Instant::now() < until);
-            if !early {
-                return Err(self.remote.explain(status));
-            }
-            self.progress.waiting();
-            tokio::time::sleep(ASK_AGAIN).await;
+            .into())
         }
     }
 
@@ -257,6 +256,26 @@ impl Drawing {
             // The user leaves either way; an unknown id means that the request just ended.
             let _ = tokio::time::timeout(CANCEL_WAIT, self.client.cancel(CancelRequest { request_id })).await;
         }
+    }
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// The mesh said so, or was not there to say anything.
+    Mesh(Status),
+    /// Something on this side.
+    Own(Error),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Mesh(status)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Own(error)
     }
 }
 

@@ -11,31 +11,52 @@ use tonic::{Code, Status};
 
 use crate::{Error, human};
 
-/// Where a service is and by which flag the user said so.
+/// A service that a command talks to.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
     pub(crate) address: String,
-    pub(crate) flag: &'static str,
+    pub(crate) who: Who,
+}
+
+/// Whom a command talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The proxy; without it there is no mesh.
+    Mesh,
+    /// The controller; without it the mesh draws on.
+    Controller,
 }
 
 impl Remote {
     /// Makes a channel that connects with the first call.
     pub(crate) fn channel(&self) -> Result<Channel, Error> {
+        let (address, flag) = (self.address.clone(), self.flag());
         mobula_kit::channel::lazy(&self.address).map_err(|source| Error::Address {
-            address: self.address.clone(),
-            flag: self.flag,
+            address,
+            flag,
             source,
         })
+    }
+
+    /// The flag by which the user says where it is.
+    fn flag(&self) -> &'static str {
+        match self.who {
+            Who::Mesh => "--server",
+            Who::Controller => "--controller",
+        }
     }
 
     /// Turns what the mesh answered into what the user reads.
     pub(crate) fn explain(&self, status: Status) -> Error {
         let status = mobula_kit::status::received(status);
         match transport(&status) {
-            Some(Transport::Refused) => Error::NoMesh {
-                address: self.address.clone(),
-                flag: self.flag,
-            },
+            Some(Transport::Refused) => {
+                let (address, flag) = (self.address.clone(), self.flag());
+                match self.who {
+                    Who::Mesh => Error::NoMesh { address, flag },
+                    Who::Controller => Error::NoController { address, flag },
+                }
+            }
             Some(Transport::Other(why)) => {
                 Error::Refused(format!("lost the connection to {}: {why}", self.address))
             }
@@ -141,7 +162,7 @@ mod tests {
     fn remote() -> Remote {
         Remote {
             address: "127.0.0.1:9000".into(),
-            flag: "--server",
+            who: Who::Mesh,
         }
     }
 
@@ -195,7 +216,7 @@ mod tests {
         drop(listener);
         let remote = Remote {
             address,
-            flag: "--server",
+            who: Who::Mesh,
         };
         let mut client =
             mobula_proto::image::v1::image_service_client::ImageServiceClient::new(remote.channel().unwrap());

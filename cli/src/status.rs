@@ -14,9 +14,10 @@ use tonic::transport::Channel;
 
 use self::view::View;
 use crate::Error;
+use crate::human::tell;
 use crate::interrupt::Interrupts;
 use crate::paint::Paint;
-use crate::remote::Remote;
+use crate::remote::{Remote, Who};
 
 /// How long the controller may take to answer; it answers from memory.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let mut interrupts = Interrupts::listen()?;
     let remote = Remote {
         address: args.controller.clone(),
-        flag: "--controller",
+        who: Who::Controller,
     };
     let mut client = ServeServiceClient::new(remote.channel()?);
     loop {
@@ -71,7 +72,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         match &outcome {
             Ok(view) => show(view, &args)?,
             // A controller that restarts is what somebody watches for.
-            Err(error) => eprintln!("{error}"),
+            Err(error) => tell(error),
         }
         tokio::select! {
             biased;

@@ -29,9 +29,10 @@ use self::logs::{Log, StateDir};
 use self::ports::reached;
 use self::ready::{Ready, Watcher};
 use self::service::{Death, Service};
+use crate::human::tell;
 use crate::interrupt::Interrupts;
 use crate::paint::Paint;
-use crate::remote::Remote;
+use crate::remote::{Remote, Who};
 use crate::{Error, human};
 
 /// Deaths that may wait to be told; the two services cannot die faster than they are started.
@@ -165,10 +166,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let outcome = mesh.become_ready(&addresses, &mut interrupts).await;
     if let Ok(ready) = &outcome {
         for warning in &ready.warnings {
-            eprintln!("warning: {warning}");
+            tell(format_args!("warning: {warning}"));
         }
         let banner = Banner {
             applications: &ready.applications,
+            model: &deploy.to_string(),
             took: began.elapsed(),
             http: reached(addresses.http),
             grpc: reached(addresses.grpc),
@@ -181,7 +183,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
             .write_all(banner.render(Paint::for_stream(&out)).as_bytes())
             .and_then(|()| out.flush());
         mesh.keep(&mut interrupts).await;
-        eprintln!("stopping; requests that run may finish (Ctrl-C again stops at once)");
+        tell("stopping; requests that run may finish (Ctrl-C again stops at once)");
     }
     mesh.stop(&mut interrupts).await;
     outcome.map(|_| ())
@@ -212,16 +214,16 @@ impl Mesh {
         addresses: &Addresses,
         interrupts: &mut Interrupts,
     ) -> Result<Ready, Error> {
-        let channel = |address: SocketAddr, flag| {
+        let channel = |address: SocketAddr, who| {
             Remote {
                 address: reached(address).to_string(),
-                flag,
+                who,
             }
             .channel()
         };
         let mut watcher = Watcher::new(
-            channel(addresses.controller, "--controller")?,
-            channel(addresses.grpc, "--grpc")?,
+            channel(addresses.controller, Who::Controller)?,
+            channel(addresses.grpc, Who::Mesh)?,
         );
         let waiting = Waiting::new();
         let settled = watcher.settled(|missing| waiting.show(missing));
@@ -247,7 +249,7 @@ impl Mesh {
             tokio::select! {
                 biased;
                 () = interrupts.next() => return,
-                Some(death) = self.deaths.recv() => eprintln!("{}", obituary(&death)),
+                Some(death) = self.deaths.recv() => tell(obituary(&death)),
             }
         }
     }
@@ -302,14 +304,14 @@ impl Waiting {
     fn show(&self, missing: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(missing.to_owned()),
-            None => eprintln!("waiting: {missing}"),
+            None => tell(format_args!("waiting: {missing}")),
         }
     }
 
     fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| tell(text)),
+            None => tell(text),
         }
     }
 }

@@ -1,1 +1,24 @@
-//! The mesh as a whole, in one process and as processes, under test.
+//! The mesh as a whole, under test: in one process ([`Mesh`]) and as processes ([`Up`]).
+//!
+//! This crate only builds meshes and looks at them; what must hold is said in `tests/`. Nothing here sleeps for a fixed
+//! time where something can be waited for, every wait is bounded and says what it waited for, and every port is 0.
+
+mod client;
+mod http;
+mod load;
+mod mesh;
+mod otlp;
+mod part;
+mod picture;
+mod process;
+mod wait;
+
+pub use client::{Drawn, Picture, draw, prompt, was_cut};
+pub use http::{Answer, get};
+pub use load::{Load, Report};
+pub use mesh::{Builder, Mesh, demo_model};
+pub use otlp::{Collector, Id, Span};
+pub use part::Part;
+pub use picture::{Png, decode};
+pub use process::{Process, Up};
+pub use wait::{PATIENCE, until};

@@ -64,6 +64,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn due_times_never_go_back(rate in 0.1f64..10_000.0, seed: u64) {
             let due: Vec<_> = Arrivals::new(Pattern::Poisson, rate, seed).take(200).collect();

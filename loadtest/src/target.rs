@@ -11,7 +11,7 @@ use crate::{Args, Error, Outcome, Shot};
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Grpc(grpc::Target),
-    Http(http::Target),
+    Http(Box<http::Target>),
 }
 
 /// What every request of a run has in common.
@@ -34,7 +34,7 @@ impl Target {
             timeout: Duration::from_secs_f64(args.timeout),
         };
         if args.target.starts_with("http://") {
-            Ok(Self::Http(http::Target::new(&args.target, common)?))
+            Ok(Self::Http(Box::new(http::Target::new(&args.target, common)?)))
         } else {
             Ok(Self::Grpc(grpc::Target::new(
                 &args.target,

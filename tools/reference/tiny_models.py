@@ -213,38 +213,33 @@ def legacy(target: Path) -> None:
     onnx.save(model, path)
 
 
+def converted(tensor: onnx.TensorProto, dtype: str) -> onnx.TensorProto:
+    """A tensor in another precision, clipped to what half precision holds."""
+    value = numpy_helper.to_array(tensor).clip(-65504, 65504)
+    return numpy_helper.from_array(value.astype(dtype), tensor.name)
+
+
 def half(target: Path) -> None:
     """Turns weights, inputs and outputs to float16; ids stay integers."""
     for _, path in each_part(target):
         model = onnx.load(path)
         graph = model.graph
-        for index, tensor in enumerate(graph.initializer):
-            if tensor.data_type == TensorProto.FLOAT:
-                value = numpy_helper.to_array(tensor).astype("float16")
-                graph.initializer[index].CopyFrom(numpy_helper.from_array(value, tensor.name))
+        # Resize wants float32 scales whatever its input is.
+        scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+        for tensor in graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
+                tensor.CopyFrom(converted(tensor, "float16"))
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                     attribute.i = TensorProto.FLOAT16
-                if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
-                    value = numpy_helper.to_array(attribute.t).clip(-65504, 65504).astype("float16")
-                    attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
+                is_float = attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT
+                if is_float and not scales & set(node.output):
+                    attribute.t.CopyFrom(converted(attribute.t, "float16"))
         del graph.value_info[:]
         for value in [*graph.input, *graph.output]:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
-        # Resize wants float32 scales whatever its input is.
-        for node in graph.node:
-            if node.op_type == "Resize":
-                for name in node.input[1:3]:
-                    for tensor in graph.initializer:
-                        if tensor.name == name and tensor.data_type == TensorProto.FLOAT16:
-                            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), name))
-                    for maker in graph.node:
-                        if name in maker.output:
-                            for a in maker.attribute:
-                                if a.HasField("t") and a.t.data_type == TensorProto.FLOAT16:
-                                    a.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(a.t).astype("float32"), a.t.name))
         onnx.save(model, path)
 
 

@@ -21,7 +21,8 @@ from tokenizer_texts import CORPUS, PIECES, RANGES, SWEEP, texts
 from transformers import CLIPTokenizer, CLIPTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-DEFAULT = Path(__file__).parents[2] / "services/preprocess/tests/golden"
+ROOT = Path(__file__).parents[2]
+DEFAULT = ROOT / "services/preprocess/tests/golden"
 START, END = "<|startoftext|>", "<|endoftext|>"
 WINDOW = 77
 MERGES = 1200
@@ -109,6 +110,14 @@ def variants(size: int) -> dict[str, dict]:
                 "added_tokens.json": {"<a>": size, "<b>": size + 1, "red": size + 2},
             },
         },
+        "both": {
+            "files": {
+                "tokenizer_config.json": sd1,
+                "special_tokens_map.json": special,
+                "added_tokens.json": {"<a>": size, "red": size + 1},
+            },
+            "both": True,
+        },
         "reversed": {"files": {"tokenizer_config.json": sd1}, "reverse": True},
         "sides": {
             "files": {
@@ -118,15 +127,19 @@ def variants(size: int) -> dict[str, dict]:
         },
         "whole": {"files": {"tokenizer_config.json": sd1 | {"split_special_tokens": True, "pad_token": "!"}}},
         "fast": {"files": {"tokenizer_config.json": modern}, "fast": True},
+        "demo": {"model": "models/demo"},
     }
 
 
 def load(variant: dict, golden: Path, folder: Path):
     """Makes a variant's folder as the test does, and loads it."""
+    if "model" in variant:
+        return CLIPTokenizer.from_pretrained(str(ROOT / variant["model"] / "tokenizer"))
     for name, content in variant["files"].items():
         (folder / name).write_text(json.dumps(content, ensure_ascii=False))
-    if variant.get("fast"):
+    if variant.get("fast") or variant.get("both"):
         (folder / "tokenizer.json").write_text((golden / "tokenizer.json").read_text())
+    if variant.get("fast"):
         return CLIPTokenizerFast.from_pretrained(str(folder))
     vocabulary = json.loads((golden / "vocab.json").read_text())
     dropped = {token: id for token, id in vocabulary.items() if token not in variant.get("drop", [])}
@@ -225,7 +238,9 @@ def main() -> None:
         if name == "sd1":
             # In full once, so that a difference can be read.
             end = tokenizer.eos_token_id
-            values["ids"] = [ids[: ids.index(end, 1) + 1] if text.count("<") == 0 else ids for (text, _), (ids, _, _) in zip(listed, results)]
+            values["ids"] = [
+                ids if END in text else ids[: ids.index(end) + 1] for (text, _), (ids, _, _) in zip(listed, results)
+            ]
             for first, last in SWEEP:
                 for block in range(first, last + 1, SWEEP_BLOCK):
                     ids: list[int] = []

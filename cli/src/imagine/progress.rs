@@ -9,7 +9,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use mobula_proto::image::v1::{Accepted, Restarted, Step};
 
-use crate::{Error, human};
+use crate::Error;
+use crate::human::{self, tell};
 
 /// Plain progress lines per request: enough to see that it moves, few enough for a log.
 const PLAIN_LINES: u32 = 4;
@@ -67,7 +68,9 @@ impl Progress {
         }
         match &self.view {
             View::Quiet => {}
-            View::Plain { .. } => eprintln!("{message} (request {})", accepted.request_id),
+            View::Plain { .. } => {
+                tell(format_args!("{message} (request {})", accepted.request_id));
+            }
             View::Bar(bar) => bar.set_message(message),
         }
     }
@@ -85,7 +88,7 @@ impl Progress {
                 let quarter = quarter(step);
                 if quarter > *told {
                     *told = quarter;
-                    eprintln!("step {} of {}", step.index, step.of);
+                    tell(format_args!("step {} of {}", step.index, step.of));
                 }
             }
             View::Bar(bar) => {
@@ -106,8 +109,8 @@ impl Progress {
         let text = format!("started again on another replica: {}", restarted.reason);
         match &self.view {
             View::Quiet => {}
-            View::Plain { .. } => eprintln!("{text}"),
-            View::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            View::Plain { .. } => tell(&text),
+            View::Bar(bar) => bar.suspend(|| tell(&text)),
         }
     }
 

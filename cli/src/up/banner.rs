@@ -17,6 +17,8 @@ pub(crate) const DEFAULT_CONTROLLER: &str = "127.0.0.1:7265";
 pub(crate) struct Banner<'a> {
     /// Applications that draw.
     pub(crate) applications: &'a [String],
+    /// What draws in them.
+    pub(crate) model: &'a str,
     /// From the command's start.
     pub(crate) took: Duration,
     /// As a client on this machine reaches them.
@@ -33,10 +35,11 @@ impl Banner<'_> {
         let server = flag("--server", self.grpc, DEFAULT_GRPC);
         let controller = flag("--controller", self.controller, DEFAULT_CONTROLLER);
         let mut text = format!(
-            "{} after {}, serving {}\n\n  HTTP   http://{}\n  gRPC   {}\n",
+            "{} after {}, serving {} ({})\n\n  HTTP   http://{}\n  gRPC   {}\n",
             paint.good("Mobula is up"),
             human::duration(self.took),
             self.applications.join(", "),
+            self.model,
             self.http,
             self.grpc,
         );
@@ -70,7 +73,8 @@ mod tests {
 
     fn banner(grpc: &str) -> String {
         Banner {
-            applications: &["demo".into()],
+            applications: &["default".into()],
+            model: "models/demo",
             took: Duration::from_millis(840),
             http: "127.0.0.1:8000".parse().unwrap(),
             grpc: grpc.parse().unwrap(),
@@ -85,7 +89,7 @@ mod tests {
         assert_eq!(
             banner(DEFAULT_GRPC),
             "\
-Mobula is up after 840 ms, serving demo
+Mobula is up after 840 ms, serving default (models/demo)
 
   HTTP   http://127.0.0.1:8000
   gRPC   127.0.0.1:9000

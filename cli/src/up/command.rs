@@ -1,6 +1,7 @@
 //! The command lines of controller and proxy. Pure: settings in, programs with arguments and variables out.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,6 +40,15 @@ pub(crate) enum Deploy {
     Model(PathBuf),
     /// One application that draws without a model.
     Fake,
+}
+
+impl fmt::Display for Deploy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(path) | Self::Model(path) => path.display().fmt(f),
+            Self::Fake => f.write_str("the fake engine"),
+        }
+    }
 }
 
 /// Everything the command lines are made of.
@@ -109,7 +119,7 @@ impl Settings<'_> {
             program: self.binaries.proxy.clone(),
             arguments: vec![
                 flag("--http-listen", self.addresses.http.to_string()),
-                flag("--grpc-listen", self.addresses.grpc.to_string()),
+                flag("--listen", self.addresses.grpc.to_string()),
                 flag("--admin-listen", self.addresses.proxy_admin.to_string()),
                 flag("--controller", reached(self.addresses.controller).to_string()),
             ],

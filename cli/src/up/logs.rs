@@ -1,5 +1,5 @@
-//! The state folder and the services' log files: one file per service, fresh with each `mobula up`, appended to when a
-//! service is started again. Writes no log lines itself and never takes a folder that another mesh uses.
+//! The state folder and the services' log files: one file per kind of service, fresh with each `mobula up`, appended to when
+//! a service is started again. Writes no log lines itself and never takes a folder that another mesh uses.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -50,7 +50,23 @@ impl StateDir {
             return Err(Error::StateDirInUse { path, pid });
         }
         fs::write(&owner, std::process::id().to_string()).map_err(failed)?;
-        Ok(Self { path })
+        let state = Self { path };
+        state.set_old_logs_aside().map_err(|source| Error::StateDir {
+            path: state.path.clone(),
+            source,
+        })?;
+        Ok(state)
+    }
+
+    /// What the last mesh wrote is kept once, as `*.log.old`: somebody may look for why it ended.
+    fn set_old_logs_aside(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.logs())? {
+            let log = entry?.path();
+            if log.extension().is_some_and(|extension| extension == "log") {
+                fs::rename(&log, log.with_extension("log.old"))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -160,8 +176,15 @@ mod tests {
     fn a_folder_whose_owner_is_gone_is_taken_over_and_freed_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(OWNER), "4294967294").unwrap();
+        let log = folder.path().join("logs/inference.log");
+        fs::create_dir_all(folder.path().join("logs")).unwrap();
+        fs::write(&log, "old words").unwrap();
         let state = StateDir::take(Some(folder.path())).unwrap();
-        assert!(state.logs().is_dir());
+        assert!(!log.exists());
+        assert_eq!(
+            fs::read_to_string(log.with_extension("log.old")).unwrap(),
+            "old words"
+        );
         drop(state);
         assert!(!folder.path().join(OWNER).exists());
     }

@@ -33,6 +33,8 @@ pub(crate) struct Reply {
     inner: Option<Body>,
     guard: Guard,
     span: Span,
+    deadline: Option<Deadline>,
+    /// Made when the stream first has nothing to give: most responses never wait.
     expiry: Option<Pin<Box<Sleep>>>,
 }
 
@@ -48,14 +50,12 @@ impl Reply {
             guard.finish(code);
             record(&span, code);
         }
-        // A unary response is all there already, but its body says so only as it is read; a timer that is never polled
-        // costs an allocation and no registration.
-        let expiry = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.0)));
         response.map(|body| Self {
             inner: Some(body),
             guard,
             span,
-            expiry,
+            deadline,
+            expiry: None,
         })
     }
 
@@ -110,8 +110,11 @@ impl HttpBody for Reply {
                 Poll::Ready(None)
             }
             Ok(Poll::Pending) => {
-                let expired = match &mut this.expiry {
-                    Some(expiry) => expiry.as_mut().poll(cx).is_ready(),
+                let expired = match this.deadline {
+                    Some(Deadline(at)) => {
+                        let sleep = || Box::pin(tokio::time::sleep_until(at));
+                        this.expiry.get_or_insert_with(sleep).as_mut().poll(cx).is_ready()
+                    }
                     None => false,
                 };
                 if expired {

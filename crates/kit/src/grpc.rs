@@ -28,6 +28,7 @@ use crate::{
     dispatch::Table,
     health::Health,
     methods::Methods,
+    metrics,
     stack::Stack,
 };
 
@@ -169,6 +170,8 @@ impl Server {
         };
         let v1 = reflection().build_v1().map_err(Error::Reflection)?;
         let v1alpha = reflection().build_v1alpha().map_err(Error::Reflection)?;
+        // Handles made before there is a recorder would count nothing for good.
+        metrics::install();
         let methods = Methods::new(&self.descriptors, &names);
         self.table.add(HealthServer::new(Health {
             readiness,
@@ -227,6 +230,8 @@ fn http() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        // gRPC has no use for it, and it cannot be compressed.
+        .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)

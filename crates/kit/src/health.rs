@@ -7,13 +7,13 @@
 use std::pin::Pin;
 
 use futures::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
 };
 
 use crate::Readiness;
-use tokio_util::sync::CancellationToken;
 
 #[derive(Debug)]
 pub(crate) struct Health {

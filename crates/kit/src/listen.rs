@@ -56,7 +56,7 @@ fn hint(kind: io::ErrorKind) -> &'static str {
 /// Gives the `host:port` by which others reach `bound`.
 ///
 /// An `explicit` address wins (without a port it gets the bound one). A bound address that names an interface is taken
-/// as it is. For 0.0.0.0 and [::] it is the local address of the route to `peer` (`host:port` or a URL), and without a
+/// as it is. For `0.0.0.0` and `[::]` it is the local address of the route to `peer` (`host:port` or a URL), and without a
 /// peer, or without a route, the loopback address. May look `peer` up by DNS: call it at start, not per request.
 pub fn advertise(explicit: Option<&str>, bound: SocketAddr, peer: Option<&str>) -> String {
     if let Some(explicit) = explicit {

@@ -31,7 +31,9 @@ const SECONDS: [f64; 19] = [
 /// Rows of a UNet call: powers of two, up to more than any device takes at a time.
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// Installs the process's recorder and gives the handle that renders it. Later calls give the same handle.
+/// Installs the process's recorder and gives the handle that renders it. Later calls give the same handle. [`crate::main`]
+/// and the gRPC server call it first; who makes metric handles before those (a test) must call it too, since a handle made
+/// without a recorder counts nothing.
 pub fn install() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(start).clone()

@@ -84,7 +84,13 @@ pub struct Queue<T> {
 impl<T> Queue<T> {
     /// An empty queue for at most `max_queued` requests.
     pub fn new(max_queued: usize) -> Self {
-        Self { max_queued, arriving: 0, waiting: BTreeMap::new(), next: 0, drained: Rate::default() }
+        Self {
+            max_queued,
+            arriving: 0,
+            waiting: BTreeMap::new(),
+            next: 0,
+            drained: Rate::default(),
+        }
     }
 
     /// Changes the bound; those who wait stay.
@@ -101,7 +107,10 @@ impl<T> Queue<T> {
         let before = self.arriving + self.waiting.len();
         let ahead = before.saturating_sub(free);
         if before >= free && ahead >= self.max_queued {
-            return Err(Full { waiting: ahead, retry_after: self.retry_after(now) });
+            return Err(Full {
+                waiting: ahead,
+                retry_after: self.retry_after(now),
+            });
         }
         self.arriving += 1;
         Ok((self.ticket(), ahead))
@@ -130,7 +139,9 @@ impl<T> Queue<T> {
 
     /// True when nobody with an earlier ticket waits.
     pub fn is_first(&self, ticket: Ticket) -> bool {
-        self.waiting.first_key_value().is_none_or(|(first, _)| *first >= ticket)
+        self.waiting
+            .first_key_value()
+            .is_none_or(|(first, _)| *first >= ticket)
     }
 
     /// Who is served next.
@@ -173,7 +184,8 @@ impl<T> Queue<T> {
     pub fn retry_after(&self, now: Duration) -> Duration {
         let (least, most) = RETRY_RANGE;
         // One place is enough for one caller, but the others who were refused come back too: the whole queue's time.
-        self.drain_time(self.waiting.len() + 1, now).map_or(RETRY_UNKNOWN, |time| time.clamp(least, most))
+        self.drain_time(self.waiting.len() + 1, now)
+            .map_or(RETRY_UNKNOWN, |time| time.clamp(least, most))
     }
 
     /// Refuses a deadline that is `left` away when `ahead` requests have to go first and the work alone takes `work`.
@@ -188,9 +200,17 @@ impl<T> Queue<T> {
         work: Duration,
         now: Duration,
     ) -> Result<(), TooLate> {
-        let queue = if ahead == 0 { Duration::ZERO } else { self.drain_time(ahead, now).unwrap_or_default() };
+        let queue = if ahead == 0 {
+            Duration::ZERO
+        } else {
+            self.drain_time(ahead, now).unwrap_or_default()
+        };
         let needed = queue.saturating_add(work);
-        if left.is_zero() || needed / 2 > left { Err(TooLate { needed, left }) } else { Ok(()) }
+        if left.is_zero() || needed / 2 > left {
+            Err(TooLate { needed, left })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -253,7 +273,10 @@ mod tests {
         let told = queue.retry_after(now).as_secs_f64();
         assert!((4.5..5.5).contains(&told), "{told}");
         let later = queue.retry_after(now + RATE_WINDOW * 3);
-        assert_eq!(later, RETRY_RANGE.1, "a queue that has stopped draining is not worth coming back to soon");
+        assert_eq!(
+            later, RETRY_RANGE.1,
+            "a queue that has stopped draining is not worth coming back to soon"
+        );
     }
 
     #[test]
@@ -271,8 +294,17 @@ mod tests {
         let queue = Queue::<()>::new(0);
         assert!(queue.check_deadline(SECOND, 0, SECOND * 2, SECOND).is_ok());
         assert!(queue.check_deadline(SECOND, 0, SECOND * 3, SECOND).is_err());
-        assert!(queue.check_deadline(Duration::ZERO, 0, Duration::ZERO, SECOND).is_err());
-        assert!(queue.check_deadline(SECOND, 1_000, Duration::ZERO, SECOND).is_ok(), "nothing measured, nothing refused");
+        assert!(
+            queue
+                .check_deadline(Duration::ZERO, 0, Duration::ZERO, SECOND)
+                .is_err()
+        );
+        assert!(
+            queue
+                .check_deadline(SECOND, 1_000, Duration::ZERO, SECOND)
+                .is_ok(),
+            "nothing measured, nothing refused"
+        );
     }
 
     proptest! {

@@ -54,7 +54,9 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_limit_and_start_over_after_steady_work() {
         let mut backoff = Backoff::default();
-        let waits: Vec<u64> = (0..7).map(|_| backoff.fail(&POLICY, Duration::ZERO).as_secs()).collect();
+        let waits: Vec<u64> = (0..7)
+            .map(|_| backoff.fail(&POLICY, Duration::ZERO).as_secs())
+            .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(backoff.failures(), 7);
         assert_eq!(backoff.fail(&POLICY, Duration::from_secs(60)).as_secs(), 1);

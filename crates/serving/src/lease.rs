@@ -36,12 +36,22 @@ impl<K: Ord + Clone> Leases<K> {
     /// An empty table whose leases last `term` from each renewal.
     #[must_use]
     pub fn new(term: Duration) -> Self {
-        Self { term, by_holder: BTreeMap::new(), by_expiry: BTreeSet::new() }
+        Self {
+            term,
+            by_holder: BTreeMap::new(),
+            by_expiry: BTreeSet::new(),
+        }
     }
 
     /// Grants a lease, or prolongs the one that the holder has.
     pub fn renew(&mut self, holder: &K, now: Duration) {
-        self.set(holder, Lease { renewed: now, expires: now + self.term });
+        self.set(
+            holder,
+            Lease {
+                renewed: now,
+                expires: now + self.term,
+            },
+        );
     }
 
     /// Lets a lease end at `at` at the latest; a lease that ends earlier is left as it is.
@@ -77,7 +87,11 @@ impl<K: Ord + Clone> Leases<K> {
         for lease in self.by_holder.values_mut() {
             lease.expires += stall;
         }
-        self.by_expiry = self.by_holder.iter().map(|(k, lease)| (lease.expires, k.clone())).collect();
+        self.by_expiry = self
+            .by_holder
+            .iter()
+            .map(|(k, lease)| (lease.expires, k.clone()))
+            .collect();
     }
 
     /// When the next lease is over, if nothing is renewed until then.
@@ -89,7 +103,9 @@ impl<K: Ord + Clone> Leases<K> {
     /// Time since the holder was last heard; none if it holds no lease.
     #[must_use]
     pub fn age(&self, holder: &K, now: Duration) -> Option<Duration> {
-        self.by_holder.get(holder).map(|lease| now.saturating_sub(lease.renewed))
+        self.by_holder
+            .get(holder)
+            .map(|lease| now.saturating_sub(lease.renewed))
     }
 
     fn set(&mut self, holder: &K, lease: Lease) {

@@ -35,7 +35,10 @@ pub struct Budget {
 impl Budget {
     /// A full budget.
     pub fn new(now: Duration) -> Self {
-        Self { tokens: BURST, at: now }
+        Self {
+            tokens: BURST,
+            at: now,
+        }
     }
 
     /// A request was admitted.
@@ -108,7 +111,10 @@ mod tests {
     const POLICY: Policy = Policy { max_attempts: 3 };
 
     fn empty() -> Budget {
-        Budget { tokens: 0.0, at: Duration::ZERO }
+        Budget {
+            tokens: 0.0,
+            at: Duration::ZERO,
+        }
     }
 
     #[test]
@@ -116,7 +122,10 @@ mod tests {
         let mut budget = empty();
         let mut attempts = Attempts::default();
         assert_eq!(attempts.lost(POLICY, &mut budget, Duration::ZERO), Ok(1));
-        assert_eq!(attempts.lost(POLICY, &mut budget, Duration::ZERO), Err(GiveUp::Budget));
+        assert_eq!(
+            attempts.lost(POLICY, &mut budget, Duration::ZERO),
+            Err(GiveUp::Budget)
+        );
     }
 
     #[test]
@@ -125,14 +134,21 @@ mod tests {
         let mut attempts = Attempts::default();
         assert_eq!(attempts.lost(POLICY, &mut budget, Duration::ZERO), Ok(1));
         assert_eq!(attempts.lost(POLICY, &mut budget, Duration::ZERO), Ok(2));
-        assert_eq!(attempts.lost(POLICY, &mut budget, Duration::ZERO), Err(GiveUp::Attempts { attempts: 3 }));
+        assert_eq!(
+            attempts.lost(POLICY, &mut budget, Duration::ZERO),
+            Err(GiveUp::Attempts { attempts: 3 })
+        );
     }
 
     #[test]
     fn one_attempt_means_no_restart() {
         let mut budget = Budget::new(Duration::ZERO);
         let policy = Policy { max_attempts: 0 };
-        assert!(Attempts::default().lost(policy, &mut budget, Duration::ZERO).is_err());
+        assert!(
+            Attempts::default()
+                .lost(policy, &mut budget, Duration::ZERO)
+                .is_err()
+        );
     }
 
     #[test]

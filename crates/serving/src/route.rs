@@ -218,9 +218,15 @@ impl Book {
     /// Predicts the wait. `typical_row_ns` stands in while the replica has measured nothing; others' rows are worn down
     /// by the rows that it has computed since its report.
     pub fn wait(&self, now: Duration, typical_row_ns: u64) -> Wait {
-        let row_ns = if self.row_ns > 0 { self.row_ns } else { typical_row_ns.max(1) };
+        let row_ns = if self.row_ns > 0 {
+            self.row_ns
+        } else {
+            typical_row_ns.max(1)
+        };
         let since = now.saturating_sub(self.reported_at).as_nanos() / u128::from(row_ns);
-        let others = self.other_rows.saturating_sub(u64::try_from(since).unwrap_or(u64::MAX));
+        let others = self
+            .other_rows
+            .saturating_sub(u64::try_from(since).unwrap_or(u64::MAX));
         Wait {
             ns: others.saturating_add(self.own_rows).saturating_mul(row_ns),
             ongoing: self.ongoing,

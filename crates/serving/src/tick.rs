@@ -5,18 +5,18 @@
 //! the earliest arrival comes first, and finishes first. It knows nothing of models, clocks or cancellation: the caller
 //! leaves out what must not run.
 //!
-//! Invariant: a trajectory's rows are never split over two ticks, a tick has at most `Caps::rows` rows unless its first
+//! Invariant: a trajectory's rows are never split over two ticks, a tick has at most [`Candidate::cap`] rows unless its first
 //! trajectory alone has more, and a plan is empty only when nothing is active.
 
 use std::collections::HashMap;
 
-/// What one UNet call can hold.
+/// Which timesteps the rows of one call may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
-    /// Rows in one call.
-    pub rows: usize,
-    /// Whether every row of a call may stand at another timestep.
-    pub mixed_timesteps: bool,
+pub enum Timesteps {
+    /// Each row its own.
+    Mixed,
+    /// One for all rows.
+    Equal,
 }
 
 /// A trajectory that could run, as the planner sees it.
@@ -24,6 +24,8 @@ pub struct Caps {
 pub struct Candidate {
     /// Equal for trajectories whose rows fit one call: latent height and width, length of the text.
     pub shape: u64,
+    /// Rows that one call of this shape may have; the same for all candidates of a shape.
+    pub cap: usize,
     /// Order of arrival; smaller came earlier.
     pub arrival: u64,
     /// Bits of the timestep of its next call.
@@ -50,27 +52,36 @@ impl Planner {
     /// Chooses the trajectories of the next tick: writes their indices in `candidates` to `chosen`, earliest arrival first.
     ///
     /// `candidates` must be in order of arrival. Nothing is allocated once `chosen` and the table of shapes have grown.
-    pub fn plan(&mut self, candidates: &[Candidate], caps: Caps, chosen: &mut Vec<usize>) {
+    pub fn plan(&mut self, candidates: &[Candidate], timesteps: Timesteps, chosen: &mut Vec<usize>) {
         debug_assert!(candidates.is_sorted_by_key(|candidate| candidate.arrival));
         chosen.clear();
-        self.served.retain(|shape, _| candidates.iter().any(|candidate| candidate.shape == *shape));
-        let Some(shape) = self.next_shape(candidates) else { return };
+        self.served
+            .retain(|shape, _| candidates.iter().any(|candidate| candidate.shape == *shape));
+        let Some(shape) = self.next_shape(candidates) else {
+            return;
+        };
         self.tick += 1;
         self.served.insert(shape, self.tick);
         let mut rows = 0;
         let mut timestep = None;
-        for (index, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.shape == shape) {
+        for (index, candidate) in candidates
+            .iter()
+            .enumerate()
+            .filter(|(_, candidate)| candidate.shape == shape)
+        {
             // Without mixed timesteps the earliest arrival decides, and takes all along that stand where it stands.
-            if !caps.mixed_timesteps && *timestep.get_or_insert(candidate.timestep) != candidate.timestep {
+            if timesteps == Timesteps::Equal
+                && *timestep.get_or_insert(candidate.timestep) != candidate.timestep
+            {
                 continue;
             }
             // One that does not fit is passed over, not waited for: the next one may have a single row. It is not starved,
             // because it comes first as soon as those before it are done.
-            if rows == 0 || rows + candidate.rows <= caps.rows {
+            if rows == 0 || rows + candidate.rows <= candidate.cap {
                 chosen.push(index);
                 rows += candidate.rows;
             }
-            if rows >= caps.rows {
+            if rows >= candidate.cap {
                 break;
             }
         }
@@ -80,7 +91,12 @@ impl Planner {
     fn next_shape(&self, candidates: &[Candidate]) -> Option<u64> {
         candidates
             .iter()
-            .min_by_key(|candidate| (self.served.get(&candidate.shape).copied().unwrap_or(0), candidate.arrival))
+            .min_by_key(|candidate| {
+                (
+                    self.served.get(&candidate.shape).copied().unwrap_or(0),
+                    candidate.arrival,
+                )
+            })
             .map(|candidate| candidate.shape)
     }
 }
@@ -90,90 +106,112 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MIXED: Caps = Caps { rows: 4, mixed_timesteps: true };
-    const EQUAL: Caps = Caps { rows: 4, mixed_timesteps: false };
+    use Timesteps::{Equal, Mixed};
 
     fn candidate(shape: u64, arrival: u64, timestep: u32, rows: usize) -> Candidate {
-        Candidate { shape, arrival, timestep, rows }
+        Candidate {
+            shape,
+            cap: 4,
+            arrival,
+            timestep,
+            rows,
+        }
     }
 
-    fn plan(planner: &mut Planner, candidates: &[Candidate], caps: Caps) -> Vec<usize> {
+    fn plan(planner: &mut Planner, candidates: &[Candidate], timesteps: Timesteps) -> Vec<usize> {
         let mut chosen = vec![99];
-        planner.plan(candidates, caps, &mut chosen);
+        planner.plan(candidates, timesteps, &mut chosen);
         chosen
     }
 
     #[test]
     fn nothing_active_gives_an_empty_plan() {
-        assert!(plan(&mut Planner::new(), &[], MIXED).is_empty());
+        assert!(plan(&mut Planner::new(), &[], Mixed).is_empty());
     }
 
     #[test]
     fn rows_of_different_timesteps_share_a_tick_where_the_model_allows_it() {
-        let candidates = [candidate(1, 0, 900, 2), candidate(1, 1, 300, 2), candidate(1, 2, 900, 2)];
-        assert_eq!(plan(&mut Planner::new(), &candidates, MIXED), [0, 1]);
-        assert_eq!(plan(&mut Planner::new(), &candidates, EQUAL), [0, 2]);
+        let candidates = [
+            candidate(1, 0, 900, 2),
+            candidate(1, 1, 300, 2),
+            candidate(1, 2, 900, 2),
+        ];
+        assert_eq!(plan(&mut Planner::new(), &candidates, Mixed), [0, 1]);
+        assert_eq!(plan(&mut Planner::new(), &candidates, Equal), [0, 2]);
     }
 
     #[test]
     fn a_single_row_fills_what_a_pair_leaves() {
-        let candidates = [candidate(1, 0, 1, 1), candidate(1, 1, 1, 2), candidate(1, 2, 1, 2), candidate(1, 3, 1, 1)];
-        assert_eq!(plan(&mut Planner::new(), &candidates, MIXED), [0, 1, 3]);
+        let candidates = [
+            candidate(1, 0, 1, 1),
+            candidate(1, 1, 1, 2),
+            candidate(1, 2, 1, 2),
+            candidate(1, 3, 1, 1),
+        ];
+        assert_eq!(plan(&mut Planner::new(), &candidates, Mixed), [0, 1, 3]);
     }
 
     #[test]
     fn a_pair_runs_even_where_one_row_is_the_cap() {
-        let caps = Caps { rows: 1, mixed_timesteps: true };
-        assert_eq!(plan(&mut Planner::new(), &[candidate(1, 0, 1, 2), candidate(1, 1, 1, 1)], caps), [0]);
+        let candidates =
+            [candidate(1, 0, 1, 2), candidate(1, 1, 1, 1)].map(|one| Candidate { cap: 1, ..one });
+        assert_eq!(plan(&mut Planner::new(), &candidates, Mixed), [0]);
     }
 
     #[test]
     fn shapes_take_turns_and_a_new_shape_comes_next() {
         let mut planner = Planner::new();
         let mut candidates = vec![candidate(1, 0, 1, 2), candidate(2, 1, 1, 2)];
-        assert_eq!(plan(&mut planner, &candidates, MIXED), [0]);
-        assert_eq!(plan(&mut planner, &candidates, MIXED), [1]);
-        assert_eq!(plan(&mut planner, &candidates, MIXED), [0]);
+        assert_eq!(plan(&mut planner, &candidates, Mixed), [0]);
+        assert_eq!(plan(&mut planner, &candidates, Mixed), [1]);
+        assert_eq!(plan(&mut planner, &candidates, Mixed), [0]);
         candidates.push(candidate(3, 2, 1, 2));
-        assert_eq!(plan(&mut planner, &candidates, MIXED), [2]);
-        assert_eq!(plan(&mut planner, &candidates, MIXED), [1]);
+        assert_eq!(plan(&mut planner, &candidates, Mixed), [2]);
+        assert_eq!(plan(&mut planner, &candidates, Mixed), [1]);
     }
 
-    fn arbitrary() -> impl Strategy<Value = (Vec<Candidate>, Caps)> {
+    fn arbitrary() -> impl Strategy<Value = (Vec<Candidate>, Timesteps)> {
         let one = (0..4_u64, 0..3_u32, 1..=2_usize);
-        (prop::collection::vec(one, 0..24), 1..10_usize, any::<bool>()).prop_map(|(list, rows, mixed_timesteps)| {
+        (prop::collection::vec(one, 0..24), 1..10_usize, any::<bool>()).prop_map(|(list, cap, mixed)| {
             let candidates = list
                 .into_iter()
                 .enumerate()
-                .map(|(arrival, (shape, timestep, rows))| candidate(shape, arrival as u64, timestep, rows))
+                .map(|(arrival, (shape, timestep, rows))| {
+                    // Larger shapes hold less.
+                    let cap = (cap / (shape as usize + 1)).max(1);
+                    Candidate {
+                        cap,
+                        ..candidate(shape, arrival as u64, timestep, rows)
+                    }
+                })
                 .collect();
-            (candidates, Caps { rows, mixed_timesteps })
+            (candidates, if mixed { Mixed } else { Equal })
         })
     }
 
     proptest! {
         #[test]
-        fn every_plan_keeps_the_invariants((candidates, caps) in arbitrary()) {
-            let chosen = plan(&mut Planner::new(), &candidates, caps);
+        fn every_plan_keeps_the_invariants((candidates, timesteps) in arbitrary()) {
+            let chosen = plan(&mut Planner::new(), &candidates, timesteps);
             prop_assert_eq!(chosen.is_empty(), candidates.is_empty());
             prop_assert!(chosen.is_sorted());
             let rows: usize = chosen.iter().map(|index| candidates[*index].rows).sum();
-            prop_assert!(rows <= caps.rows || chosen.len() == 1);
+            prop_assert!(chosen.is_empty() || rows <= candidates[chosen[0]].cap || chosen.len() == 1);
             for index in &chosen {
                 prop_assert_eq!(candidates[*index].shape, candidates[chosen[0]].shape);
-                prop_assert!(caps.mixed_timesteps || candidates[*index].timestep == candidates[chosen[0]].timestep);
+                prop_assert!(timesteps == Mixed || candidates[*index].timestep == candidates[chosen[0]].timestep);
             }
         }
 
         #[test]
-        fn everyone_finishes_and_no_shape_waits_longer_than_one_round((candidates, caps) in arbitrary()) {
+        fn everyone_finishes_and_no_shape_waits_longer_than_one_round((candidates, timesteps) in arbitrary()) {
             // Each trajectory needs three ticks; timesteps go down as they run.
             let mut planner = Planner::new();
             let mut left: Vec<(Candidate, u32)> = candidates.into_iter().map(|candidate| (candidate, 3)).collect();
             let mut since: HashMap<u64, usize> = HashMap::new();
             for _ in 0..24 * 3 + 1 {
                 let active: Vec<Candidate> = left.iter().map(|(candidate, _)| *candidate).collect();
-                let chosen = plan(&mut planner, &active, caps);
+                let chosen = plan(&mut planner, &active, timesteps);
                 let Some(first) = chosen.first() else { break };
                 let ran = active[*first].shape;
                 for shape in 0..4 {

@@ -44,9 +44,8 @@ impl Target {
     }
 
     async fn fetch(&self, uri: Uri) -> Outcome {
-        let response = match self.client.get(uri).await {
-            Ok(response) => response,
-            Err(_) => return Outcome::Failed("connection".into()),
+        let Ok(response) = self.client.get(uri).await else {
+            return Outcome::Failed("connection".into());
         };
         let (head, body) = response.into_parts();
         if !head.status.is_success() {

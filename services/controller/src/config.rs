@@ -89,13 +89,24 @@ impl Config {
     /// Reads what shall run.
     pub(crate) fn schema(&self) -> Result<Schema, Error> {
         let Some(path) = &self.config else {
-            let model = self.model.as_deref().filter(|model| !model.is_empty()).ok_or_else(|| {
-                refuse("--config", "", "there is nothing to serve: give a config file, or --model FOLDER".into())
-            })?;
+            let model = self
+                .model
+                .as_deref()
+                .filter(|model| !model.is_empty())
+                .ok_or_else(|| {
+                    refuse(
+                        "--model",
+                        "",
+                        "there is nothing to serve; give a model folder, or a config file with --config"
+                            .into(),
+                    )
+                })?;
             return Ok(Schema::of_model(model));
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::ConfigFile { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigFile {
+            path: path.clone(),
+            source,
+        })?;
         Schema::parse(&text).map_err(|problems| {
             let list: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
             refuse("--config", &path.display().to_string(), list)
@@ -105,7 +116,11 @@ impl Config {
     /// The directory that remembers the workers of the controller at this address.
     pub(crate) fn state_dir(&self, address: SocketAddr) -> PathBuf {
         let of_user = || {
-            let home = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            let home = |name: &str| {
+                std::env::var_os(name)
+                    .map(PathBuf::from)
+                    .filter(|path| path.is_absolute())
+            };
             let base = home("XDG_STATE_HOME").or_else(|| home("HOME").map(|home| home.join(".local/state")));
             let base = base.unwrap_or_else(std::env::temp_dir);
             base.join("mobula").join(format!("controller-{}", address.port()))
@@ -118,27 +133,43 @@ impl Config {
         let places: Vec<PathBuf> = if let Some(dir) = &self.bin_dir {
             vec![dir.clone()]
         } else {
-            let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+            let own = std::env::current_exe()
+                .ok()
+                .and_then(|exe| exe.parent().map(Path::to_path_buf));
             let path = std::env::var_os("PATH").unwrap_or_default();
             own.into_iter().chain(std::env::split_paths(&path)).collect()
         };
-        let found = places.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
+        let found = places
+            .iter()
+            .map(|dir| dir.join(name))
+            .find(|file| file.is_file());
         found.ok_or_else(|| {
             let looked = match (&self.bin_dir, places.first()) {
                 (Some(dir), _) => dir.display().to_string(),
                 (None, Some(own)) => format!("{} and on PATH", own.display()),
                 (None, None) => "PATH".to_owned(),
             };
-            Error::Binary { name: name.to_owned(), looked }
+            Error::Binary {
+                name: name.to_owned(),
+                looked,
+            }
         })
     }
 }
 
 /// What a worker on this machine dials to reach a controller that is bound to this address.
 pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
-    if bound.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())) } else { bound }
+    if bound.ip().is_unspecified() {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port()))
+    } else {
+        bound
+    }
 }
 
 fn refuse(setting: &'static str, value: &str, why: String) -> Error {
-    Error::Kit(mobula_kit::Error::Config { setting, value: value.to_owned(), why })
+    Error::Kit(mobula_kit::Error::Config {
+        setting,
+        value: value.to_owned(),
+        why,
+    })
 }

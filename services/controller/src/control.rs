@@ -1,15 +1,19 @@
 //! `ControlService`: what workers and proxies say to the controller.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use mobula_kit::Stop;
 use mobula_proto::control::v1::{self as pb, attach_request, control_service_server::ControlService};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::{Error, owner::{Handle, Routes}, state::End};
+use crate::{
+    Error,
+    owner::{Attached, Handle, Routes},
+};
 
 /// A worker says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,13 +38,22 @@ impl ControlService for Control {
         &self,
         request: Request<Streaming<pb::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        self.refuse_if_stopping()?;
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await;
         let first = first.map_err(|_| Error::NoHello(HELLO_TIMEOUT.as_secs()))??;
         let hello = checked(first.and_then(|request| request.message))?;
-        let (session, commands) = self.handle.attach(hello).await?;
-        let (handle, stop) = (self.handle.clone(), self.stop.clone());
-        self.stop.spawn("worker stream", listen(inbound, session, handle, stop));
+        let Attached {
+            session,
+            commands,
+            closed,
+        } = self.handle.attach(hello).await?;
+        let listener = Listener {
+            session,
+            closed,
+            handle: self.handle.clone(),
+        };
+        self.stop.spawn("worker stream", listener.listen(inbound));
         Ok(Response::new(ReceiverStream::new(commands)))
     }
 
@@ -49,10 +62,19 @@ impl ControlService for Control {
         &self,
         request: Request<pb::WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
-        let pb::WatchRoutesRequest { proxy_id, http_address, grpc_address } = request.into_inner();
+        self.refuse_if_stopping()?;
+        let pb::WatchRoutesRequest {
+            proxy_id,
+            http_address,
+            grpc_address,
+        } = request.into_inner();
         check_id("proxy_id", &proxy_id)?;
         info!(proxy = %proxy_id, http = %http_address, grpc = %grpc_address, "proxy watches the routes");
-        let proxy = pb::ProxyStatus { proxy_id, http_address, grpc_address };
+        let proxy = pb::ProxyStatus {
+            proxy_id,
+            http_address,
+            grpc_address,
+        };
         let (watch, routes) = self.handle.watch(proxy).await?;
         // One table on its way is enough: a slow proxy gets the newest next.
         let (sender, receiver) = mpsc::channel(1);
@@ -65,34 +87,60 @@ impl ControlService for Control {
     }
 }
 
-/// Passes on what a worker says until its stream ends.
-async fn listen(mut inbound: Streaming<pb::AttachRequest>, session: u64, handle: Handle, stop: Stop) {
-    let end = loop {
-        let message = tokio::select! {
-            biased;
-            () = stop.triggered() => return,
-            message = inbound.message() => message,
-        };
-        match message {
-            Ok(Some(pb::AttachRequest { message: Some(attach_request::Message::Heartbeat(heartbeat)) })) => {
-                if handle.heartbeat(session, heartbeat).await.is_err() {
-                    return;
+impl Control {
+    /// The server takes calls for a moment longer than the loop does.
+    fn refuse_if_stopping(&self) -> Result<(), Error> {
+        if self.stop.is_triggered() {
+            Err(Error::Stopping)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Passes on what a worker says.
+struct Listener {
+    session: u64,
+    closed: CancellationToken,
+    handle: Handle,
+}
+
+impl Listener {
+    /// Listens until the worker's stream ends, or its session does.
+    async fn listen(self, mut inbound: Streaming<pb::AttachRequest>) {
+        let session = self.session;
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.closed.cancelled() => return,
+                message = inbound.message() => message,
+            };
+            let message = match message {
+                Ok(Some(request)) => request.message,
+                Ok(None) => break,
+                // Whatever the error is, it comes from the worker's side: a silent network ends the lease long before it
+                // ends the connection.
+                Err(status) => {
+                    debug!(session, %status, "a worker's stream broke");
+                    break;
                 }
-            }
-            Ok(Some(pb::AttachRequest { message: Some(attach_request::Message::Hello(_)) })) => {
-                warn!(session, "a worker said hello twice; its stream is ended");
-                break End::Closed;
-            }
-            // A message that this version does not know.
-            Ok(Some(pb::AttachRequest { message: None })) => {}
-            Ok(None) => break End::Closed,
-            Err(status) => {
-                debug!(session, %status, "a worker's stream broke");
-                break how(&status);
+            };
+            match message {
+                Some(attach_request::Message::Heartbeat(heartbeat)) => {
+                    let Ok(()) = self.handle.heartbeat(session, heartbeat).await else {
+                        return;
+                    };
+                }
+                Some(attach_request::Message::Hello(_)) => {
+                    warn!(session, "a worker said hello twice; its stream is ended");
+                    break;
+                }
+                // A message that this version does not know.
+                None => {}
             }
         }
-    };
-    let _ = handle.lost(session, end).await;
+        let _ = self.handle.lost(session).await;
+    }
 }
 
 /// Sends every table that is published, the newest if some were missed.
@@ -118,38 +166,43 @@ async fn publish(
     }
 }
 
-/// A stream that ended because its connection was closed or reset was ended by the other side's system, in a moment in
-/// which that was there; after a timeout nothing is known.
-fn how(status: &Status) -> End {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return if error.kind() == io::ErrorKind::TimedOut { End::Silent } else { End::Closed };
-        }
-        cause = error.source();
-    }
-    match status.code() {
-        // Sent by the worker's side as it dropped the call.
-        tonic::Code::Cancelled => End::Closed,
-        _ => End::Silent,
-    }
-}
-
 fn checked(message: Option<attach_request::Message>) -> Result<pb::Hello, Error> {
     let Some(attach_request::Message::Hello(hello)) = message else {
-        return Err(Error::Field { field: "hello", why: "must be the first message".into() });
+        return Err(Error::Field {
+            field: "hello",
+            why: "must be the first message".into(),
+        });
     };
     check_id("hello.worker_id", &hello.worker_id)?;
     if hello.kind() == pb::WorkerKind::Unspecified {
-        return Err(Error::Field { field: "hello.kind", why: "must be said".into() });
+        return Err(Error::Field {
+            field: "hello.kind",
+            why: "must be said".into(),
+        });
     }
-    if !hello.address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+    if !hello
+        .address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    {
         let why = format!("must be host:port, not {:?}", hello.address);
-        return Err(Error::Field { field: "hello.address", why });
+        return Err(Error::Field {
+            field: "hello.address",
+            why,
+        });
     }
-    let amounts = hello.resources.iter().flat_map(|r| r.custom.values().chain([&r.cpus, &r.gpus]));
-    if !amounts.into_iter().all(|amount| amount.is_finite() && *amount >= 0.0) {
-        return Err(Error::Field { field: "hello.resources", why: "must be finite and not negative".into() });
+    let amounts = hello
+        .resources
+        .iter()
+        .flat_map(|r| r.custom.values().chain([&r.cpus, &r.gpus]));
+    if !amounts
+        .into_iter()
+        .all(|amount| amount.is_finite() && *amount >= 0.0)
+    {
+        return Err(Error::Field {
+            field: "hello.resources",
+            why: "must be finite and not negative".into(),
+        });
     }
     Ok(hello)
 }

@@ -91,9 +91,9 @@ impl From<mobula_kit::Error> for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Field { field, why } => mobula_kit::status::invalid(field, why),
-            other => mobula_kit::status::error(other.code(), other.reason(), other.to_string()),
+        if let Error::Field { field, why } = error {
+            return mobula_kit::status::invalid(field, why);
         }
+        mobula_kit::status::error(error.code(), error.reason(), error.to_string())
     }
 }

@@ -23,7 +23,12 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let Args { listen, admin_listen, config, common } = mobula_kit::parse();
+    let Args {
+        listen,
+        admin_listen,
+        config,
+        common,
+    } = mobula_kit::parse();
     mobula_kit::main("mobula-controller", &common, |stop| async move {
         let listeners = Listeners {
             grpc: listen::bind("gRPC", listen).await?,

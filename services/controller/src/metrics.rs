@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 use crate::state::{State, Totals};
 
@@ -42,20 +45,42 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        describe_gauge!(WORKERS, Unit::Count, "Workers that hold a lease, by state: attached or suspect");
+        describe_gauge!(
+            WORKERS,
+            Unit::Count,
+            "Workers that hold a lease, by state: attached or suspect"
+        );
         describe_gauge!(REPLICAS, Unit::Count, "Wanted replicas, by state");
         describe_counter!(PLACEMENTS, Unit::Count, "Replicas that were given a worker");
-        describe_counter!(LEASE_EXPIRIES, Unit::Count, "Leases that ended because nothing was heard");
-        describe_counter!(WORKER_STARTS, Unit::Count, "Worker processes that the provider was told to start");
-        describe_counter!(WORKER_FAILURES, Unit::Count, "Worker processes that ended unasked or did not start");
+        describe_counter!(
+            LEASE_EXPIRIES,
+            Unit::Count,
+            "Leases that ended because nothing was heard"
+        );
+        describe_counter!(
+            WORKER_STARTS,
+            Unit::Count,
+            "Worker processes that the provider was told to start"
+        );
+        describe_counter!(
+            WORKER_FAILURES,
+            Unit::Count,
+            "Worker processes that ended unasked or did not start"
+        );
         describe_counter!(REPLICA_FAILURES, Unit::Count, "Replicas that failed");
         describe_gauge!(ROUTE_VERSION, Unit::Count, "Version of the route table");
-        describe_histogram!(RECONCILE_SECONDS, Unit::Seconds, "Time to take in a batch of events and settle");
+        describe_histogram!(
+            RECONCILE_SECONDS,
+            Unit::Seconds,
+            "Time to take in a batch of events and settle"
+        );
         let replicas = ["pending", "starting", "running", "failed"];
         Self {
             attached: gauge!(WORKERS, "state" => "attached"),
             suspect: gauge!(WORKERS, "state" => "suspect"),
-            replicas: replicas.map(|state| (state, gauge!(REPLICAS, "state" => state))).into(),
+            replicas: replicas
+                .map(|state| (state, gauge!(REPLICAS, "state" => state)))
+                .into(),
             placements: counter!(PLACEMENTS),
             lease_expiries: counter!(LEASE_EXPIRIES),
             worker_starts: counter!(WORKER_STARTS),
@@ -76,7 +101,13 @@ impl Metrics {
             debug_assert_eq!(*name, state);
             gauge.set(count as f64);
         }
-        let Totals { placements, lease_expiries, worker_starts, worker_failures, replica_failures } = state.totals;
+        let Totals {
+            placements,
+            lease_expiries,
+            worker_starts,
+            worker_failures,
+            replica_failures,
+        } = state.totals;
         self.placements.absolute(placements);
         self.lease_expiries.absolute(lease_expiries);
         self.worker_starts.absolute(worker_starts);

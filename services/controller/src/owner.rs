@@ -2,7 +2,7 @@
 //!
 //! Decides nothing itself. Callers hold a [`Handle`]. Every channel is bounded: a flood of heartbeats waits in the
 //! sockets; a worker that does not read its commands loses its stream and says hello anew, which tells us everything
-//! again. Invariant: each session has one channel of commands, and closing it ends the worker's stream.
+//! again. Invariant: a session's channel, its listener and its entry in the state end together.
 
 use std::{
     collections::HashMap,
@@ -19,6 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tracing::{info, warn};
 
@@ -38,15 +39,33 @@ const BATCH: usize = 1024;
 /// Kept back of the drain's time, to see the workers end.
 const STOP_RESERVE: Duration = Duration::from_millis(500);
 
-/// What a worker's stream sends out.
-pub(crate) type Commands = mpsc::Receiver<Result<pb::AttachResponse, Status>>;
 /// The newest route table, none before the first.
 pub(crate) type Routes = watch::Receiver<Option<Arc<pb::WatchRoutesResponse>>>;
 
 enum Message {
-    Attach { session: u64, hello: pb::Hello, reply: oneshot::Sender<Result<Commands, Error>> },
+    Attach {
+        session: u64,
+        hello: pb::Hello,
+        reply: oneshot::Sender<Result<Attached, Error>>,
+    },
     Event(Event),
     Status(oneshot::Sender<pb::GetStatusResponse>),
+}
+
+/// A worker's session.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) session: u64,
+    /// What the worker is to be told; ends when the session does.
+    pub(crate) commands: mpsc::Receiver<Result<pb::AttachResponse, Status>>,
+    /// Cancelled when the session ends: nobody listens to the worker any more.
+    pub(crate) closed: CancellationToken,
+}
+
+/// The loop's side of a session; dropping it ends the session.
+struct Session {
+    commands: mpsc::Sender<Result<pb::AttachResponse, Status>>,
+    _closed: DropGuard,
 }
 
 /// A cheap handle to the loop.
@@ -58,23 +77,32 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Attaches a worker: its session's number and what it is to be told.
-    pub(crate) async fn attach(&self, hello: pb::Hello) -> Result<(u64, Commands), Error> {
+    /// Attaches a worker.
+    pub(crate) async fn attach(&self, hello: pb::Hello) -> Result<Attached, Error> {
         let session = self.number();
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Attach { session, hello, reply }).await?;
-        let commands = answer.await.map_err(|_| Error::Stopping)??;
-        Ok((session, commands))
+        self.send(Message::Attach {
+            session,
+            hello,
+            reply,
+        })
+        .await?;
+        answer.await.map_err(|_| Error::Stopping)?
     }
 
     /// Passes on what a worker says.
     pub(crate) async fn heartbeat(&self, session: u64, heartbeat: pb::Heartbeat) -> Result<(), Error> {
-        self.send(Message::Event(Event::Heartbeat { session, heartbeat })).await
+        self.send(Message::Event(Event::Heartbeat { session, heartbeat }))
+            .await
     }
 
     /// Tells that a worker's stream ended.
-    pub(crate) async fn lost(&self, session: u64, end: End) -> Result<(), Error> {
-        self.send(Message::Event(Event::Lost { session, end })).await
+    pub(crate) async fn lost(&self, session: u64) -> Result<(), Error> {
+        self.send(Message::Event(Event::Lost {
+            session,
+            end: End::Closed,
+        }))
+        .await
     }
 
     /// Tells that a worker's process ended.
@@ -120,12 +148,25 @@ pub(crate) struct Owner {
 pub(crate) fn channel() -> (Handle, Owner) {
     let (messages, inbox) = mpsc::channel(EVENTS);
     let (routes, watcher) = watch::channel(None);
-    (Handle { messages, routes: watcher, numbers: Arc::default() }, Owner { inbox, routes })
+    (
+        Handle {
+            messages,
+            routes: watcher,
+            numbers: Arc::default(),
+        },
+        Owner { inbox, routes },
+    )
 }
 
 impl Owner {
     /// Runs until the stop; then tells our workers to leave and ends every stream.
-    pub(crate) async fn run(self, state: State, welcome: pb::Welcome, provider: Box<dyn Provider>, stop: Stop) {
+    pub(crate) async fn run(
+        self,
+        state: State,
+        welcome: pb::Welcome,
+        provider: Box<dyn Provider>,
+        stop: Stop,
+    ) {
         let heartbeat = Duration::from_millis(welcome.heartbeat_interval_ms.into());
         let shell = Shell {
             state,
@@ -147,9 +188,9 @@ struct Shell {
     welcome: pb::Welcome,
     provider: Box<dyn Provider>,
     routes: watch::Sender<Option<Arc<pb::WatchRoutesResponse>>>,
-    sessions: HashMap<u64, mpsc::Sender<Result<pb::AttachResponse, Status>>>,
+    sessions: HashMap<u64, Session>,
     /// Those who said hello and have no answer yet.
-    greeted: HashMap<u64, oneshot::Sender<Result<Commands, Error>>>,
+    greeted: HashMap<u64, oneshot::Sender<Result<Attached, Error>>>,
     metrics: Metrics,
 }
 
@@ -168,7 +209,10 @@ impl Shell {
             let began = Instant::now();
             let late = began.saturating_duration_since(wake);
             if late > heartbeat {
-                warn!(late_ms = late.as_millis(), "the controller was not running; leases are prolonged");
+                warn!(
+                    late_ms = late.as_millis(),
+                    "the controller was not running; leases are prolonged"
+                );
                 self.apply(Event::Stalled(late));
             }
             let mut next = message;
@@ -182,10 +226,32 @@ impl Shell {
             }
             self.settle(began);
         }
-        let left = stop.deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        let left = stop
+            .deadline()
+            .map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
         let grace = left.saturating_sub(STOP_RESERVE);
-        info!(grace_ms = grace.as_millis(), "stopping: our workers are told to leave");
+        info!(
+            grace_ms = grace.as_millis(),
+            "stopping: our workers are told to leave"
+        );
         self.apply(Event::Stopping { grace });
+        self.see_off(inbox, stop).await;
+    }
+
+    /// Listens to the workers that were told to leave until they did, so that they leave in order.
+    async fn see_off(mut self, mut inbox: mpsc::Receiver<Message>, stop: Stop) {
+        while !self.sessions.is_empty() {
+            let message = tokio::select! {
+                biased;
+                () = stop.expired() => return,
+                message = inbox.recv() => message,
+            };
+            match message {
+                Some(Message::Attach { reply, .. }) => drop(reply.send(Err(Error::Stopping))),
+                Some(message) => self.take(message),
+                None => return,
+            }
+        }
     }
 
     fn now(&self) -> Time {
@@ -194,7 +260,11 @@ impl Shell {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Attach { session, hello, reply } => {
+            Message::Attach {
+                session,
+                hello,
+                reply,
+            } => {
                 self.greeted.insert(session, reply);
                 self.apply(Event::Hello { session, hello });
                 // Whatever the state did not answer is answered by the drop.
@@ -234,33 +304,63 @@ impl Shell {
                         let _ = reply.send(Err(Error::Duplicate(why)));
                     }
                 }
-                Action::Send { session, command } => self.tell(session, command),
+                Action::Send { session, command } => self.tell(session, *command),
                 Action::Close { session } => drop(self.sessions.remove(&session)),
                 Action::Start { worker_id, kind } => self.provider.start(&worker_id, kind),
                 Action::Adopt { worker_id, pid, kind } => self.provider.adopt(&worker_id, kind, pid),
-                Action::End { worker_id, told, grace } => self.provider.end(&worker_id, told, grace),
+                Action::End {
+                    worker_id,
+                    told,
+                    grace,
+                } => self.provider.end(&worker_id, told, grace),
             }
         }
     }
 
     fn greet(&mut self, session: u64) {
-        let Some(reply) = self.greeted.remove(&session) else { return };
+        let Some(reply) = self.greeted.remove(&session) else {
+            return;
+        };
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        if reply.send(Ok(receiver)).is_ok() {
-            self.sessions.insert(session, commands);
+        let closed = CancellationToken::new();
+        let attached = Attached {
+            session,
+            commands: receiver,
+            closed: closed.clone(),
+        };
+        if reply.send(Ok(attached)).is_ok() {
+            let _closed = closed.drop_guard();
+            self.sessions.insert(session, Session { commands, _closed });
             self.tell(session, Command::Welcome(self.welcome.clone()));
         } else {
             // The caller left before the answer; what it said is taken back.
-            self.apply(Event::Lost { session, end: End::Closed });
+            self.apply(Event::Lost {
+                session,
+                end: End::Closed,
+            });
         }
     }
 
     fn tell(&mut self, session: u64, command: Command) {
-        let Some(commands) = self.sessions.get(&session) else { return };
-        if commands.try_send(Ok(pb::AttachResponse { message: Some(command) })).is_err() {
-            warn!(session, "a worker does not read what it is told; its stream is ended");
+        let Some(to) = self.sessions.get(&session) else {
+            return;
+        };
+        if to
+            .commands
+            .try_send(Ok(pb::AttachResponse {
+                message: Some(command),
+            }))
+            .is_err()
+        {
+            warn!(
+                session,
+                "a worker does not read what it is told; its stream is ended"
+            );
             self.sessions.remove(&session);
-            self.apply(Event::Lost { session, end: End::Silent });
+            self.apply(Event::Lost {
+                session,
+                end: End::Cut,
+            });
         }
     }
 }

@@ -60,7 +60,10 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
 
     let readiness = Readiness::new();
     let server = grpc::Server::new("mobula-controller")
-        .add(ControlServiceServer::new(Control { handle: handle.clone(), stop: stop.clone() }))
+        .add(ControlServiceServer::new(Control {
+            handle: handle.clone(),
+            stop: stop.clone(),
+        }))
         .add(ServeServiceServer::new(Serve { handle }));
     tokio::try_join!(
         server.serve(listeners.grpc, readiness.clone(), stop.clone()),
@@ -77,13 +80,20 @@ fn provider(
 ) -> Result<(Box<dyn Provider>, Supply), Error> {
     let controller = reachable(bound);
     match config.provider {
-        Supplier::External => Ok((Box::new(External), Supply::External { controller: controller.to_string() })),
+        Supplier::External => Ok((
+            Box::new(External),
+            Supply::External {
+                controller: controller.to_string(),
+            },
+        )),
         Supplier::Process => {
             let binaries = Binaries::find(config)?;
             let dir = config.state_dir(bound);
             let registry = Registry::open(&dir)?;
-            let supply =
-                Supply::Process { max_workers: config.max_workers, survivors: registry.survivors() };
+            let supply = Supply::Process {
+                max_workers: config.max_workers,
+                survivors: registry.survivors(),
+            };
             let logs = match config.worker_logs {
                 WorkerLogs::Stderr => None,
                 WorkerLogs::Files => Some(dir.join("logs")),

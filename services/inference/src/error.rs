@@ -84,7 +84,7 @@ pub enum Error {
     /// The engine failed for good; another replica can do it.
     #[error("the replica's engine failed: {0}")]
     Failed(String),
-    /// The replica is being removed.
+    /// The replica is being removed, or the caller went away.
     #[error("the replica is stopping")]
     Stopping,
     /// A picture could not be written.
@@ -116,7 +116,9 @@ impl Error {
             Self::Overloaded { .. } => Code::ResourceExhausted,
             Self::DeadlinePassed { .. } => Code::DeadlineExceeded,
             Self::Run { .. } | Self::Contract { .. } | Self::Encode(_) => Code::Internal,
-            Self::Library { .. } | Self::Failed(_) | Self::Stopping | Self::Kit(_) | Self::Thread(_) => Code::Unavailable,
+            Self::Library { .. } | Self::Failed(_) | Self::Stopping | Self::Kit(_) | Self::Thread(_) => {
+                Code::Unavailable
+            }
         }
     }
 
@@ -141,7 +143,13 @@ impl From<Error> for Status {
         match &error {
             Error::Request(violations) => status::invalid_fields(violations.clone()),
             Error::Diffusion(inner) if error.code() == Code::InvalidArgument => {
-                status::invalid(inner.field(), inner.to_string())
+                let (field, text) = (inner.field(), inner.to_string());
+                // The text begins with the field, which the details say already.
+                let why = text
+                    .strip_prefix(field)
+                    .and_then(|text| text.strip_prefix(": "))
+                    .unwrap_or(&text);
+                status::invalid(field, why)
             }
             Error::Overloaded { .. } => {
                 status::retryable(error.code(), error.reason(), error.to_string(), RETRY_OVERLOADED)
@@ -149,7 +157,17 @@ impl From<Error> for Status {
             // What the model's runtime said stays in the log; it may name paths of this machine.
             Error::Run { part, .. } => status::error(error.code(), error.reason(), format!("{part} failed")),
             Error::Failed(_) => status::error(error.code(), error.reason(), "the replica's engine failed"),
-            _ => status::error(error.code(), error.reason(), error.to_string()),
+            Error::Library { .. }
+            | Error::File { .. }
+            | Error::Model { .. }
+            | Error::Option { .. }
+            | Error::Diffusion(_)
+            | Error::DeadlinePassed { .. }
+            | Error::Contract { .. }
+            | Error::Stopping
+            | Error::Encode(_)
+            | Error::Kit(_)
+            | Error::Thread(_) => status::error(error.code(), error.reason(), error.to_string()),
         }
     }
 }
@@ -169,7 +187,10 @@ mod tests {
 
     #[test]
     fn what_the_runtime_says_is_not_told_to_callers() {
-        let status = Status::from(Error::Run { part: "unet", why: "/models/secret/unet/model.onnx".into() });
+        let status = Status::from(Error::Run {
+            part: "unet",
+            why: "/models/secret/unet/model.onnx".into(),
+        });
         assert_eq!((status.code(), status.message()), (Code::Internal, "unet failed"));
         let status = Status::from(Error::Failed("/models/secret".into()));
         assert_eq!(status.code(), Code::Unavailable);

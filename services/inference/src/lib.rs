@@ -1,1 +1,47 @@
 //! The inference service: text encoder, UNet and VAE on ONNX Runtime, batched step by step.
+//!
+//! [`run`] is the service. [`engine`] is the contract with what computes, [`model`] reads model folders, `runner` is the tick
+//! loop, `replica` puts them together for the worker kit, and `service` is the gRPC door.
+
+mod config;
+pub mod engine;
+mod error;
+mod metrics;
+pub mod model;
+mod png;
+mod replica;
+mod request;
+mod runner;
+mod service;
+
+pub use config::{Config, Listeners};
+pub use error::Error;
+pub use replica::{Loader, Replica};
+pub use service::{Events, Service};
+
+use mobula_kit::worker::{Replicas, WorkerKind, attach};
+use mobula_kit::{Readiness, Stop, admin, grpc};
+use mobula_proto::inference::v1::inference_service_server::InferenceServiceServer;
+
+/// Serves until `stop`, then drains. Ready when the controller has welcomed the worker.
+///
+/// # Errors
+/// [`Error::Kit`] when the controller's address is wrong or a socket fails.
+pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(), Error> {
+    let readiness = Readiness::new();
+    let replicas = Replicas::new(Loader::new(&config), stop.clone());
+    replicas.ready_with(readiness.latch("the controller"));
+    let bound = listeners.grpc.local_addr().map_err(Error::Thread)?;
+    let identity = config.worker.identity(WorkerKind::Inference, bound);
+    attach(&config.worker.controller, identity, replicas.clone(), &stop)?;
+    stop.spawn(
+        "admin pages",
+        admin::serve(listeners.admin, readiness.clone(), stop.clone()),
+    );
+    let service = InferenceServiceServer::new(Service::new(replicas));
+    grpc::Server::new("mobula-inference")
+        .add(service)
+        .serve(listeners.grpc, readiness, stop)
+        .await?;
+    Ok(())
+}

@@ -59,7 +59,11 @@ impl Metrics {
         describe_histogram!(TICK_SECONDS, Unit::Seconds, "Time of a UNet call.");
         describe_counter!(IMAGES, "Pictures sent.");
         describe_counter!(TEXTS, "Texts that requests needed, by where they came from.");
-        describe_histogram!(STAGE_SECONDS, Unit::Seconds, "Time of a finished request in each stage.");
+        describe_histogram!(
+            STAGE_SECONDS,
+            Unit::Seconds,
+            "Time of a finished request in each stage."
+        );
         describe_counter!(PREVIEWS, "Previews, by whether they were made.");
         let outcome = |name| counter!(REQUESTS_OUT, "outcome" => name);
         let stage = |name| histogram!(STAGE_SECONDS, "stage" => name);
@@ -93,8 +97,13 @@ impl Metrics {
     /// A request was finished, with the times it was told.
     pub(crate) fn finished(&self, timings: &Timings) {
         self.ended(Outcome::Done);
-        let times =
-            [timings.queue_us, timings.encode_us, timings.denoise_us, timings.decode_us, timings.image_us];
+        let times = [
+            timings.queue_us,
+            timings.encode_us,
+            timings.denoise_us,
+            timings.decode_us,
+            timings.image_us,
+        ];
         for (stage, micros) in self.stages.iter().zip(times) {
             stage.record(Duration::from_micros(micros).as_secs_f64());
         }

@@ -15,6 +15,8 @@ pub(crate) struct Text {
     pub(crate) keyword: String,
     /// Anything.
     pub(crate) text: String,
+    /// The picture that it belongs to, counted from 0 as in the request; none is all.
+    pub(crate) only: Option<u32>,
 }
 
 /// Longest keyword that PNG allows.
@@ -29,18 +31,29 @@ pub(crate) fn is_keyword(keyword: &str) -> bool {
         && !keyword.contains("  ")
 }
 
+/// The texts of one picture.
+pub(crate) fn texts_of(texts: &[Text], index: u32) -> Vec<&Text> {
+    texts
+        .iter()
+        .filter(|text| text.only.is_none_or(|only| only == index))
+        .collect()
+}
+
 /// Writes `[height, width, 3]` bytes as a PNG with text chunks before the picture, in their order.
-pub(crate) fn encode(rgb: &[u8], width: usize, height: usize, texts: &[Text]) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode(rgb: &[u8], width: usize, height: usize, texts: &[&Text]) -> Result<Vec<u8>, Error> {
     let mut file = Vec::with_capacity(rgb.len() / 2 + 1024);
     let mut encoder = Encoder::new(&mut file, width as u32, height as u32);
     encoder.set_color(ColorType::Rgb);
     encoder.set_depth(BitDepth::Eight);
     encoder.set_compression(Compression::Fast);
     let mut writer = encoder.write_header()?;
-    for Text { keyword, text } in texts {
+    for Text { keyword, text, .. } in texts {
         // NUL ends a text in the file, so one inside would cut it off.
         let text = text.replace('\0', "");
-        if text.chars().all(|c| matches!(c, '\n' | ' '..='~' | '\u{A1}'..='\u{FF}')) {
+        if text
+            .chars()
+            .all(|c| matches!(c, '\n' | ' '..='~' | '\u{A1}'..='\u{FF}'))
+        {
             writer.write_text_chunk(&TEXtChunk::new(keyword, text))?;
         } else {
             writer.write_text_chunk(&ITXtChunk::new(keyword, text))?;
@@ -56,21 +69,38 @@ mod tests {
     use super::*;
 
     fn text(keyword: &str, text: &str) -> Text {
-        Text { keyword: keyword.into(), text: text.into() }
+        Text {
+            keyword: keyword.into(),
+            text: text.into(),
+            only: None,
+        }
     }
 
     #[test]
     fn pixels_and_texts_come_back() {
         let rgb: Vec<u8> = (0..3 * 6).map(|i| i * 14).collect();
-        let texts = [text("prompt", "ein Bär"), text("original", "\u{1F40B} 鯨\0!"), text("seed", "7")];
-        let file = encode(&rgb, 3, 2, &texts).unwrap();
-        assert_eq!(file, encode(&rgb, 3, 2, &texts).unwrap());
+        let texts = [
+            text("prompt", "ein Bär"),
+            text("original", "\u{1F40B} 鯨\0!"),
+            text("seed", "7"),
+        ];
+        let other = Text {
+            only: Some(1),
+            ..text("seed", "8")
+        };
+        let texts: Vec<Text> = texts.into_iter().chain([other]).collect();
+        let file = encode(&rgb, 3, 2, &texts_of(&texts, 0)).unwrap();
+        assert_eq!(file, encode(&rgb, 3, 2, &texts_of(&texts, 0)).unwrap());
         let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!(pixels, rgb);
         let info = reader.info();
-        let latin: Vec<_> = info.uncompressed_latin1_text.iter().map(|t| (t.keyword.as_str(), t.text.as_str())).collect();
+        let latin: Vec<_> = info
+            .uncompressed_latin1_text
+            .iter()
+            .map(|t| (t.keyword.as_str(), t.text.as_str()))
+            .collect();
         assert_eq!(latin, [("prompt", "ein Bär"), ("seed", "7")]);
         assert_eq!(info.utf8_text[0].get_text().unwrap(), "\u{1F40B} 鯨!");
     }

@@ -89,9 +89,6 @@ pub enum Error {
     /// The service could not start or serve.
     #[error(transparent)]
     Kit(#[from] mobula_kit::Error),
-    /// The HTTP server broke.
-    #[error("the HTTP server broke")]
-    Http(#[source] std::io::Error),
 }
 
 impl Error {
@@ -106,7 +103,7 @@ impl Error {
             Self::Cancelled => Code::Cancelled,
             Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
             Self::Worker(status) => status.code(),
-            Self::Answer(_) | Self::Kit(_) | Self::Http(_) => Code::Internal,
+            Self::Answer(_) | Self::Kit(_) => Code::Internal,
         }
     }
 
@@ -126,7 +123,7 @@ impl Error {
             Self::NoReplica { .. } => "NO_REPLICA",
             Self::GaveUp { .. } => "REPLICAS_LOST",
             Self::Worker(_) => "WORKER",
-            Self::Answer(_) | Self::Kit(_) | Self::Http(_) => "INTERNAL",
+            Self::Answer(_) | Self::Kit(_) => "INTERNAL",
         }
     }
 
@@ -145,17 +142,17 @@ impl Error {
             | Self::DeadlinePassed
             | Self::Cancelled
             | Self::Answer(_)
-            | Self::Kit(_)
-            | Self::Http(_) => None,
+            | Self::Kit(_) => None,
         }
     }
 
     /// The fields that are wrong, with why.
     pub fn violations(&self) -> Vec<(String, String)> {
         match self {
-            Self::Invalid(problems) => {
-                problems.iter().map(|p| (p.field.clone().into_owned(), p.rule.to_string())).collect()
-            }
+            Self::Invalid(problems) => problems
+                .iter()
+                .map(|p| (p.field.clone().into_owned(), p.rule.to_string()))
+                .collect(),
             Self::ModelNotNamed { known } => {
                 vec![("model".to_owned(), format!("name one of {}", list(known)))]
             }
@@ -171,31 +168,41 @@ impl Error {
             | Self::NoReplica { .. }
             | Self::GaveUp { .. }
             | Self::Answer(_)
-            | Self::Kit(_)
-            | Self::Http(_) => Vec::new(),
+            | Self::Kit(_) => Vec::new(),
         }
     }
 }
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Worker(status) => *status,
-            Error::Invalid(_) | Error::ModelNotNamed { .. } => status::invalid_fields(error.violations()),
-            error => match error.retry_after() {
-                Some(after) => status::retryable(error.code(), error.reason(), error.to_string(), after),
-                None => status::error(error.code(), error.reason(), error.to_string()),
-            },
+        if let Error::Worker(status) = error {
+            return *status;
+        }
+        let violations = error.violations();
+        if !violations.is_empty() {
+            return status::invalid_fields(violations);
+        }
+        match error.retry_after() {
+            Some(after) => status::retryable(error.code(), error.reason(), error.to_string(), after),
+            None => status::error(error.code(), error.reason(), error.to_string()),
         }
     }
 }
 
 fn words(problems: &[Problem]) -> String {
-    problems.iter().map(|p| format!("{}: {}", p.field, p.rule)).collect::<Vec<_>>().join("; ")
+    problems
+        .iter()
+        .map(|p| format!("{}: {}", p.field, p.rule))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -211,13 +218,19 @@ mod tests {
         ]);
         let status = Status::from(error);
         assert_eq!(status.code(), Code::InvalidArgument);
-        let fields: Vec<_> = status::violations(&status).into_iter().map(|(field, _)| field).collect();
+        let fields: Vec<_> = status::violations(&status)
+            .into_iter()
+            .map(|(field, _)| field)
+            .collect();
         assert_eq!(fields, ["prompt", "width"]);
     }
 
     #[test]
     fn a_full_queue_says_when_to_come_back() {
-        let full = Full { waiting: 3, retry_after: Duration::from_secs(7) };
+        let full = Full {
+            waiting: 3,
+            retry_after: Duration::from_secs(7),
+        };
         let status = Status::from(Error::Overloaded(full));
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status::retry_after(&status), Some(Duration::from_secs(7)));
@@ -226,7 +239,10 @@ mod tests {
 
     #[test]
     fn an_unknown_model_lists_those_there_are() {
-        let error = Error::UnknownModel { name: "x".into(), known: vec!["a".into(), "b".into()] };
+        let error = Error::UnknownModel {
+            name: "x".into(),
+            known: vec!["a".into(), "b".into()],
+        };
         assert_eq!(error.to_string(), "there is no model \"x\"; there are: a, b");
     }
 }

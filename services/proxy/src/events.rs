@@ -76,7 +76,9 @@ impl Running {
     /// Drives the work; ready when there is nothing left to drive.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.0);
-        let State::Active { work, waker } = &mut *state else { return Poll::Ready(()) };
+        let State::Active { work, waker } = &mut *state else {
+            return Poll::Ready(());
+        };
         match work.as_mut().poll(cx) {
             Poll::Ready(ended) => {
                 let before = std::mem::replace(&mut *state, State::Ended(ended.err()));
@@ -115,7 +117,7 @@ impl std::fmt::Debug for Running {
 
 /// The events of one request.
 #[derive(Debug)]
-pub struct Events {
+pub(crate) struct Events {
     running: Arc<Running>,
     emit: Emit,
     entry: Option<Entry>,
@@ -124,8 +126,15 @@ pub struct Events {
 impl Events {
     /// Makes the stream of what `work` sends through `emit`. It runs when it is polled.
     pub(crate) fn new(emit: Emit, work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Self {
-        let state = State::Active { work: Box::pin(work), waker: None };
-        Self { running: Arc::new(Running(Mutex::new(state))), emit, entry: None }
+        let state = State::Active {
+            work: Box::pin(work),
+            waker: None,
+        };
+        Self {
+            running: Arc::new(Running(Mutex::new(state))),
+            emit,
+            entry: None,
+        }
     }
 
     /// The request, to cancel it by.

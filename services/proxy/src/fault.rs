@@ -58,14 +58,26 @@ mod tests {
 
     #[test]
     fn a_full_replica_is_not_a_lost_one() {
-        assert!(matches!(classify(Status::resource_exhausted(""), false), Fault::Full));
-        assert!(matches!(classify(Status::resource_exhausted(""), true), Fault::Gone(_)));
+        assert!(matches!(
+            classify(Status::resource_exhausted(""), false),
+            Fault::Full
+        ));
+        assert!(matches!(
+            classify(Status::resource_exhausted(""), true),
+            Fault::Gone(_)
+        ));
     }
 
     #[test]
     fn what_the_request_is_to_blame_for_is_final() {
-        assert!(matches!(classify(Status::invalid_argument(""), false), Fault::Final(_)));
-        assert!(matches!(classify(Status::internal("the model failed"), true), Fault::Final(_)));
+        assert!(matches!(
+            classify(Status::invalid_argument(""), false),
+            Fault::Final(_)
+        ));
+        assert!(matches!(
+            classify(Status::internal("the model failed"), true),
+            Fault::Final(_)
+        ));
     }
 
     #[test]
@@ -73,12 +85,21 @@ mod tests {
         let mut status = Status::internal("h2 protocol error");
         status.set_source(Arc::new(std::io::Error::other("reset")));
         assert!(matches!(classify(status, true), Fault::Gone(_)));
-        assert!(matches!(classify(Status::unknown("no status"), true), Fault::Gone(_)));
-        assert!(matches!(classify(Status::not_found("no such replica"), false), Fault::Gone(_)));
+        assert!(matches!(
+            classify(Status::unknown("no status"), true),
+            Fault::Gone(_)
+        ));
+        assert!(matches!(
+            classify(Status::not_found("no such replica"), false),
+            Fault::Gone(_)
+        ));
     }
 
     #[test]
     fn the_clients_own_timer_is_a_deadline() {
-        assert!(matches!(classify(Status::cancelled("Timeout expired"), true), Fault::TimedOut));
+        assert!(matches!(
+            classify(Status::cancelled("Timeout expired"), true),
+            Fault::TimedOut
+        ));
     }
 }

@@ -17,33 +17,46 @@ const SHORT_DIGEST: usize = 10;
 
 /// The model that draws.
 #[derive(Debug, Clone, Copy)]
-pub struct Model<'a> {
+pub(crate) struct Model<'a> {
     /// Name by which it was asked for.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// SHA-256 over its files, hexadecimal.
-    pub digest: &'a str,
+    pub(crate) digest: &'a str,
 }
 
 /// All chunks of all pictures of a request.
-pub fn chunks(plan: &Plan, model: Model<'_>) -> Vec<TextChunk> {
+pub(crate) fn chunks(plan: &Plan, model: Model<'_>) -> Vec<TextChunk> {
     let mut chunks = Vec::with_capacity(7 + 2 * plan.seeds.len());
     for (index, &seed) in (0u32..).zip(&plan.seeds) {
         let image_index = (plan.seeds.len() > 1).then_some(index);
-        chunks.push(TextChunk { image_index, ..chunk("parameters", infotext(plan, model, seed)) });
-        chunks.push(TextChunk { image_index, ..chunk("mobula-seed", seed.to_string()) });
+        chunks.push(TextChunk {
+            image_index,
+            ..chunk("parameters", infotext(plan, model, seed))
+        });
+        chunks.push(TextChunk {
+            image_index,
+            ..chunk("mobula-seed", seed.to_string())
+        });
     }
     chunks.push(chunk("mobula-scheduler", plan.scheduler.clone()));
     chunks.push(chunk("mobula-steps", plan.steps.to_string()));
     chunks.push(chunk("mobula-guidance-scale", plan.guidance_scale.to_string()));
     chunks.push(chunk("mobula-model", model.name.to_owned()));
     chunks.push(chunk("mobula-model-digest", model.digest.to_owned()));
-    chunks.push(chunk("Software", concat!("Mobula ", env!("CARGO_PKG_VERSION")).to_owned()));
+    chunks.push(chunk(
+        "Software",
+        concat!("Mobula ", env!("CARGO_PKG_VERSION")).to_owned(),
+    ));
     chunks.push(chunk("AI-Generated", "true".to_owned()));
     chunks
 }
 
 fn chunk(keyword: &'static str, text: String) -> TextChunk {
-    TextChunk { keyword: keyword.to_owned(), text, image_index: None }
+    TextChunk {
+        keyword: keyword.to_owned(),
+        text,
+        image_index: None,
+    }
 }
 
 /// The infotext as A1111's `create_infotext` writes it.
@@ -117,7 +130,10 @@ mod tests {
         }
     }
 
-    const MODEL: Model<'_> = Model { name: "demo", digest: "0123456789abcdef" };
+    const MODEL: Model<'_> = Model {
+        name: "demo",
+        digest: "0123456789abcdef",
+    };
 
     #[test]
     fn the_infotext_is_what_other_tools_read() {
@@ -131,17 +147,34 @@ mod tests {
 
     #[test]
     fn a_negative_prompt_has_its_own_line() {
-        let plan = Plan { negative_prompt: "blue".into(), guidance_scale: 7.0, ..plan() };
+        let plan = Plan {
+            negative_prompt: "blue".into(),
+            guidance_scale: 7.0,
+            ..plan()
+        };
         let text = infotext(&plan, MODEL, 1);
-        assert!(text.starts_with("a red circle\nNegative prompt: blue\nSteps: 20"), "{text}");
+        assert!(
+            text.starts_with("a red circle\nNegative prompt: blue\nSteps: 20"),
+            "{text}"
+        );
         assert!(text.contains("CFG scale: 7,"), "{text}");
     }
 
     #[test]
     fn each_picture_has_its_own_seed_and_all_share_the_rest() {
-        let chunks = chunks(&Plan { seeds: vec![5, 6], ..plan() }, MODEL);
+        let chunks = chunks(
+            &Plan {
+                seeds: vec![5, 6],
+                ..plan()
+            },
+            MODEL,
+        );
         let of = |keyword: &str| -> Vec<_> {
-            chunks.iter().filter(|c| c.keyword == keyword).map(|c| (c.image_index, c.text.as_str())).collect()
+            chunks
+                .iter()
+                .filter(|c| c.keyword == keyword)
+                .map(|c| (c.image_index, c.text.as_str()))
+                .collect()
         };
         assert_eq!(of("mobula-seed"), [(Some(0), "5"), (Some(1), "6")]);
         assert_eq!(of("mobula-steps"), [(None, "20")]);

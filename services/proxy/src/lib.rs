@@ -1,1 +1,32 @@
-//! The proxy: the only door for users, over HTTP and gRPC.
+//! The proxy: the only door for users, over HTTP and gRPC. It validates, admits, queues, routes, starts lost requests
+//! again and streams; it keeps no state but what runs, and serves on when the controller is away.
+
+mod channels;
+mod clock;
+mod config;
+mod draw;
+mod error;
+mod events;
+mod fault;
+mod follow;
+mod generate;
+mod grpc;
+mod http;
+mod infotext;
+mod malformed;
+mod metrics;
+mod permit;
+mod place;
+mod pool;
+mod problem;
+mod registry;
+mod replica;
+mod service;
+mod table;
+mod tokenize;
+mod validate;
+
+pub use config::{Config, Listeners};
+pub use error::Error;
+pub use problem::{Problem, Rule};
+pub use service::run;

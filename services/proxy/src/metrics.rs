@@ -1,6 +1,9 @@
 //! The proxy's metrics: names, labels from closed sets, and handles that are looked up once.
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use mobula_proto::common::v1::Timings;
 use tonic::Code;
 
@@ -40,7 +43,7 @@ const OUTCOMES: [&str; 17] = [
 
 /// Which door a request came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub(crate) enum Door {
     /// gRPC.
     Grpc,
     /// HTTP.
@@ -76,8 +79,16 @@ impl Metrics {
         describe();
         let outcomes = ["grpc", "http"]
             .map(|door| OUTCOMES.map(|outcome| counter!(REQUESTS, "door" => door, "outcome" => outcome)));
-        let stages = ["queue", "preprocess", "encode", "denoise", "decode", "image", "total"]
-            .map(|stage| histogram!(STAGE, "stage" => stage));
+        let stages = [
+            "queue",
+            "preprocess",
+            "encode",
+            "denoise",
+            "decode",
+            "image",
+            "total",
+        ]
+        .map(|stage| histogram!(STAGE, "stage" => stage));
         Self {
             outcomes,
             stages,
@@ -108,8 +119,15 @@ impl Metrics {
 
     /// Records where the time of a request went.
     pub(crate) fn timed(&self, t: &Timings) {
-        let micros =
-            [t.queue_us, t.preprocess_us, t.encode_us, t.denoise_us, t.decode_us, t.image_us, t.total_us];
+        let micros = [
+            t.queue_us,
+            t.preprocess_us,
+            t.encode_us,
+            t.denoise_us,
+            t.decode_us,
+            t.image_us,
+            t.total_us,
+        ];
         for (stage, micros) in self.stages.iter().zip(micros) {
             stage.record(micros as f64 / 1e6);
         }
@@ -128,7 +146,10 @@ pub(crate) struct QueueMetrics {
 impl QueueMetrics {
     /// Looks the handles up; the labels are names from the configuration.
     pub(crate) fn new(application: &str, deployment: &str) -> Self {
-        let labels = [("application", application.to_owned()), ("deployment", deployment.to_owned())];
+        let labels = [
+            ("application", application.to_owned()),
+            ("deployment", deployment.to_owned()),
+        ];
         Self {
             entered: counter!(QUEUE_IN, &labels),
             left: counter!(QUEUE_OUT, &labels),
@@ -140,11 +161,20 @@ impl QueueMetrics {
 
 fn describe() {
     describe_counter!(REQUESTS, "Requests that ended, by door and outcome.");
-    describe_gauge!(IN_FLIGHT, "Requests that were admitted or are about to be, and have not ended.");
+    describe_gauge!(
+        IN_FLIGHT,
+        "Requests that were admitted or are about to be, and have not ended."
+    );
     describe_histogram!(STAGE, "Where the time of finished requests went.");
     describe_counter!(IMAGES, "Pictures that were sent to callers.");
-    describe_counter!(RESTARTS, "Requests that started again because their replica was lost.");
-    describe_counter!(REROUTES, "Calls that a replica did not take, by reason; the request went elsewhere.");
+    describe_counter!(
+        RESTARTS,
+        "Requests that started again because their replica was lost."
+    );
+    describe_counter!(
+        REROUTES,
+        "Calls that a replica did not take, by reason; the request went elsewhere."
+    );
     describe_counter!(QUEUE_IN, "Requests that found no replica free and began to wait.");
     describe_counter!(QUEUE_OUT, "Requests that ended their wait, served or not.");
     describe_gauge!(QUEUE, "Requests that wait for a replica.");

@@ -21,7 +21,12 @@ pub(crate) struct Permit {
 impl Permit {
     /// A slot that is counted in the replica's book already.
     pub(crate) fn new(pool: Arc<Pool>, replica: Arc<Replica>, cost: Cost) -> Self {
-        Self { pool, replica, rows_left: cost.get(), finished: false }
+        Self {
+            pool,
+            replica,
+            rows_left: cost.get(),
+            finished: false,
+        }
     }
 
     /// The replica.

@@ -24,11 +24,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
+    channels::Channels,
     clock::Clock,
     metrics::QueueMetrics,
     permit::Permit,
+    place::Place,
     replica::{Replica, report},
-    table::Channels,
 };
 
 /// What holds for every pool.
@@ -60,8 +61,8 @@ pub(crate) struct Pool {
 struct State {
     replicas: Vec<Arc<Replica>>,
     queue: Queue<Waiter>,
-    /// A task is on its way that wakes the queue when a pause ends.
-    armed: bool,
+    /// When the next task wakes the queue because a pause ends, by the clock.
+    armed: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -70,14 +71,13 @@ struct Waiter {
     cost: Cost,
 }
 
-/// A request's place in a pool, kept over its attempts.
+/// What came of asking for a replica.
 #[derive(Debug)]
-pub(crate) struct Place {
-    pool: Arc<Pool>,
-    ticket: Ticket,
-    arriving: bool,
-    /// Since when it has had no replica, by the clock.
-    since: Duration,
+pub(crate) enum Asked {
+    /// Here it is.
+    Served(Permit),
+    /// It will come through here.
+    Waits(oneshot::Receiver<Permit>),
 }
 
 /// A request that was admitted.
@@ -97,7 +97,11 @@ impl Pool {
         Self {
             name: format!("{application}#{deployment}"),
             metrics: QueueMetrics::new(application, deployment),
-            state: Mutex::new(State { replicas: Vec::new(), queue, armed: false }),
+            state: Mutex::new(State {
+                replicas: Vec::new(),
+                queue,
+                armed: None,
+            }),
             alive_at: AtomicU64::new(0),
             row_ns: AtomicU64::new(0),
             settings,
@@ -109,10 +113,14 @@ impl Pool {
         let now = self.now();
         let max_queued = usize::try_from(route.max_queued_requests).unwrap_or(usize::MAX);
         let mut state = self.lock();
-        state.queue.set_max_queued(max_queued.min(self.settings.max_queued));
+        state
+            .queue
+            .set_max_queued(max_queued.min(self.settings.max_queued));
         let before = std::mem::take(&mut state.replicas);
         for endpoint in &route.replicas {
-            let known = before.iter().find(|r| r.id == endpoint.replica_id && r.address == endpoint.address);
+            let known = before
+                .iter()
+                .find(|r| r.id == endpoint.replica_id && r.address == endpoint.address);
             let replica = match known {
                 Some(replica) => Arc::clone(replica),
                 None => match channels.of(&endpoint.address) {
@@ -138,11 +146,7 @@ impl Pool {
     }
 
     /// Admits a request, or refuses it at the door: the queue is full, or its deadline cannot be met.
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        cost: Cost,
-        deadline: Option<Deadline>,
-    ) -> Result<Admitted, Error> {
+    pub(crate) fn admit(self: &Arc<Self>, cost: Cost, deadline: Option<Deadline>) -> Result<Admitted, Error> {
         let now = self.now();
         let row_ns = self.row_ns.load(Ordering::Relaxed);
         let mut state = self.lock();
@@ -158,25 +162,31 @@ impl Pool {
         }
         let best = state.best_wait(now, row_ns);
         let (ticket, ahead) = state.queue.admit(free, now)?;
-        let place = |arriving| Place { pool: Arc::clone(self), ticket, arriving, since: now };
         if let Some(deadline) = deadline
-            && let Err(late) = state.queue.check_deadline(deadline.remaining(), ahead, cost.time(row_ns), now)
+            && let Err(late) = state
+                .queue
+                .check_deadline(deadline.remaining(), ahead, cost.time(row_ns), now)
         {
             state.queue.arrived();
             return Err(late.into());
         }
         let eta = (row_ns > 0).then(|| {
-            let queue = if ahead == 0 { None } else { state.queue.drain_time(ahead, now) };
+            let queue = if ahead == 0 {
+                None
+            } else {
+                state.queue.drain_time(ahead, now)
+            };
             queue.unwrap_or_default() + best + cost.time(row_ns)
         });
-        Ok(Admitted { place: place(true), ahead, eta })
+        let place = Place::new(Arc::clone(self), ticket, true, now);
+        Ok(Admitted { place, ahead, eta })
     }
 
     /// A place for a request that was admitted by another pool.
     pub(crate) fn place(self: &Arc<Self>) -> Place {
         let since = self.now();
         let ticket = self.lock().queue.ticket();
-        Place { pool: Arc::clone(self), ticket, arriving: false, since }
+        Place::new(Arc::clone(self), ticket, false, since)
     }
 
     /// A replica showed that it is there.
@@ -215,8 +225,12 @@ impl Pool {
         let now = self.now();
         loop {
             let mut state = self.lock();
-            let Some(cost) = state.queue.first().map(|first| first.cost) else { return };
-            let Some(permit) = self.choose(&state, cost, now) else { break };
+            let Some(cost) = state.queue.first().map(|first| first.cost) else {
+                return;
+            };
+            let Some(permit) = self.choose(&state, cost, now) else {
+                break;
+            };
             let waiter = state.queue.pop();
             drop(state);
             self.left();
@@ -233,19 +247,25 @@ impl Pool {
     fn arm(self: &Arc<Self>) {
         let now = self.now();
         let mut state = self.lock();
-        if state.armed || state.queue.is_empty() {
+        if state.queue.is_empty() {
             return;
         }
-        let ends = state.replicas.iter().filter_map(|replica| replica.book(|book| book.paused_until(now)));
+        let ends = state
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.book(|book| book.paused_until(now)));
         let Some(due) = ends.min() else { return };
-        state.armed = true;
+        if state.armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        state.armed = Some(due);
         drop(state);
-        let due = self.settings.clock.at(due);
+        let wake = self.settings.clock.at(due);
         let pool = Arc::downgrade(self);
         self.settings.stop.spawn_aside(async move {
-            tokio::time::sleep_until(due).await;
+            tokio::time::sleep_until(wake).await;
             if let Some(pool) = pool.upgrade() {
-                pool.lock().armed = false;
+                pool.lock().armed.take_if(|armed| *armed == due);
                 pool.pump();
             }
         });
@@ -262,17 +282,61 @@ impl Pool {
         Some(Permit::new(Arc::clone(self), replica, cost))
     }
 
-    /// When a request that has had no replica since `since` gives up, by the clock. While a replica is there, full or
-    /// not, nobody gives up.
-    fn gives_up_at(&self, since: Duration) -> Duration {
-        let now = self.now();
-        let there = self.lock().replicas.iter().any(|replica| replica.book(|book| book.is_reachable(now)));
-        let alive = if there { now } else { Duration::from_nanos(self.alive_at.load(Ordering::Relaxed)) };
+    /// An admitted request asks for a replica now, or has left before it did.
+    pub(crate) fn arrived(&self) {
+        self.lock().queue.arrived();
+    }
+
+    /// Gives a replica, or a place in line.
+    pub(crate) fn ask(self: &Arc<Self>, ticket: Ticket, cost: Cost) -> Asked {
+        let mut state = self.lock();
+        if state.queue.is_first(ticket)
+            && let Some(permit) = self.choose(&state, cost, self.now())
+        {
+            return Asked::Served(permit);
+        }
+        let (grant, granted) = oneshot::channel();
+        state.queue.enter(ticket, Waiter { grant, cost });
+        drop(state);
+        self.metrics.entered.increment(1);
+        self.metrics.waiting.increment(1.0);
+        self.arm();
+        Asked::Waits(granted)
+    }
+
+    /// Takes a request out of line, if it is still there.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        let left = self.lock().queue.leave(ticket);
+        if left.is_some() {
+            self.left();
+        }
+    }
+
+    /// Until when a request waits that has had no replica since `since`, by the clock.
+    pub(crate) fn waits_until(&self, since: Duration) -> Duration {
+        let alive = Duration::from_nanos(self.alive_at.load(Ordering::Relaxed));
         since.max(alive) + self.settings.no_replica_timeout
     }
 
-    fn no_replica(&self, since: Duration) -> Error {
-        Error::NoReplica { deployment: self.name.clone(), waited: self.now().saturating_sub(since) }
+    /// Notes whether any replica is there now.
+    pub(crate) fn look_alive(&self) {
+        let now = self.now();
+        if self
+            .lock()
+            .replicas
+            .iter()
+            .any(|replica| replica.book(|book| book.is_reachable(now)))
+        {
+            self.note_alive();
+        }
+    }
+
+    /// What a request is told that waited in vain.
+    pub(crate) fn no_replica(&self, since: Duration) -> Error {
+        Error::NoReplica {
+            deployment: self.name.clone(),
+            waited: self.now().saturating_sub(since),
+        }
     }
 
     fn left(&self) {
@@ -296,74 +360,6 @@ impl State {
         let wait = |i: usize| self.replicas[i].book(|book| book.wait(now, typical));
         let picked = route::pick(self.replicas.len(), &mut rand::rng(), |i| Some(wait(i)));
         picked.map_or(Duration::ZERO, |i| Duration::from_nanos(wait(i).ns))
-    }
-}
-
-impl Place {
-    /// Waits for a replica.
-    ///
-    /// # Errors
-    /// [`Error::NoReplica`] when none was there for the whole of the limit.
-    pub(crate) async fn acquire(&mut self, cost: Cost) -> Result<Permit, Error> {
-        let pool = Arc::clone(&self.pool);
-        let (grant, mut granted) = oneshot::channel();
-        {
-            let mut state = pool.lock();
-            if std::mem::take(&mut self.arriving) {
-                state.queue.arrived();
-            }
-            if state.queue.is_first(self.ticket)
-                && let Some(permit) = pool.choose(&state, cost, pool.now())
-            {
-                return Ok(permit);
-            }
-            state.queue.enter(self.ticket, Waiter { grant, cost });
-            pool.metrics.entered.increment(1);
-            pool.metrics.waiting.increment(1.0);
-        }
-        let _line = Line { pool: &pool, ticket: self.ticket };
-        pool.arm();
-        let mut limit = self.since.max(pool.now()) + pool.settings.no_replica_timeout;
-        loop {
-            tokio::select! {
-                biased;
-                permit = &mut granted => return permit.map_err(|_| pool.no_replica(self.since)),
-                () = tokio::time::sleep_until(pool.settings.clock.at(limit)) => {
-                    limit = pool.gives_up_at(self.since);
-                    if limit <= pool.now() {
-                        return Err(pool.no_replica(self.since));
-                    }
-                }
-            }
-        }
-    }
-
-    /// A replica took the request: the limit begins anew should it be lost.
-    pub(crate) fn served(&mut self) {
-        self.since = self.pool.now();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.arriving {
-            self.pool.lock().queue.arrived();
-        }
-    }
-}
-
-/// Takes a request out of line when it stops waiting.
-struct Line<'a> {
-    pool: &'a Arc<Pool>,
-    ticket: Ticket,
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        let left = self.pool.lock().queue.leave(self.ticket);
-        if left.is_some() {
-            self.pool.left();
-        }
     }
 }
 

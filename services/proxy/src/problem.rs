@@ -55,7 +55,10 @@ pub enum Rule {
 impl Problem {
     /// `field` breaks `rule`.
     pub fn new(field: impl Into<Cow<'static, str>>, rule: Rule) -> Self {
-        Self { field: field.into(), rule }
+        Self {
+            field: field.into(),
+            rule,
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 
 use crate::{Error, events::Running};
 
-type Map = HashMap<Arc<str>, Arc<Running>>;
+/// A request is there once its work exists, a moment after its id was taken.
+type Map = HashMap<Arc<str>, Option<Arc<Running>>>;
 
 /// A cheap handle to the requests that run.
 #[derive(Debug, Clone, Default)]
@@ -24,19 +25,22 @@ pub(crate) struct Entry {
 
 impl Registry {
     /// Takes `id` for a request.
-    pub(crate) fn insert(&self, id: Arc<str>, running: Arc<Running>) -> Result<Entry, Error> {
+    pub(crate) fn take(&self, id: Arc<str>) -> Result<Entry, Error> {
         match self.lock().entry(Arc::clone(&id)) {
             hash_map::Entry::Occupied(_) => Err(Error::Duplicate { id: id.to_string() }),
             hash_map::Entry::Vacant(free) => {
-                free.insert(running);
-                Ok(Entry { registry: self.clone(), id })
+                free.insert(None);
+                Ok(Entry {
+                    registry: self.clone(),
+                    id,
+                })
             }
         }
     }
 
     /// Cancels the request with this id.
     pub(crate) fn cancel(&self, id: &str) -> Result<(), Error> {
-        let running = self.lock().get(id).cloned();
+        let running = self.lock().get(id).cloned().flatten();
         match running {
             Some(running) if running.cancel() => Ok(()),
             Some(_) | None => Err(Error::NotRunning { id: id.to_owned() }),
@@ -45,6 +49,13 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, Map> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Makes the request known, so that it can be cancelled.
+    pub(crate) fn attach(&self, running: Arc<Running>) {
+        self.registry.lock().insert(Arc::clone(&self.id), Some(running));
     }
 }
 
@@ -64,21 +75,22 @@ mod tests {
         Events::new(Emit::default(), std::future::pending())
     }
 
-    #[tokio::test]
-    async fn an_id_is_taken_until_its_entry_is_dropped() {
+    #[test]
+    fn an_id_is_taken_until_its_entry_is_dropped() {
         let registry = Registry::default();
-        let (first, second) = (running(), running());
-        let entry = registry.insert("a".into(), first.running()).unwrap();
-        assert!(matches!(registry.insert("a".into(), second.running()), Err(Error::Duplicate { .. })));
+        let entry = registry.take("a".into()).unwrap();
+        assert!(matches!(registry.take("a".into()), Err(Error::Duplicate { .. })));
         drop(entry);
-        assert!(registry.insert("a".into(), second.running()).is_ok());
+        assert!(registry.take("a".into()).is_ok());
     }
 
     #[tokio::test]
     async fn only_what_runs_can_be_cancelled() {
         let registry = Registry::default();
         let events = running();
-        let _entry = registry.insert("a".into(), events.running()).unwrap();
+        let entry = registry.take("a".into()).unwrap();
+        assert!(registry.cancel("a").is_err());
+        entry.attach(events.running());
         assert!(registry.cancel("b").is_err());
         assert!(registry.cancel("a").is_ok());
         assert!(registry.cancel("a").is_err());

@@ -32,7 +32,11 @@ struct Inner {
 impl Replica {
     /// A replica that is new in the table.
     pub(crate) fn new(endpoint: &ReplicaEndpoint, channel: Channel, max_ongoing: u32) -> Self {
-        let inner = Inner { book: Book::new(max_ongoing), model: None, told: None };
+        let inner = Inner {
+            book: Book::new(max_ongoing),
+            model: None,
+            told: None,
+        };
         Self {
             id: endpoint.replica_id.clone(),
             address: endpoint.address.clone(),
@@ -76,5 +80,8 @@ impl Replica {
 
 /// A load as the router reads it.
 pub(crate) fn report(load: Load) -> Report {
-    Report { queued_rows: load.queued_rows, row_ns: load.row_ns }
+    Report {
+        queued_rows: load.queued_rows,
+        row_ns: load.row_ns,
+    }
 }

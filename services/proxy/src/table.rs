@@ -12,15 +12,14 @@ use std::{
     time::Duration,
 };
 
-use mobula_kit::channel;
 use mobula_proto::control::v1::{
     ApplicationRoute, DeploymentRoute, ModelInfo, WatchRoutesResponse, WorkerKind,
 };
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
 use crate::{
     Error,
+    channels::Channels,
     pool::{Pool, Settings},
 };
 
@@ -59,26 +58,40 @@ impl Table {
         if !self.is_populated {
             return Err(Error::NoRoutes);
         }
-        let known = || self.applications.iter().map(|application| application.name.clone()).collect();
+        let known = || {
+            self.applications
+                .iter()
+                .map(|application| application.name.clone())
+                .collect()
+        };
         if name.is_empty() {
             return match &self.applications[..] {
                 [only] => Ok(only),
-                [] => Err(Error::UnknownModel { name: String::new(), known: Vec::new() }),
+                [] => Err(Error::UnknownModel {
+                    name: String::new(),
+                    known: Vec::new(),
+                }),
                 _ => Err(Error::ModelNotNamed { known: known() }),
             };
         }
-        let found = self.applications.binary_search_by(|application| application.name.as_str().cmp(name));
+        let found = self
+            .applications
+            .binary_search_by(|application| application.name.as_str().cmp(name));
         match found {
             Ok(i) => Ok(&self.applications[i]),
-            Err(_) => Err(Error::UnknownModel { name: name.to_owned(), known: known() }),
+            Err(_) => Err(Error::UnknownModel {
+                name: name.to_owned(),
+                known: known(),
+            }),
         }
     }
 
     /// The application with the longest prefix of `path`, and the rest of the path, which begins with a slash.
     pub(crate) fn by_path<'a>(&self, path: &'a str) -> Option<(&Arc<Application>, &'a str)> {
-        let matching = self.applications.iter().filter_map(|application| {
-            Some((application, below(path, &application.route_prefix)?))
-        });
+        let matching = self
+            .applications
+            .iter()
+            .filter_map(|application| Some((application, below(path, &application.route_prefix)?)));
         matching.max_by_key(|(application, _)| application.route_prefix.len())
     }
 }
@@ -92,29 +105,6 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
             "" => Some("/"),
             rest => rest.starts_with('/').then_some(rest),
         },
-    }
-}
-
-/// Connections to workers, one per address.
-#[derive(Debug, Default)]
-pub(crate) struct Channels {
-    open: HashMap<String, Channel>,
-}
-
-impl Channels {
-    /// The connection to this address.
-    pub(crate) fn of(&mut self, address: &str) -> Result<Channel, mobula_kit::Error> {
-        if let Some(channel) = self.open.get(address) {
-            return Ok(channel.clone());
-        }
-        let channel = channel::lazy(address)?;
-        self.open.insert(address.to_owned(), channel.clone());
-        Ok(channel)
-    }
-
-    /// Lets go of those that are not in the table any more; requests under way keep theirs.
-    fn keep(&mut self, addresses: &HashSet<&str>) {
-        self.open.retain(|address, _| addresses.contains(address.as_str()));
     }
 }
 
@@ -161,8 +151,11 @@ impl Fleet {
             inner.adopting_until = now + ADOPTION;
         }
         let left = inner.adopting_until.saturating_sub(now);
-        let (merged, kept) =
-            if left.is_zero() { (routes.clone(), false) } else { merge(&inner.current, routes) };
+        let (merged, kept) = if left.is_zero() {
+            (routes.clone(), false)
+        } else {
+            merge(&inner.current, routes)
+        };
         inner.current = merged;
         self.publish(inner);
         (kept && !left.is_zero()).then_some(left)
@@ -170,7 +163,12 @@ impl Fleet {
 
     fn publish(&self, inner: &mut Inner) {
         let before = Arc::clone(&self.table.borrow());
-        let Inner { channels, pools, current, .. } = inner;
+        let Inner {
+            channels,
+            pools,
+            current,
+            ..
+        } = inner;
         let mut applications: Vec<_> = current
             .applications
             .iter()
@@ -190,8 +188,16 @@ impl Fleet {
             stays
         });
         let deployments = current.applications.iter().flat_map(|a| &a.deployments);
-        channels.keep(&deployments.flat_map(|d| &d.replicas).map(|r| r.address.as_str()).collect());
-        self.table.send_replace(Arc::new(Table { is_populated: true, applications }));
+        channels.keep(
+            &deployments
+                .flat_map(|d| &d.replicas)
+                .map(|r| r.address.as_str())
+                .collect(),
+        );
+        self.table.send_replace(Arc::new(Table {
+            is_populated: true,
+            applications,
+        }));
     }
 
     fn application(
@@ -211,8 +217,16 @@ impl Fleet {
         };
         let preprocess = of_kind(WorkerKind::Preprocess);
         let pipeline = of_kind(WorkerKind::Inference);
-        let reported = pipeline.iter().flat_map(|pool| pool.replicas()).find_map(|replica| replica.model());
-        let known = || before.by_name(&route.name).ok().and_then(|application| application.model.clone());
+        let reported = pipeline
+            .iter()
+            .flat_map(|pool| pool.replicas())
+            .find_map(|replica| replica.model());
+        let known = || {
+            before
+                .by_name(&route.name)
+                .ok()
+                .and_then(|application| application.model.clone())
+        };
         Application {
             name: route.name.clone(),
             route_prefix: route.route_prefix.clone(),

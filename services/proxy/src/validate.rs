@@ -17,41 +17,41 @@ const REQUEST_ID_MAX: usize = 128;
 
 /// Bounds that are the server's, not the model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Pictures per request.
-    pub max_images: u32,
+    pub(crate) max_images: u32,
     /// UTF-8 bytes of a prompt.
-    pub max_prompt_bytes: usize,
+    pub(crate) max_prompt_bytes: usize,
 }
 
 /// What is to be drawn, everything decided.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What the picture shows.
-    pub prompt: String,
+    pub(crate) prompt: String,
     /// What it does not show.
-    pub negative_prompt: String,
+    pub(crate) negative_prompt: String,
     /// Pixels.
-    pub width: u32,
+    pub(crate) width: u32,
     /// Pixels.
-    pub height: u32,
+    pub(crate) height: u32,
     /// Denoising steps.
-    pub steps: u32,
+    pub(crate) steps: u32,
     /// Classifier-free guidance.
-    pub guidance_scale: f32,
+    pub(crate) guidance_scale: f32,
     /// Scheduler in snake case.
-    pub scheduler: String,
+    pub(crate) scheduler: String,
     /// One per picture.
-    pub seeds: Vec<u64>,
+    pub(crate) seeds: Vec<u64>,
     /// Steps between previews; 0 for none.
-    pub preview_interval: u32,
+    pub(crate) preview_interval: u32,
     /// What it costs a replica.
-    pub cost: Cost,
+    pub(crate) cost: Cost,
 }
 
 impl Plan {
     /// True when guidance makes two rows of every picture.
-    pub fn is_guided(&self) -> bool {
+    pub(crate) fn is_guided(&self) -> bool {
         self.guidance_scale > 1.0
     }
 }
@@ -60,7 +60,7 @@ impl Plan {
 ///
 /// # Errors
 /// A problem with the field `request_id`.
-pub fn request_id(id: &str) -> Result<(), Problem> {
+pub(crate) fn request_id(id: &str) -> Result<(), Problem> {
     let rule = if id.len() > REQUEST_ID_MAX {
         Rule::TooLong { max: REQUEST_ID_MAX }
     } else if !id.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
@@ -75,7 +75,7 @@ pub fn request_id(id: &str) -> Result<(), Problem> {
 ///
 /// # Errors
 /// Every problem of the request, in the order of its fields.
-pub fn plan(
+pub(crate) fn plan(
     request: image::GenerateRequest,
     model: &ModelInfo,
     limits: Limits,
@@ -85,9 +85,17 @@ pub fn plan(
     if request.prompt.is_empty() {
         problems.add("prompt", Rule::TooShort { min: 1 });
     }
-    for (field, text) in [("prompt", &request.prompt), ("negative_prompt", &request.negative_prompt)] {
+    for (field, text) in [
+        ("prompt", &request.prompt),
+        ("negative_prompt", &request.negative_prompt),
+    ] {
         if text.len() > limits.max_prompt_bytes {
-            problems.add(field, Rule::TooLong { max: limits.max_prompt_bytes });
+            problems.add(
+                field,
+                Rule::TooLong {
+                    max: limits.max_prompt_bytes,
+                },
+            );
         }
     }
     let width = problems.size("width", request.width, model.default_width, model);
@@ -102,18 +110,32 @@ pub fn plan(
     if !guidance_scale.is_finite() {
         problems.add("guidance_scale", Rule::NotFinite);
     }
-    let scheduler =
-        if request.scheduler.is_empty() { model.default_scheduler.clone() } else { request.scheduler };
+    let scheduler = if request.scheduler.is_empty() {
+        model.default_scheduler.clone()
+    } else {
+        request.scheduler
+    };
     if !model.schedulers.is_empty() && !model.schedulers.contains(&scheduler) {
         problems.add("scheduler", Rule::OneOf(model.schedulers.clone()));
     }
     let given = u32::try_from(request.seeds.len()).unwrap_or(u32::MAX);
-    let images = if request.image_count == 0 { given.max(1) } else { request.image_count };
+    let images = if request.image_count == 0 {
+        given.max(1)
+    } else {
+        request.image_count
+    };
     if images > limits.max_images {
-        let field = if request.image_count == 0 { "seeds" } else { "image_count" };
+        let field = if request.image_count == 0 {
+            "seeds"
+        } else {
+            "image_count"
+        };
         problems.add(field, Rule::AtMost(limits.max_images.into()));
     } else if given > images {
-        problems.add("seeds", Rule::Wrong(format!("has {given} values for {images} pictures")));
+        problems.add(
+            "seeds",
+            Rule::Wrong(format!("has {given} values for {images} pictures")),
+        );
     }
     if image::ImageFormat::try_from(request.format).is_err() {
         problems.add("format", Rule::OneOf(vec!["IMAGE_FORMAT_PNG".to_owned()]));
@@ -159,7 +181,11 @@ impl Problems {
 
     fn size(&mut self, field: &'static str, asked: Option<u32>, native: u32, model: &ModelInfo) -> u32 {
         let size = asked.unwrap_or(native);
-        let multiple = if model.size_multiple == 0 { SIZE_MULTIPLE } else { model.size_multiple };
+        let multiple = if model.size_multiple == 0 {
+            SIZE_MULTIPLE
+        } else {
+            model.size_multiple
+        };
         if size < multiple {
             self.add(field, Rule::AtLeast(multiple.into()));
         } else if model.max_size > 0 && size > model.max_size {

@@ -6,11 +6,14 @@ use mobula_proto::control::v1::{Resources, WorkerKind};
 
 use crate::{listen, machine};
 
+/// Where a controller on this machine listens.
+const DEFAULT_CONTROLLER: &str = "127.0.0.1:7265";
+
 /// Flags of every worker; taken in by `#[command(flatten)]`.
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, PartialEq)]
 pub struct WorkerArgs {
     /// The controller's gRPC address, host:port
-    #[arg(long, env = "MOBULA_CONTROLLER", default_value = "127.0.0.1:7265")]
+    #[arg(long, env = "MOBULA_CONTROLLER", default_value = DEFAULT_CONTROLLER)]
     pub controller: String,
     /// Name of this worker, unique among all; by default the host's name and some random digits
     #[arg(long, env = "MOBULA_WORKER_ID")]
@@ -50,6 +53,21 @@ pub struct Identity {
     pub labels: HashMap<String, String>,
     /// Version of the binary.
     pub version: String,
+}
+
+impl Default for WorkerArgs {
+    fn default() -> Self {
+        Self {
+            controller: DEFAULT_CONTROLLER.to_owned(),
+            worker_id: None,
+            advertise: None,
+            cpus: None,
+            gpus: 0.0,
+            memory_bytes: None,
+            resources: Vec::new(),
+            labels: Vec::new(),
+        }
+    }
 }
 
 impl WorkerArgs {
@@ -154,6 +172,7 @@ mod tests {
     #[test]
     fn what_is_not_given_comes_from_the_machine_and_ids_differ() {
         let args = parse(&[]).unwrap();
+        assert_eq!(args, WorkerArgs::default());
         let make = || args.identity(WorkerKind::Preprocess, "127.0.0.1:7100".parse().unwrap());
         let (first, second) = (make(), make());
         assert!(first.resources.cpus >= 1.0 && first.resources.memory_bytes > 0);

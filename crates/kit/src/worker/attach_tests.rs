@@ -28,17 +28,22 @@ struct Attached {
 
 impl Attached {
     async fn say(&self, message: attach_response::Message) {
-        self.say.send(Ok(AttachResponse { message: Some(message) })).await.unwrap();
+        self.say
+            .send(Ok(AttachResponse {
+                message: Some(message),
+            }))
+            .await
+            .unwrap();
     }
 
     /// The next heartbeat in which the only replica has this state; none when the stream ends first.
     async fn heartbeat(&mut self, state: ReplicaState) -> Option<Heartbeat> {
         loop {
             let message = self.heard.message().await.ok()??.message?;
-            if let attach_request::Message::Heartbeat(beat) = message {
-                if beat.replicas.iter().any(|report| report.state() == state) {
-                    return Some(beat);
-                }
+            if let attach_request::Message::Heartbeat(beat) = message
+                && beat.replicas.iter().any(|report| report.state() == state)
+            {
+                return Some(beat);
             }
         }
     }
@@ -62,10 +67,18 @@ impl ControlService for Controller {
             return Err(Status::invalid_argument("no hello"));
         };
         let (say, said) = mpsc::channel(8);
-        let welcome = Welcome { heartbeat_interval_ms: 60_000, controller_id: "c".to_owned() };
+        let welcome = Welcome {
+            heartbeat_interval_ms: 60_000,
+            controller_id: "c".to_owned(),
+        };
         let message = Some(attach_response::Message::Welcome(welcome));
         say.send(Ok(AttachResponse { message })).await.unwrap();
-        self.0.lock().await.send(Attached { hello, heard, say }).await.unwrap();
+        self.0
+            .lock()
+            .await
+            .send(Attached { hello, heard, say })
+            .await
+            .unwrap();
         Ok(Response::new(ReceiverStream::new(said)))
     }
 
@@ -86,7 +99,10 @@ async fn controller(address: &str, stop: &Stop) -> (SocketAddr, mpsc::Receiver<A
     let address = listener.local_addr().unwrap();
     let server = grpc::Server::new("controller").notice(Duration::ZERO);
     let server = server.add(ControlServiceServer::new(Controller(Mutex::new(sender))));
-    stop.spawn("controller", server.serve(listener, Readiness::new(), stop.clone()));
+    stop.spawn(
+        "controller",
+        server.serve(listener, Readiness::new(), stop.clone()),
+    );
     (address, workers)
 }
 
@@ -95,7 +111,10 @@ fn identity() -> Identity {
         worker_id: "w1".to_owned(),
         kind: WorkerKind::Inference,
         address: "127.0.0.1:1".to_owned(),
-        resources: Resources { cpus: 2.0, ..Resources::default() },
+        resources: Resources {
+            cpus: 2.0,
+            ..Resources::default()
+        },
         labels: HashMap::new(),
         version: "1".to_owned(),
     }
@@ -116,20 +135,34 @@ async fn a_worker_does_what_the_controller_says_and_reports_it_at_once() {
     let (replicas, readiness) = worker(address, &ours);
     let mut attached = workers.recv().await.unwrap();
     readiness.ready().await;
-    assert_eq!((attached.hello.worker_id.as_str(), attached.hello.pid), ("w1", std::process::id()));
+    assert_eq!(
+        (attached.hello.worker_id.as_str(), attached.hello.pid),
+        ("w1", std::process::id())
+    );
 
     // The interval is a minute: every heartbeat here is there because something changed.
-    attached.say(attach_response::Message::Assign(Assign { replica: Some(spec("a", "demo")) })).await;
+    attached
+        .say(attach_response::Message::Assign(Assign {
+            replica: Some(spec("a", "demo")),
+        }))
+        .await;
     let beat = attached.heartbeat(ReplicaState::Running).await.unwrap();
     assert_eq!(beat.replicas[0].spec, Some(spec("a", "demo")));
     assert!(beat.replicas[0].load.is_some() && beat.replicas[0].model.is_some() && beat.resident_bytes > 0);
 
     let lease = replicas.lease("a").unwrap();
-    attached.say(attach_response::Message::Drain(Drain { replica_id: "a".to_owned(), grace_ms: 60_000 })).await;
+    attached
+        .say(attach_response::Message::Drain(Drain {
+            replica_id: "a".to_owned(),
+            grace_ms: 60_000,
+        }))
+        .await;
     attached.heartbeat(ReplicaState::Stopping).await.unwrap();
     drop(lease);
 
-    attached.say(attach_response::Message::Shutdown(Shutdown { grace_ms: 5_000 })).await;
+    attached
+        .say(attach_response::Message::Shutdown(Shutdown { grace_ms: 5_000 }))
+        .await;
     ours.triggered().await;
     assert_eq!(ours.wait().await, Drained::Clean);
 }
@@ -174,7 +207,9 @@ async fn a_worker_serves_on_without_a_controller_and_tells_the_next_one_what_it_
 #[tokio::test]
 async fn a_worker_that_never_found_a_controller_stops_all_the_same() {
     let stop = Stop::new(GRACE);
-    let gone = listen::bind("nothing", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let gone = listen::bind("nothing", "127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);
     let (_, readiness) = worker(address, &stop);
@@ -187,7 +222,11 @@ async fn a_worker_that_never_found_a_controller_stops_all_the_same() {
 async fn an_address_that_cannot_be_dialled_is_refused_at_once() {
     let stop = Stop::new(GRACE);
     let replicas = Replicas::new(Shelf(Handle::default()), stop.clone());
-    assert!(attach("controller", identity(), replicas, &stop).unwrap_err().is_config());
+    assert!(
+        attach("controller", identity(), replicas, &stop)
+            .unwrap_err()
+            .is_config()
+    );
 }
 
 #[test]
@@ -199,7 +238,11 @@ fn an_interval_that_makes_no_sense_is_bounded() {
 
 #[test]
 fn a_status_is_described_by_its_message_or_its_code() {
-    let status = Arc::new(status::error(tonic::Code::AlreadyExists, "WORKER_EXISTS", "taken"));
+    let status = Arc::new(status::error(
+        tonic::Code::AlreadyExists,
+        "WORKER_EXISTS",
+        "taken",
+    ));
     assert_eq!(describe(&status), "taken (WORKER_EXISTS)");
     assert_eq!(describe(&Status::unavailable("")), "Unavailable");
 }

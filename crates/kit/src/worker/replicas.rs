@@ -28,7 +28,7 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 /// A worker that stops takes requests for this long after it said so, since proxies hear of it by way of the controller:
 /// as long as the gRPC server's own notice.
 const NOTICE: Duration = Duration::from_millis(250);
-/// What of a stop's grace is kept for releasing threads and memory.
+/// What of a stop's grace is kept for releasing threads and memory; a quarter of it when that is less.
 const RETIRE_RESERVE: Duration = Duration::from_millis(500);
 
 /// A cheap handle to a worker's replicas.
@@ -287,7 +287,8 @@ async fn keep<R: Replica>(shared: Arc<Shared<R>>, stop: Stop) {
                 stopping = true;
                 let now = Instant::now();
                 let until = stop.deadline().unwrap_or(now);
-                let until = until.checked_sub(RETIRE_RESERVE).unwrap_or(until).max(now);
+                let reserve = RETIRE_RESERVE.min(until.saturating_duration_since(now) / 4);
+                let until = until - reserve;
                 lock(&shared.table).drain_all(Drain { refuse_from: now + NOTICE, until });
                 shared.changed();
             }

@@ -1,6 +1,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use mobula_proto::{common::v1::Load, control::v1::{ModelInfo, ReplicaState}};
+use mobula_proto::{
+    common::v1::Load,
+    control::v1::{ModelInfo, ReplicaState},
+};
 
 use super::*;
 use crate::{Drained, Readiness};
@@ -17,15 +20,25 @@ pub(crate) struct Handle(pub(crate) Arc<Fake>);
 
 impl Replica for Handle {
     fn load(&self) -> Load {
-        Load { queued_rows: 7, ..Load::default() }
+        Load {
+            queued_rows: 7,
+            ..Load::default()
+        }
     }
 
     fn model(&self) -> Option<ModelInfo> {
-        Some(ModelInfo { digest: "d".to_owned(), ..ModelInfo::default() })
+        Some(ModelInfo {
+            digest: "d".to_owned(),
+            ..ModelInfo::default()
+        })
     }
 
     fn health(&self) -> Result<(), String> {
-        if self.0.broken.load(Ordering::SeqCst) { Err("device lost".to_owned()) } else { Ok(()) }
+        if self.0.broken.load(Ordering::SeqCst) {
+            Err("device lost".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     fn retire(&self) {
@@ -62,7 +75,11 @@ pub(crate) fn spec(id: &str, model: &str) -> ReplicaSpec {
 pub(crate) async fn until(replicas: &Replicas<Shelf>, state: ReplicaState) -> ReplicaReport {
     loop {
         let changed = replicas.changed();
-        if let Some(report) = replicas.reports().into_iter().find(|report| report.state() == state) {
+        if let Some(report) = replicas
+            .reports()
+            .into_iter()
+            .find(|report| report.state() == state)
+        {
             return report;
         }
         changed.await;
@@ -92,7 +109,14 @@ async fn an_assigned_replica_runs_and_reports_its_load_and_model() {
     let lease = replicas.lease("a").unwrap();
     assert_eq!(lease.replica_id(), "a");
     let report = replicas.reports().remove(0);
-    assert_eq!(report.load, Some(Load { ongoing_requests: 1, queued_rows: 7, row_ns: 0 }));
+    assert_eq!(
+        report.load,
+        Some(Load {
+            ongoing_requests: 1,
+            queued_rows: 7,
+            row_ns: 0
+        })
+    );
     assert_eq!(report.model.unwrap().digest, "d");
     assert_eq!(report.spec.unwrap(), spec("a", "demo"));
 }
@@ -101,10 +125,18 @@ async fn an_assigned_replica_runs_and_reports_its_load_and_model() {
 async fn a_model_that_cannot_be_loaded_is_reported_with_the_reason_and_a_panic_too() {
     let (_, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
     replicas.assign(spec("a", "broken"));
-    assert_eq!(until(&replicas, ReplicaState::Failed).await.message, "unet/model.onnx is missing");
+    assert_eq!(
+        until(&replicas, ReplicaState::Failed).await.message,
+        "unet/model.onnx is missing"
+    );
     replicas.drain("a", Duration::ZERO);
     replicas.assign(spec("b", "panic"));
-    assert!(until(&replicas, ReplicaState::Failed).await.message.contains("panicked"));
+    assert!(
+        until(&replicas, ReplicaState::Failed)
+            .await
+            .message
+            .contains("panicked")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +160,10 @@ async fn an_engine_that_fails_is_reported_and_retired() {
     replicas.assign(spec("a", "demo"));
     until(&replicas, ReplicaState::Running).await;
     fake.broken.store(true, Ordering::SeqCst);
-    assert_eq!(until(&replicas, ReplicaState::Failed).await.message, "device lost");
+    assert_eq!(
+        until(&replicas, ReplicaState::Failed).await.message,
+        "device lost"
+    );
     assert!(matches!(replicas.lease("a"), Err(Refused::Failed(_))));
 }
 

@@ -248,7 +248,9 @@ impl<R> Table<R> {
     /// Marks a running replica as failed for good, and hands it out for retirement.
     pub(crate) fn fail(&mut self, id: &str, serial: u64, message: String) -> Option<Arc<R>> {
         let entry = self.entries.get_mut(id).filter(|entry| entry.serial == serial)?;
-        let State::Running(replica) = &entry.state else { return None };
+        let State::Running(replica) = &entry.state else {
+            return None;
+        };
         let replica = replica.clone();
         entry.state = State::Failed(message);
         Some(replica)

@@ -7,12 +7,18 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn spec(id: &str, max: u32) -> ReplicaSpec {
-    ReplicaSpec { replica_id: id.to_owned(), max_ongoing_requests: max, ..ReplicaSpec::default() }
+    ReplicaSpec {
+        replica_id: id.to_owned(),
+        max_ongoing_requests: max,
+        ..ReplicaSpec::default()
+    }
 }
 
 fn running(id: &str, max: u32) -> Table<&'static str> {
     let mut table = Table::default();
-    let Assigned::Load(serial) = table.assign(spec(id, max)) else { panic!("not loaded") };
+    let Assigned::Load(serial) = table.assign(spec(id, max)) else {
+        panic!("not loaded")
+    };
     assert_eq!(table.loaded(id, serial, Ok(Arc::new("model"))), None);
     table
 }
@@ -23,7 +29,10 @@ fn state<R>(table: &Table<R>) -> (ReplicaState, String) {
 }
 
 fn from(now: Instant, grace: Duration) -> Drain {
-    Drain { refuse_from: now, until: now + grace }
+    Drain {
+        refuse_from: now,
+        until: now + grace,
+    }
 }
 
 #[test]
@@ -55,7 +64,10 @@ fn another_spec_under_a_known_id_is_reported_as_failed_while_what_runs_goes_on()
     assert_eq!(state, ReplicaState::Failed);
     assert!(message.contains("same id"), "{message}");
     assert!(table.lease("a", Instant::now()).is_ok());
-    assert_eq!(table.reports()[0].0.spec.as_ref().unwrap().max_ongoing_requests, 1);
+    assert_eq!(
+        table.reports()[0].0.spec.as_ref().unwrap().max_ongoing_requests,
+        1
+    );
 }
 
 #[test]
@@ -70,9 +82,15 @@ fn one_that_cannot_load_says_why_until_it_is_drained() {
     let mut table = Table::<()>::default();
     table.assign(spec("a", 1));
     table.loaded("a", 1, Err("no unet/model.onnx".to_owned()));
-    assert_eq!(state(&table), (ReplicaState::Failed, "no unet/model.onnx".to_owned()));
+    assert_eq!(
+        state(&table),
+        (ReplicaState::Failed, "no unet/model.onnx".to_owned())
+    );
     let now = Instant::now();
-    assert_eq!(table.lease("a", now).unwrap_err(), Refused::Failed("no unet/model.onnx".to_owned()));
+    assert_eq!(
+        table.lease("a", now).unwrap_err(),
+        Refused::Failed("no unet/model.onnx".to_owned())
+    );
     table.drain("a", from(now, SECOND));
     assert!(table.is_empty());
 }
@@ -111,7 +129,10 @@ fn a_busy_replica_is_retired_when_its_last_request_ends_or_its_grace_is_over() {
 fn a_stopping_worker_takes_requests_until_its_notice_is_over() {
     let now = Instant::now();
     let mut table = running("a", 1);
-    table.drain_all(Drain { refuse_from: now + SECOND, until: now + 5 * SECOND });
+    table.drain_all(Drain {
+        refuse_from: now + SECOND,
+        until: now + 5 * SECOND,
+    });
     assert_eq!(state(&table).0, ReplicaState::Stopping);
     assert!(table.due(now).is_empty());
     assert!(table.lease("a", now).is_ok());
@@ -162,7 +183,10 @@ fn a_failed_engine_is_handed_out_once_and_refuses() {
     let mut table = running("a", 1);
     assert!(table.fail("a", 1, "device lost".to_owned()).is_some());
     assert!(table.fail("a", 1, "device lost".to_owned()).is_none());
-    assert_eq!(table.lease("a", Instant::now()).unwrap_err(), Refused::Failed("device lost".to_owned()));
+    assert_eq!(
+        table.lease("a", Instant::now()).unwrap_err(),
+        Refused::Failed("device lost".to_owned())
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -232,10 +256,10 @@ proptest! {
                 Step::Drain(id, grace) => table.drain(&id.to_string(), from(now, Duration::from_millis(grace))),
                 Step::Fail(id) => {
                     let found = table.running().into_iter().find(|running| *running.id == *id.to_string());
-                    if let Some(Retiree { id, serial, .. }) = found {
-                        if let Some(replica) = table.fail(&id, serial, String::new()) {
-                            retire(&mut fates, &replica);
-                        }
+                    if let Some(Retiree { id, serial, .. }) = found
+                        && let Some(replica) = table.fail(&id, serial, String::new())
+                    {
+                        retire(&mut fates, &replica);
                     }
                 }
                 Step::Wait(ms) => now += Duration::from_millis(ms),

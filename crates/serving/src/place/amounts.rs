@@ -40,7 +40,10 @@ impl Amounts {
         self.cpus <= free.cpus
             && self.gpus <= free.gpus
             && self.memory <= free.memory
-            && self.custom.iter().all(|(name, need)| *need <= free.custom.get(name).copied().unwrap_or(0))
+            && self
+                .custom
+                .iter()
+                .all(|(name, need)| *need <= free.custom.get(name).copied().unwrap_or(0))
     }
 
     /// Adds `other`.
@@ -138,6 +141,10 @@ impl Resource {
 impl fmt::Display for Amounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<String> = self.resources().map(|r| r.words(self.of(&r), "")).collect();
-        if words.is_empty() { f.write_str("nothing") } else { f.write_str(&words.join(", ")) }
+        if words.is_empty() {
+            f.write_str("nothing")
+        } else {
+            f.write_str(&words.join(", "))
+        }
     }
 }

@@ -8,7 +8,8 @@
 //!   moves that worker's replicas only;
 //! - a replica that fits somewhere is placed.
 //!
-//! Replicas of one group are spread: each goes to the worker with the fewest of its group, then with the fewest of all.
+//! Replicas of one group are spread: each goes to the worker with the fewest of its group, then with the fewest of all;
+//! workers that the group avoids come after all others.
 //! Cost: O(groups · workers + replicas · log workers).
 
 mod amounts;
@@ -16,7 +17,11 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Reverse, collections::BinaryHeap, fmt};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    fmt,
+};
 
 pub use self::{
     amounts::{Amounts, Resource, UNIT, fraction, units},
@@ -63,6 +68,8 @@ pub struct Group {
     pub need: Amounts,
     /// How many there are.
     pub replicas: usize,
+    /// Workers that get one only when no other can hold it, such as those where one has failed before.
+    pub avoid: BTreeSet<usize>,
 }
 
 /// What is to be placed, and where it could be.
@@ -110,7 +117,11 @@ impl Room {
 #[must_use]
 pub fn solve(problem: &Problem, previous: &Placement) -> Solution {
     let mut rooms: Vec<Room> = problem.workers.iter().map(room).collect();
-    let mut placement: Placement = problem.groups.iter().map(|group| vec![None; group.replicas]).collect();
+    let mut placement: Placement = problem
+        .groups
+        .iter()
+        .map(|group| vec![None; group.replicas])
+        .collect();
 
     // All that stays is settled before anything new, or a new replica could push out an old one.
     for ((group, places), before) in problem.groups.iter().zip(&mut placement).zip(previous) {
@@ -136,7 +147,11 @@ pub fn solve(problem: &Problem, previous: &Placement) -> Solution {
 fn room(worker: &Worker) -> Room {
     let mut free = worker.capacity.clone();
     free.take(&worker.reserved);
-    Room { free, left: worker.room.unwrap_or(usize::MAX), held: 0 }
+    Room {
+        free,
+        left: worker.room.unwrap_or(usize::MAX),
+        held: 0,
+    }
 }
 
 /// Gives every replica of the group that has no place the best one; false if one is left without.
@@ -148,20 +163,27 @@ fn spread(problem: &Problem, group: &Group, places: &mut [Option<usize>], rooms:
     for worker in places.iter().flatten() {
         of_group[*worker] += 1;
     }
-    let mut best: BinaryHeap<Reverse<(usize, usize, usize)>> = problem
+    let mut best: BinaryHeap<Reverse<(bool, usize, usize, usize)>> = problem
         .workers
         .iter()
         .enumerate()
         .filter(|(_, worker)| worker.kind == group.kind)
-        .map(|(ordinal, _)| Reverse((of_group[ordinal], rooms[ordinal].held, ordinal)))
+        .map(|(ordinal, _)| {
+            Reverse((
+                group.avoid.contains(&ordinal),
+                of_group[ordinal],
+                rooms[ordinal].held,
+                ordinal,
+            ))
+        })
         .collect();
     for place in places.iter_mut().filter(|place| place.is_none()) {
         // A worker that cannot hold one replica of the group cannot hold a later one either: it leaves the heap.
-        while let Some(Reverse((count, held, ordinal))) = best.pop() {
+        while let Some(Reverse((avoided, count, held, ordinal))) = best.pop() {
             if rooms[ordinal].holds(&group.need) {
                 rooms[ordinal].put(&group.need);
                 *place = Some(ordinal);
-                best.push(Reverse((count + 1, held + 1, ordinal)));
+                best.push(Reverse((avoided, count + 1, held + 1, ordinal)));
                 break;
             }
         }
@@ -174,8 +196,12 @@ fn spread(problem: &Problem, group: &Group, places: &mut [Option<usize>], rooms:
 
 fn explain(problem: &Problem, group: &Group, rooms: &[Room]) -> Reason {
     let kind = group.kind;
-    let workers: Vec<(&Worker, &Room)> =
-        problem.workers.iter().zip(rooms).filter(|(worker, _)| worker.kind == kind).collect();
+    let workers: Vec<(&Worker, &Room)> = problem
+        .workers
+        .iter()
+        .zip(rooms)
+        .filter(|(worker, _)| worker.kind == kind)
+        .collect();
     if workers.is_empty() {
         return Reason::NoWorker { kind };
     }
@@ -189,17 +215,34 @@ fn explain(problem: &Problem, group: &Group, rooms: &[Room]) -> Reason {
                 .iter()
                 .map(|(worker, room)| (room.free.of(&resource), worker.capacity.of(&resource)))
                 .max()?;
-            let most = workers.iter().map(|(worker, _)| worker.capacity.of(&resource)).max()?;
+            let most = workers
+                .iter()
+                .map(|(worker, _)| worker.capacity.of(&resource))
+                .max()?;
             let of = if need > most { most } else { of };
-            (need > free).then_some(Reason::Short { kind, resource, need, free, of })
+            (need > free).then_some(Reason::Short {
+                kind,
+                resource,
+                need,
+                free,
+                of,
+            })
         })
         .collect();
-    let never = shortages.iter().find(|r| matches!(r, Reason::Short { need, of, .. } if need > of));
-    if let Some(reason) = never.or(shortages.first()) {
+    let never = shortages
+        .iter()
+        .find(|r| matches!(r, Reason::Short { need, of, .. } if need > of));
+    if let Some(reason) = never.or_else(|| shortages.first()) {
         return reason.clone();
     }
     if workers.iter().all(|(_, room)| room.left == 0) {
-        return Reason::NoRoom { kind, workers: workers.len() };
+        return Reason::NoRoom {
+            kind,
+            workers: workers.len(),
+        };
     }
-    Reason::Apart { kind, need: group.need.clone() }
+    Reason::Apart {
+        kind,
+        need: group.need.clone(),
+    }
 }

@@ -46,12 +46,24 @@ impl fmt::Display for Reason {
         match self {
             Self::NoWorker { kind } => write!(f, "no {kind} worker is attached"),
             Self::NoRoom { kind, workers: 1 } => {
-                write!(f, "the one {kind} worker holds as many replicas as it may; add a worker")
+                write!(
+                    f,
+                    "the one {kind} worker holds as many replicas as it may; add a worker"
+                )
             }
             Self::NoRoom { kind, workers } => {
-                write!(f, "all {workers} {kind} workers hold as many replicas as they may; add a worker")
+                write!(
+                    f,
+                    "all {workers} {kind} workers hold as many replicas as they may; add a worker"
+                )
             }
-            Self::Short { kind, resource, need, free, of } if need > of => write!(
+            Self::Short {
+                kind,
+                resource,
+                need,
+                free,
+                of,
+            } if need > of => write!(
                 f,
                 "no {kind} worker has {}: the largest has {} (free: {}); start a larger worker or lower {}",
                 resource.words(*need, ""),
@@ -59,7 +71,13 @@ impl fmt::Display for Reason {
                 resource.amount(*free),
                 resource.option(),
             ),
-            Self::Short { kind, resource, need, free, of } => write!(
+            Self::Short {
+                kind,
+                resource,
+                need,
+                free,
+                of,
+            } => write!(
                 f,
                 "no {kind} worker has {}: the largest has {} free of {}; add a worker or lower {}",
                 resource.words(*need, "free"),
@@ -68,7 +86,10 @@ impl fmt::Display for Reason {
                 resource.option(),
             ),
             Self::Apart { kind, need } => {
-                write!(f, "no {kind} worker has {need} free together; add a worker or lower the replica's need")
+                write!(
+                    f,
+                    "no {kind} worker has {need} free together; add a worker or lower the replica's need"
+                )
             }
         }
     }

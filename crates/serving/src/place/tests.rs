@@ -3,15 +3,28 @@ use proptest::prelude::*;
 use super::*;
 
 fn cpus(n: u64) -> Amounts {
-    Amounts { cpus: n * UNIT, ..Amounts::default() }
+    Amounts {
+        cpus: n * UNIT,
+        ..Amounts::default()
+    }
 }
 
 fn worker(kind: Kind, capacity: Amounts) -> Worker {
-    Worker { kind, capacity, reserved: Amounts::default(), room: None }
+    Worker {
+        kind,
+        capacity,
+        reserved: Amounts::default(),
+        room: None,
+    }
 }
 
 fn group(kind: Kind, need: Amounts, replicas: usize) -> Group {
-    Group { kind, need, replicas }
+    Group {
+        kind,
+        need,
+        replicas,
+        avoid: BTreeSet::new(),
+    }
 }
 
 fn reason(problem: &Problem) -> String {
@@ -22,11 +35,21 @@ fn reason(problem: &Problem) -> String {
 #[test]
 fn replicas_of_a_group_are_spread_over_the_workers_with_the_fewest_of_it() {
     let problem = Problem {
-        workers: vec![worker(Kind::Inference, cpus(8)), worker(Kind::Preprocess, cpus(8)), worker(Kind::Inference, cpus(8))],
-        groups: vec![group(Kind::Inference, cpus(1), 4), group(Kind::Preprocess, cpus(1), 1)],
+        workers: vec![
+            worker(Kind::Inference, cpus(8)),
+            worker(Kind::Preprocess, cpus(8)),
+            worker(Kind::Inference, cpus(8)),
+        ],
+        groups: vec![
+            group(Kind::Inference, cpus(1), 4),
+            group(Kind::Preprocess, cpus(1), 1),
+        ],
     };
     let solution = solve(&problem, &Vec::new());
-    assert_eq!(solution.placement, [vec![Some(0), Some(2), Some(0), Some(2)], vec![Some(1)]]);
+    assert_eq!(
+        solution.placement,
+        [vec![Some(0), Some(2), Some(0), Some(2)], vec![Some(1)]]
+    );
     assert_eq!(solution.reasons, [None, None]);
 }
 
@@ -34,25 +57,53 @@ fn replicas_of_a_group_are_spread_over_the_workers_with_the_fewest_of_it() {
 fn a_group_fills_the_emptier_worker_even_when_another_group_came_first() {
     let problem = Problem {
         workers: vec![worker(Kind::Inference, cpus(8)), worker(Kind::Inference, cpus(8))],
-        groups: vec![group(Kind::Inference, cpus(1), 1), group(Kind::Inference, cpus(1), 1)],
+        groups: vec![
+            group(Kind::Inference, cpus(1), 1),
+            group(Kind::Inference, cpus(1), 1),
+        ],
     };
-    assert_eq!(solve(&problem, &Vec::new()).placement, [vec![Some(0)], vec![Some(1)]]);
+    assert_eq!(
+        solve(&problem, &Vec::new()).placement,
+        [vec![Some(0)], vec![Some(1)]]
+    );
 }
 
 #[test]
 fn a_worker_with_room_for_one_holds_one() {
     let mut one = worker(Kind::Inference, cpus(8));
     one.room = Some(1);
-    let problem = Problem { workers: vec![one], groups: vec![group(Kind::Inference, cpus(1), 2)] };
+    let problem = Problem {
+        workers: vec![one],
+        groups: vec![group(Kind::Inference, cpus(1), 2)],
+    };
     assert_eq!(solve(&problem, &Vec::new()).placement, [[Some(0), None]]);
-    assert_eq!(reason(&problem), "the one inference worker holds as many replicas as it may; add a worker");
+    assert_eq!(
+        reason(&problem),
+        "the one inference worker holds as many replicas as it may; add a worker"
+    );
+}
+
+#[test]
+fn an_avoided_worker_gets_only_what_no_other_can_hold() {
+    let mut problem = Problem {
+        workers: vec![worker(Kind::Inference, cpus(4)), worker(Kind::Inference, cpus(2))],
+        groups: vec![group(Kind::Inference, cpus(1), 3)],
+    };
+    problem.groups[0].avoid.insert(0);
+    assert_eq!(
+        solve(&problem, &Vec::new()).placement,
+        [[Some(1), Some(1), Some(0)]]
+    );
 }
 
 #[test]
 fn what_is_reserved_is_not_given_again() {
     let mut busy = worker(Kind::Inference, cpus(2));
     busy.reserved = cpus(1);
-    let problem = Problem { workers: vec![busy], groups: vec![group(Kind::Inference, cpus(2), 1)] };
+    let problem = Problem {
+        workers: vec![busy],
+        groups: vec![group(Kind::Inference, cpus(2), 1)],
+    };
     assert_eq!(
         reason(&problem),
         "no inference worker has 2 free CPUs: the largest has 1 free of 2; add a worker or lower num_cpus",
@@ -61,7 +112,10 @@ fn what_is_reserved_is_not_given_again() {
 
 #[test]
 fn the_reason_names_what_is_lacking_and_what_to_do() {
-    let none = Problem { workers: vec![], groups: vec![group(Kind::Inference, cpus(1), 1)] };
+    let none = Problem {
+        workers: vec![],
+        groups: vec![group(Kind::Inference, cpus(1), 1)],
+    };
     assert_eq!(reason(&none), "no inference worker is attached");
 
     let small = Problem {
@@ -73,9 +127,18 @@ fn the_reason_names_what_is_lacking_and_what_to_do() {
         "no inference worker has 4 CPUs: the largest has 2 (free: 2); start a larger worker or lower num_cpus",
     );
 
-    let half_gpu = Amounts { gpus: UNIT / 2, ..Amounts::default() };
+    let half_gpu = Amounts {
+        gpus: UNIT / 2,
+        ..Amounts::default()
+    };
     let gpu = Problem {
-        workers: vec![worker(Kind::Inference, Amounts { gpus: UNIT, ..cpus(2) })],
+        workers: vec![worker(
+            Kind::Inference,
+            Amounts {
+                gpus: UNIT,
+                ..cpus(2)
+            },
+        )],
         groups: vec![group(Kind::Inference, half_gpu, 3)],
     };
     assert_eq!(
@@ -86,9 +149,22 @@ fn the_reason_names_what_is_lacking_and_what_to_do() {
     let apart = Problem {
         workers: vec![
             worker(Kind::Inference, cpus(4)),
-            worker(Kind::Inference, Amounts { gpus: UNIT, ..Amounts::default() }),
+            worker(
+                Kind::Inference,
+                Amounts {
+                    gpus: UNIT,
+                    ..Amounts::default()
+                },
+            ),
         ],
-        groups: vec![group(Kind::Inference, Amounts { gpus: UNIT, ..cpus(1) }, 1)],
+        groups: vec![group(
+            Kind::Inference,
+            Amounts {
+                gpus: UNIT,
+                ..cpus(1)
+            },
+            1,
+        )],
     };
     assert_eq!(
         reason(&apart),
@@ -98,7 +174,10 @@ fn the_reason_names_what_is_lacking_and_what_to_do() {
 
 #[test]
 fn custom_resources_count_and_an_unknown_one_is_lacking() {
-    let tpu = |n: u64| Amounts { custom: [("tpu".to_owned(), n * UNIT)].into(), ..Amounts::default() };
+    let tpu = |n: u64| Amounts {
+        custom: [("tpu".to_owned(), n * UNIT)].into(),
+        ..Amounts::default()
+    };
     let problem = Problem {
         workers: vec![worker(Kind::Inference, tpu(4))],
         groups: vec![group(Kind::Inference, tpu(3), 2)],
@@ -114,7 +193,10 @@ fn custom_resources_count_and_an_unknown_one_is_lacking() {
 fn a_previous_place_that_no_longer_holds_the_replica_is_given_up() {
     let problem = Problem {
         workers: vec![worker(Kind::Inference, cpus(1)), worker(Kind::Inference, cpus(2))],
-        groups: vec![group(Kind::Inference, cpus(2), 1), group(Kind::Inference, cpus(1), 2)],
+        groups: vec![
+            group(Kind::Inference, cpus(2), 1),
+            group(Kind::Inference, cpus(1), 2),
+        ],
     };
     let previous = vec![vec![Some(0)], vec![Some(7), Some(0)]];
     let solution = solve(&problem, &previous);
@@ -127,20 +209,36 @@ fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 fn amounts(most: u64) -> impl Strategy<Value = Amounts> {
-    (0..=most, 0..=most / 2, 0..=most, prop::option::of(0..=most)).prop_map(|(cpus, gpus, memory, custom)| Amounts {
-        cpus: cpus * UNIT / 4,
-        gpus: gpus * UNIT / 4,
-        memory,
-        custom: custom.map(|n| ("tpu".to_owned(), n * UNIT)).into_iter().collect(),
+    (0..=most, 0..=most / 2, 0..=most, prop::option::of(0..=most)).prop_map(|(cpus, gpus, memory, custom)| {
+        Amounts {
+            cpus: cpus * UNIT / 4,
+            gpus: gpus * UNIT / 4,
+            memory,
+            custom: custom.map(|n| ("tpu".to_owned(), n * UNIT)).into_iter().collect(),
+        }
     })
 }
 
 fn problems() -> impl Strategy<Value = Problem> {
-    let workers = (kinds(), amounts(16), amounts(4), prop::option::of(0_usize..4))
-        .prop_map(|(kind, capacity, reserved, room)| Worker { kind, capacity, reserved, room });
-    let groups =
-        (kinds(), amounts(6), 0_usize..6).prop_map(|(kind, need, replicas)| Group { kind, need, replicas });
-    (prop::collection::vec(workers, 0..8), prop::collection::vec(groups, 0..5))
+    let workers = (kinds(), amounts(16), amounts(4), prop::option::of(0_usize..4)).prop_map(
+        |(kind, capacity, reserved, room)| Worker {
+            kind,
+            capacity,
+            reserved,
+            room,
+        },
+    );
+    let avoid = prop::collection::btree_set(0_usize..10, 0..4);
+    let groups = (kinds(), amounts(6), 0_usize..6, avoid).prop_map(|(kind, need, replicas, avoid)| Group {
+        kind,
+        need,
+        replicas,
+        avoid,
+    });
+    (
+        prop::collection::vec(workers, 0..8),
+        prop::collection::vec(groups, 0..5),
+    )
         .prop_map(|(workers, groups)| Problem { workers, groups })
 }
 
@@ -164,7 +262,10 @@ fn left(problem: &Problem, placement: &Placement) -> Vec<(Amounts, usize)> {
         for worker in places.iter().flatten() {
             assert_eq!(problem.workers[*worker].kind, group.kind);
             let (free, room) = &mut left[*worker];
-            assert!(group.need.fits(free) && *room > 0, "worker {worker} is over its capacity");
+            assert!(
+                group.need.fits(free) && *room > 0,
+                "worker {worker} is over its capacity"
+            );
             free.take(&group.need);
             *room -= 1;
         }
@@ -219,5 +320,8 @@ proptest! {
 
 #[test]
 fn amounts_that_are_no_amounts_are_zero() {
-    assert_eq!([units(f64::NAN), units(-1.0), units(f64::NEG_INFINITY)], [0, 0, 0]);
+    assert_eq!(
+        [units(f64::NAN), units(-1.0), units(f64::NEG_INFINITY)],
+        [0, 0, 0]
+    );
 }

@@ -11,11 +11,40 @@ fn wait(ns: u64) -> Wait {
 
 #[test]
 fn cost_is_rows_times_steps_times_pixels_in_native_rows() {
-    let native = Work { images: 1, guided: true, steps: 20, pixels: 512 * 512, native_pixels: 512 * 512 };
+    let native = Work {
+        images: 1,
+        guided: true,
+        steps: 20,
+        pixels: 512 * 512,
+        native_pixels: 512 * 512,
+    };
     assert_eq!(Cost::of(native).get(), 40);
-    assert_eq!(Cost::of(Work { pixels: 1024 * 1024, ..native }).get(), 160);
-    assert_eq!(Cost::of(Work { guided: false, images: 3, ..native }).get(), 60);
-    assert_eq!(Cost::of(Work { pixels: 8, steps: 1, ..native }).get(), 1);
+    assert_eq!(
+        Cost::of(Work {
+            pixels: 1024 * 1024,
+            ..native
+        })
+        .get(),
+        160
+    );
+    assert_eq!(
+        Cost::of(Work {
+            guided: false,
+            images: 3,
+            ..native
+        })
+        .get(),
+        60
+    );
+    assert_eq!(
+        Cost::of(Work {
+            pixels: 8,
+            steps: 1,
+            ..native
+        })
+        .get(),
+        1
+    );
 }
 
 #[test]
@@ -55,7 +84,13 @@ fn two_choices_keep_queues_short_where_one_would_not() {
 fn work_sent_by_this_router_counts_before_any_report() {
     let mut book = Book::new(4);
     book.take(Cost::rows(40));
-    assert_eq!(book.wait(MS, 1_000), Wait { ns: 40_000, ongoing: 1 });
+    assert_eq!(
+        book.wait(MS, 1_000),
+        Wait {
+            ns: 40_000,
+            ongoing: 1
+        }
+    );
     book.progress(30);
     assert_eq!(book.wait(MS, 1_000).ns, 10_000);
     book.give_back(10);
@@ -66,7 +101,13 @@ fn work_sent_by_this_router_counts_before_any_report() {
 fn own_work_in_a_report_is_not_counted_twice() {
     let mut book = Book::new(4);
     book.take(Cost::rows(40));
-    book.report(Report { queued_rows: 100, row_ns: 1_000_000 }, MS);
+    book.report(
+        Report {
+            queued_rows: 100,
+            row_ns: 1_000_000,
+        },
+        MS,
+    );
     assert_eq!(book.wait(MS, 0).ns, 100 * 1_000_000);
     book.give_back(40);
     assert_eq!(book.wait(MS, 0).ns, 60 * 1_000_000);
@@ -75,7 +116,13 @@ fn own_work_in_a_report_is_not_counted_twice() {
 #[test]
 fn others_work_wears_down_at_the_measured_rate() {
     let mut book = Book::new(4);
-    book.report(Report { queued_rows: 100, row_ns: 1_000_000 }, MS);
+    book.report(
+        Report {
+            queued_rows: 100,
+            row_ns: 1_000_000,
+        },
+        MS,
+    );
     assert_eq!(book.wait(MS * 41, 0).ns, 60 * 1_000_000);
     assert_eq!(book.wait(MS * 1_000, 0).ns, 0);
 }

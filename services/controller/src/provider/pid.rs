@@ -24,12 +24,16 @@ pub(super) fn start_ticks(pid: u32) -> Option<u64> {
 /// True if a process was given this argument.
 pub(super) fn has_argument(pid: u32, argument: &str) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    arguments.split(|byte| *byte == 0).any(|given| given == argument.as_bytes())
+    arguments
+        .split(|byte| *byte == 0)
+        .any(|given| given == argument.as_bytes())
 }
 
 /// Sends a signal; a process that is gone already is no error.
 pub(super) fn signal(pid: u32, signal: Signal) -> Result<(), Errno> {
-    let Ok(pid) = i32::try_from(pid) else { return Err(Errno::ESRCH) };
+    let Ok(pid) = i32::try_from(pid) else {
+        return Err(Errno::ESRCH);
+    };
     match kill(Pid::from_raw(pid), signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error),

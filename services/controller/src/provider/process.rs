@@ -23,10 +23,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{
-    Provider, Registry, binary, pid,
-    registry::Record,
-};
+use super::{Provider, Registry, binary, pid, registry::Record};
 use crate::{Error, config::Config, owner::Handle, state::PROVIDER_LABEL};
 
 /// How often a process that is not our child is looked at: its death is noticed well within a lease.
@@ -84,10 +81,21 @@ impl Process {
     ) -> Self {
         let registry = Arc::new(registry);
         let ends = HashMap::new();
-        let mut provider = Self { binaries, controller, logs, registry, handle, stop, ends };
+        let mut provider = Self {
+            binaries,
+            controller,
+            logs,
+            registry,
+            handle,
+            stop,
+            ends,
+        };
         for (worker_id, record) in provider.registry.records() {
             info!(worker = %worker_id, pid = record.pid, "worker of an earlier life is alive");
-            let process = Watched::Foreign { pid: record.pid, start_ticks: record.start_ticks };
+            let process = Watched::Foreign {
+                pid: record.pid,
+                start_ticks: record.start_ticks,
+            };
             provider.watch_over(&worker_id, process);
         }
         provider
@@ -101,7 +109,12 @@ impl Process {
         let mut command = Command::new(program);
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--controller", &self.controller.to_string(), "--worker-id", worker_id])
+            .args([
+                "--controller",
+                &self.controller.to_string(),
+                "--worker-id",
+                worker_id,
+            ])
             .args(["--label", &format!("{PROVIDER_LABEL}=process")])
             // Meant for the controller itself, and wrong for a worker on a port of its own.
             .env_remove("MOBULA_ADVERTISE")
@@ -109,7 +122,10 @@ impl Process {
             .process_group(0);
         if let Some(dir) = &self.logs {
             fs::create_dir_all(dir)?;
-            let file = File::options().create(true).append(true).open(dir.join(format!("{kind}.log")))?;
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(dir.join(format!("{kind}.log")))?;
             command.stdout(file.try_clone()?).stderr(file);
         }
         Ok(command)
@@ -125,7 +141,10 @@ impl Process {
             let began = Instant::now();
             let how = watch_over(&id, process, ending).await;
             registry.remove(&id);
-            let log = logs.map_or_else(|| "its log".to_owned(), |dir| format!("its log in {}", dir.display()));
+            let log = logs.map_or_else(
+                || "its log".to_owned(),
+                |dir| format!("its log in {}", dir.display()),
+            );
             let why = format!("{how} after {:.1} s; see {log}", began.elapsed().as_secs_f64());
             // The loop may be over already.
             let _ = handle.exited(id, why).await;
@@ -135,13 +154,23 @@ impl Process {
 
 impl Provider for Process {
     fn start(&mut self, worker_id: &str, kind: Kind) {
-        match self.command(worker_id, kind).and_then(|mut command| command.spawn()) {
+        match self
+            .command(worker_id, kind)
+            .and_then(|mut command| command.spawn())
+        {
             Ok(child) => {
                 let pid = child.id().unwrap_or(0);
                 debug!(worker = %worker_id, pid, "worker process started");
                 if let Some(start_ticks) = pid::start_ticks(pid) {
                     let binary = binary(kind).to_owned();
-                    self.registry.put(worker_id, Record { pid, start_ticks, binary });
+                    self.registry.put(
+                        worker_id,
+                        Record {
+                            pid,
+                            start_ticks,
+                            binary,
+                        },
+                    );
                 }
                 self.watch_over(worker_id, Watched::Child(child));
             }
@@ -162,19 +191,33 @@ impl Provider for Process {
         match pid::start_ticks(pid).filter(|_| pid::has_argument(pid, worker_id)) {
             Some(start_ticks) => {
                 let binary = binary(kind).to_owned();
-                self.registry.put(worker_id, Record { pid, start_ticks, binary });
+                self.registry.put(
+                    worker_id,
+                    Record {
+                        pid,
+                        start_ticks,
+                        binary,
+                    },
+                );
                 self.watch_over(worker_id, Watched::Foreign { pid, start_ticks });
             }
-            None => warn!(worker = %worker_id, pid, "worker says that this provider started it, but it is no process here"),
+            None => {
+                warn!(worker = %worker_id, pid, "worker says that this provider started it, but it is no process here")
+            }
         }
     }
 
     fn end(&mut self, worker_id: &str, told: bool, grace: Duration) {
-        let Some(end) = self.ends.get(worker_id) else { return };
+        let Some(end) = self.ends.get(worker_id) else {
+            return;
+        };
         let now = Instant::now();
         // A worker that was told is draining, and a signal would cut that short: it gets one only if the word was lost.
         let terminate = if told { now + grace * 3 / 4 } else { now };
-        end.send_replace(Some(Ending { terminate, kill: now + grace }));
+        end.send_replace(Some(Ending {
+            terminate,
+            kill: now + grace,
+        }));
     }
 }
 
@@ -205,7 +248,9 @@ impl Watched {
     fn signal(&self, worker_id: &str, signal: Signal) {
         let pid = match self {
             Self::Child(child) => child.id(),
-            Self::Foreign { pid, start_ticks } => Some(*pid).filter(|pid| pid::start_ticks(*pid) == Some(*start_ticks)),
+            Self::Foreign { pid, start_ticks } => {
+                Some(*pid).filter(|pid| pid::start_ticks(*pid) == Some(*start_ticks))
+            }
         };
         let Some(pid) = pid else { return };
         match pid::signal(pid, signal) {
@@ -216,7 +261,11 @@ impl Watched {
 }
 
 /// Waits for a process to end, and makes it once it is told to.
-async fn watch_over(worker_id: &str, mut process: Watched, mut ending: watch::Receiver<Option<Ending>>) -> String {
+async fn watch_over(
+    worker_id: &str,
+    mut process: Watched,
+    mut ending: watch::Receiver<Option<Ending>>,
+) -> String {
     let mut sent = None;
     let mut open = true;
     loop {

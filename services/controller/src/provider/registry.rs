@@ -40,7 +40,10 @@ impl Registry {
     ///
     /// [`Error::StateDir`] if the directory cannot be made or written.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::StateDir { path: dir.to_path_buf(), source };
+        let failed = |source| Error::StateDir {
+            path: dir.to_path_buf(),
+            source,
+        };
         fs::create_dir_all(dir).map_err(failed)?;
         let file = dir.join("workers.json");
         let mut records: BTreeMap<String, Record> = match fs::read(&file) {
@@ -53,7 +56,10 @@ impl Registry {
             Err(error) => return Err(failed(error)),
         };
         records.retain(|_, record| pid::start_ticks(record.pid) == Some(record.start_ticks));
-        let registry = Self { file, records: Mutex::new(records) };
+        let registry = Self {
+            file,
+            records: Mutex::new(records),
+        };
         registry.write(&registry.lock()).map_err(failed)?;
         Ok(registry)
     }
@@ -61,13 +67,21 @@ impl Registry {
     /// Workers that were started before this life of the controller and are alive.
     pub(crate) fn survivors(&self) -> Vec<(String, Kind)> {
         let kind = |record: &Record| {
-            [Kind::Preprocess, Kind::Inference].into_iter().find(|kind| super::binary(*kind) == record.binary)
+            [Kind::Preprocess, Kind::Inference]
+                .into_iter()
+                .find(|kind| super::binary(*kind) == record.binary)
         };
-        self.lock().iter().filter_map(|(id, record)| Some((id.clone(), kind(record)?))).collect()
+        self.lock()
+            .iter()
+            .filter_map(|(id, record)| Some((id.clone(), kind(record)?)))
+            .collect()
     }
 
     pub(super) fn records(&self) -> Vec<(String, Record)> {
-        self.lock().iter().map(|(id, record)| (id.clone(), record.clone())).collect()
+        self.lock()
+            .iter()
+            .map(|(id, record)| (id.clone(), record.clone()))
+            .collect()
     }
 
     pub(super) fn put(&self, worker_id: &str, record: Record) {
@@ -104,7 +118,11 @@ mod tests {
     use super::*;
 
     fn record(pid: u32, start_ticks: u64) -> Record {
-        Record { pid, start_ticks, binary: "mobula-inference".into() }
+        Record {
+            pid,
+            start_ticks,
+            binary: "mobula-inference".into(),
+        }
     }
 
     #[test]

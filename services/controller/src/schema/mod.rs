@@ -71,7 +71,10 @@ impl Schema {
     /// Everything that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let document: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| {
-            vec![Problem { path: "(document)".into(), why: format!("is no YAML mapping: {error}") }]
+            vec![Problem {
+                path: "(document)".into(),
+                why: format!("is no YAML mapping: {error}"),
+            }]
         })?;
         parse::schema(&document)
     }
@@ -85,7 +88,9 @@ impl Schema {
             import_path: graph::TEXT_TO_IMAGE.into(),
             deployments: graph::deployments(&graph::Args::of(model)),
         };
-        Self { applications: vec![application] }
+        Self {
+            applications: vec![application],
+        }
     }
 }
 
@@ -117,6 +122,10 @@ impl Deployment {
             field(name);
             field(value);
         }
-        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hash.finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }

@@ -26,15 +26,24 @@ const FIXED_COUNT: &str = "the number of replicas is fixed, give num_replicas";
 
 const OTHER_TOP: [(&str, &str); 6] = [
     ("proxy_location", "a proxy runs wherever mobula-proxy is started"),
-    ("http_options", "the HTTP door is set by the flags of mobula-proxy"),
-    ("grpc_options", "the gRPC door is set by the flags of mobula-proxy"),
+    (
+        "http_options",
+        "the HTTP door is set by the flags of mobula-proxy",
+    ),
+    (
+        "grpc_options",
+        "the gRPC door is set by the flags of mobula-proxy",
+    ),
     ("logging_config", BY_FLAGS),
     ("target_capacity", FIXED_COUNT),
     ("controller_options", BY_FLAGS),
 ];
 
 const OTHER_APPLICATION: [(&str, &str); 6] = [
-    ("runtime_env", "graphs are built in and need no Python environment"),
+    (
+        "runtime_env",
+        "graphs are built in and need no Python environment",
+    ),
     ("autoscaling_policy", FIXED_COUNT),
     ("external_scaler_enabled", FIXED_COUNT),
     ("logging_config", BY_FLAGS),
@@ -49,27 +58,51 @@ const OTHER_DEPLOYMENT: [(&str, &str); 17] = [
     ("max_concurrent_queries", "its name is max_ongoing_requests"),
     ("user_config", "arguments are given in the application's args"),
     ("autoscaling_config", FIXED_COUNT),
-    ("graceful_shutdown_wait_loop_s", "a replica stops as soon as its last request is done"),
+    (
+        "graceful_shutdown_wait_loop_s",
+        "a replica stops as soon as its last request is done",
+    ),
     ("health_check_period_s", HEARTBEATS),
     ("health_check_timeout_s", HEARTBEATS),
     ("placement_group_bundles", SPREAD),
     ("placement_group_strategy", SPREAD),
     ("max_replicas_per_node", SPREAD),
     ("logging_config", BY_FLAGS),
-    ("request_router_config", "the proxy routes by two choices on predicted wait"),
-    ("rolling_update_percentage", "a change is applied when the controller starts"),
-    ("max_constructor_retry_count", "a replica that fails is tried again after 1 s, doubling to 30 s"),
+    (
+        "request_router_config",
+        "the proxy routes by two choices on predicted wait",
+    ),
+    (
+        "rolling_update_percentage",
+        "a change is applied when the controller starts",
+    ),
+    (
+        "max_constructor_retry_count",
+        "a replica that fails is tried again after 1 s, doubling to 30 s",
+    ),
     ("backpressure_config", "a full queue answers 503 with Retry-After"),
     ("gang_scheduling_config", "a replica is one worker's"),
     ("deployment_actors", "graphs are built in"),
-    ("is_driver_deployment", "a proxy runs wherever mobula-proxy is started"),
+    (
+        "is_driver_deployment",
+        "a proxy runs wherever mobula-proxy is started",
+    ),
 ];
 
 const OTHER_OPTIONS: [(&str, &str); 4] = [
-    ("accelerator_type", "ask for the accelerator as a custom resource in resources"),
-    ("runtime_env", "graphs are built in and need no Python environment"),
+    (
+        "accelerator_type",
+        "ask for the accelerator as a custom resource in resources",
+    ),
+    (
+        "runtime_env",
+        "graphs are built in and need no Python environment",
+    ),
     ("object_store_memory", "there is no object store"),
-    ("label_selector", "ask for the worker as a custom resource in resources"),
+    (
+        "label_selector",
+        "ask for the worker as a custom resource in resources",
+    ),
 ];
 
 /// Reads a whole document.
@@ -81,18 +114,29 @@ pub(super) fn schema(document: &Value) -> Result<Schema, Vec<Problem>> {
     let problems = Problems::default();
     let schema = top(&Node::root(document, &problems));
     let problems = problems.into_inner();
-    if problems.is_empty() { Ok(schema.unwrap_or_default()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(schema.unwrap_or_default())
+    } else {
+        Err(problems)
+    }
 }
 
 fn top(node: &Node<'_>) -> Option<Schema> {
     let mut fields = node.fields()?;
-    let nodes = fields.need("applications", "a list of what to serve").and_then(|n| n.list());
+    let nodes = fields
+        .need("applications", "a list of what to serve")
+        .and_then(|n| n.list());
     let mut applications = Vec::new();
     let (mut names, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
     for node in nodes.iter().flatten() {
-        let Some(application) = application(node) else { continue };
+        let Some(application) = application(node) else {
+            continue;
+        };
         if !names.insert(application.name.clone()) {
-            node.refuse(format!("another application is named {:?}; names must be unique", application.name));
+            node.refuse(format!(
+                "another application is named {:?}; names must be unique",
+                application.name
+            ));
         }
         if let Some(prefix) = &application.route_prefix
             && !prefixes.insert(prefix.clone())
@@ -123,11 +167,15 @@ fn application(node: &Node<'_>) -> Option<Application> {
         // Ray takes "module.object" as well as "module:object".
         let known = path == TEXT_TO_IMAGE || path == TEXT_TO_IMAGE.replace(':', ".");
         if !known {
-            node.refuse(format!("must name a built-in graph ({TEXT_TO_IMAGE}), not {path:?}"));
+            node.refuse(format!(
+                "must name a built-in graph ({TEXT_TO_IMAGE}), not {path:?}"
+            ));
         }
         known.then_some(())
     });
-    let args = fields.need("args", "at least {model: FOLDER}").and_then(|node| Args::read(&node));
+    let args = fields
+        .need("args", "at least {model: FOLDER}")
+        .and_then(|node| Args::read(&node));
     // The deployments are read against the graph even when its arguments are wrong, so that all problems are found.
     let mut deployments = graph::deployments(&args.clone().unwrap_or_else(|| Args::of("fake")));
     let mut seen = BTreeSet::new();
@@ -137,7 +185,12 @@ fn application(node: &Node<'_>) -> Option<Application> {
     fields.finish(&OTHER_APPLICATION);
     known?;
     args?;
-    Some(Application { name: name?, route_prefix, import_path: TEXT_TO_IMAGE.to_owned(), deployments })
+    Some(Application {
+        name: name?,
+        route_prefix,
+        import_path: TEXT_TO_IMAGE.to_owned(),
+        deployments,
+    })
 }
 
 fn name(node: &Node<'_>) -> Option<String> {
@@ -160,7 +213,9 @@ fn prefix(node: &Node<'_>) -> Option<String> {
         "must hold no pattern: { and } are not accepted"
     } else if prefix == "/-" || prefix.starts_with("/-/") {
         "must not be below \"/-\", which is the proxy's own"
-    } else if prefix.contains("//") || prefix.contains(|c: char| c.is_control() || matches!(c, ' ' | '?' | '#')) {
+    } else if prefix.contains("//")
+        || prefix.contains(|c: char| c.is_control() || matches!(c, ' ' | '?' | '#'))
+    {
         "must be a plain path: no empty part, space, ? or #"
     } else {
         return Some(prefix);
@@ -171,8 +226,14 @@ fn prefix(node: &Node<'_>) -> Option<String> {
 
 fn deployment(node: &Node<'_>, deployments: &mut [Deployment], seen: &mut BTreeSet<String>) {
     let Some(mut fields) = node.fields() else { return };
-    let names = deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ");
-    let named = fields.need("name", &names).and_then(|node| Some((node.text()?, node)));
+    let names = deployments
+        .iter()
+        .map(|d| d.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let named = fields
+        .need("name", &names)
+        .and_then(|node| Some((node.text()?, node)));
     let target = named.and_then(|(name, at)| {
         let target = deployments.iter_mut().find(|d| d.name == name);
         if target.is_none() {
@@ -193,13 +254,22 @@ fn overrides(fields: &mut Fields<'_>, into: &mut Deployment) {
     if let Some(n) = fields.get("num_replicas").and_then(|n| n.whole(1..=MAX_REPLICAS)) {
         into.replicas = n as usize;
     }
-    if let Some(n) = fields.get("max_ongoing_requests").and_then(|n| n.whole(1..=100_000)) {
+    if let Some(n) = fields
+        .get("max_ongoing_requests")
+        .and_then(|n| n.whole(1..=100_000))
+    {
         into.max_ongoing_requests = n as u32;
     }
-    if let Some(n) = fields.get("max_queued_requests").and_then(|n| n.whole(-1..=1_000_000)) {
+    if let Some(n) = fields
+        .get("max_queued_requests")
+        .and_then(|n| n.whole(-1..=1_000_000))
+    {
         into.max_queued_requests = n as i32;
     }
-    if let Some(s) = fields.get("graceful_shutdown_timeout_s").and_then(|n| n.number(MAX_GRACE_S)) {
+    if let Some(s) = fields
+        .get("graceful_shutdown_timeout_s")
+        .and_then(|n| n.number(MAX_GRACE_S))
+    {
         into.grace = Duration::from_secs_f64(s);
     }
     if let Some(options) = fields.get("ray_actor_options").and_then(|n| n.fields()) {
@@ -225,7 +295,11 @@ fn need(mut fields: Fields<'_>, default: &Amounts) -> Amounts {
         need.memory = bytes as u64;
     }
     let mut custom = BTreeMap::new();
-    for (name, node) in fields.get("resources").and_then(|n| n.entries()).unwrap_or_default() {
+    for (name, node) in fields
+        .get("resources")
+        .and_then(|n| n.entries())
+        .unwrap_or_default()
+    {
         if matches!(name.as_str(), "CPU" | "GPU" | "memory") {
             node.refuse("has a field of its own: num_cpus, num_gpus or memory");
         } else if let Some(amount) = node.number(MAX_AMOUNT) {

@@ -34,12 +34,23 @@ pub(super) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(super) fn root(value: &'a Value, problems: &'a Problems) -> Self {
-        Self { value, path: String::new(), problems }
+        Self {
+            value,
+            path: String::new(),
+            problems,
+        }
     }
 
     pub(super) fn refuse(&self, why: impl Into<String>) {
-        let path = if self.path.is_empty() { "(document)".to_owned() } else { self.path.clone() };
-        self.problems.borrow_mut().push(Problem { path, why: why.into() });
+        let path = if self.path.is_empty() {
+            "(document)".to_owned()
+        } else {
+            self.path.clone()
+        };
+        self.problems.borrow_mut().push(Problem {
+            path,
+            why: why.into(),
+        });
     }
 
     fn wants<T>(&self, what: &str) -> Option<T> {
@@ -49,7 +60,11 @@ impl<'a> Node<'a> {
 
     pub(super) fn fields(&self) -> Option<Fields<'a>> {
         match self.value {
-            Value::Object(map) => Some(Fields { node: self.clone(), map, asked: Vec::new() }),
+            Value::Object(map) => Some(Fields {
+                node: self.clone(),
+                map,
+                asked: Vec::new(),
+            }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 self.wants("a mapping of names to values")
             }
@@ -57,15 +72,27 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn list(&self) -> Option<Vec<Self>> {
-        let Some(items) = self.value.as_array() else { return self.wants("a list") };
-        let node = |(i, value)| Self { value, path: format!("{}[{i}]", self.path), problems: self.problems };
+        let Some(items) = self.value.as_array() else {
+            return self.wants("a list");
+        };
+        let node = |(i, value)| Self {
+            value,
+            path: format!("{}[{i}]", self.path),
+            problems: self.problems,
+        };
         Some(items.iter().enumerate().map(node).collect())
     }
 
     /// Every key with its value, for mappings whose names are free.
     pub(super) fn entries(&self) -> Option<Vec<(String, Self)>> {
         let fields = self.fields()?;
-        Some(fields.map.keys().map(|key| (key.clone(), fields.child(key, &fields.map[key]))).collect())
+        Some(
+            fields
+                .map
+                .keys()
+                .map(|key| (key.clone(), fields.child(key, &fields.map[key])))
+                .collect(),
+        )
     }
 
     pub(super) fn text(&self) -> Option<String> {
@@ -88,9 +115,11 @@ impl<'a> Node<'a> {
     pub(super) fn whole(&self, range: RangeInclusive<i64>) -> Option<i64> {
         match self.value.as_i64() {
             Some(n) if range.contains(&n) => Some(n),
-            Some(_) | None => {
-                self.wants(&format!("a whole number from {} to {}", range.start(), range.end()))
-            }
+            Some(_) | None => self.wants(&format!(
+                "a whole number from {} to {}",
+                range.start(),
+                range.end()
+            )),
         }
     }
 
@@ -113,14 +142,18 @@ impl<'a> Fields<'a> {
     /// The field's value; null counts as not given, as in Ray's optional fields.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.asked.push(key);
-        self.map.get(key).filter(|value| !value.is_null()).map(|value| self.child(key, value))
+        self.map
+            .get(key)
+            .filter(|value| !value.is_null())
+            .map(|value| self.child(key, value))
     }
 
     /// As [`Self::get`]; its absence is a problem.
     pub(super) fn need(&mut self, key: &'static str, what: &str) -> Option<Node<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            self.child(key, &Value::Null).refuse(format!("is required: {what}"));
+            self.child(key, &Value::Null)
+                .refuse(format!("is required: {what}"));
         }
         found
     }
@@ -128,11 +161,6 @@ impl<'a> Fields<'a> {
     /// True if the key is written with nothing in it, where that has a meaning of its own.
     pub(super) fn is_null(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
-    }
-
-    /// The mapping as a whole.
-    pub(super) fn node(&self) -> &Node<'a> {
-        &self.node
     }
 
     /// Refuses every field that was not asked for; `known` says more of those that Ray knows.
@@ -143,15 +171,24 @@ impl<'a> Fields<'a> {
                     Some((_, why)) => format!("is not supported: {why}"),
                     None => "is not a known field".to_owned(),
                 };
-                self.child(key, value).refuse(format!("{why} (accepted here: {})", self.asked.join(", ")));
+                self.child(key, value)
+                    .refuse(format!("{why} (accepted here: {})", self.asked.join(", ")));
             }
         }
     }
 
     fn child(&self, key: &str, value: &'a Value) -> Node<'a> {
         let parent = &self.node.path;
-        let path = if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") };
-        Node { value, path, problems: self.node.problems }
+        let path = if parent.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{parent}.{key}")
+        };
+        Node {
+            value,
+            path,
+            problems: self.node.problems,
+        }
     }
 }
 

@@ -3,7 +3,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn problems(text: &str) -> Vec<String> {
-    Schema::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
+    Schema::parse(text)
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
@@ -41,8 +45,13 @@ applications:
     )
     .unwrap();
     let application = &schema.applications[0];
-    assert_eq!((application.name.as_str(), application.route_prefix.as_deref()), ("art", Some("/art")));
-    let [preprocess, pipeline] = application.deployments.as_slice() else { panic!("two deployments") };
+    assert_eq!(
+        (application.name.as_str(), application.route_prefix.as_deref()),
+        ("art", Some("/art"))
+    );
+    let [preprocess, pipeline] = application.deployments.as_slice() else {
+        panic!("two deployments")
+    };
     assert_eq!((preprocess.replicas, preprocess.engine.as_str()), (1, ""));
     assert_eq!(
         *pipeline,
@@ -52,7 +61,12 @@ applications:
             replicas: 3,
             max_ongoing_requests: 8,
             max_queued_requests: -1,
-            need: Amounts { cpus: 15_000, gpus: 2_500, memory: 1 << 20, custom: [("tpu".into(), 20_000)].into() },
+            need: Amounts {
+                cpus: 15_000,
+                gpus: 2_500,
+                memory: 1 << 20,
+                custom: [("tpu".into(), 20_000)].into()
+            },
             grace: Duration::from_millis(2_500),
             model: "sd15".into(),
             engine: "fake".into(),
@@ -109,16 +123,26 @@ fn names_and_prefixes_are_unique() {
 
 #[test]
 fn two_applications_may_have_no_route() {
-    let app = |name| format!("{{name: {name}, route_prefix: null, import_path: 'mobula.image:text_to_image', args: {{model: fake}}}}");
+    let app = |name| {
+        format!(
+            "{{name: {name}, route_prefix: null, import_path: 'mobula.image:text_to_image', args: {{model: fake}}}}"
+        )
+    };
     let schema = Schema::parse(&format!("applications: [{}, {}]", app("a"), app("b"))).unwrap();
     assert!(schema.applications.iter().all(|a| a.route_prefix.is_none()));
 }
 
 #[test]
 fn prefixes_follow_rays_rules() {
-    for (prefix, accepted) in
-        [("/", true), ("/a/b", true), ("a", false), ("/a/", false), ("/{a}", false), ("/-/x", false), ("//", false)]
-    {
+    for (prefix, accepted) in [
+        ("/", true),
+        ("/a/b", true),
+        ("a", false),
+        ("/a/", false),
+        ("/{a}", false),
+        ("/-/x", false),
+        ("//", false),
+    ] {
         let text = format!(
             "applications: [{{route_prefix: '{prefix}', import_path: 'mobula.image:text_to_image', args: {{model: fake}}}}]"
         );
@@ -128,10 +152,19 @@ fn prefixes_follow_rays_rules() {
 
 #[test]
 fn what_is_no_mapping_is_refused_in_words() {
-    assert_eq!(problems("just text"), ["(document): must be a mapping of names to values, not \"just text\""]);
-    assert_eq!(problems("{}"), ["applications: is required: a list of what to serve"]);
+    assert_eq!(
+        problems("just text"),
+        ["(document): must be a mapping of names to values, not \"just text\""]
+    );
+    assert_eq!(
+        problems("{}"),
+        ["applications: is required: a list of what to serve"]
+    );
     assert!(problems("a: [1")[0].starts_with("(document): is no YAML"));
-    assert!(!problems("applications: []\napplications: []").is_empty(), "a key written twice");
+    assert!(
+        !problems("applications: []\napplications: []").is_empty(),
+        "a key written twice"
+    );
 }
 
 #[test]

@@ -76,7 +76,10 @@ pub(crate) enum Supply {
     /// Somebody else starts them; `controller` is what they are to be given.
     External { controller: String },
     /// Our provider starts them on this machine, at most so many.
-    Process { max_workers: usize, survivors: Vec<(String, Kind)> },
+    Process {
+        max_workers: usize,
+        survivors: Vec<(String, Kind)>,
+    },
 }
 
 /// What happened.
@@ -103,10 +106,10 @@ pub(crate) enum Event {
 /// How a worker's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The other side closed or reset it: a worker that lives dials again within a moment.
+    /// By the other side: a worker that lives dials again within a moment, one that does not is dead.
     Closed,
-    /// Nothing is known: the network may be away.
-    Silent,
+    /// By us, for it does not read what it is told: as far as we know it lives.
+    Cut,
 }
 
 /// What is to be done.
@@ -117,7 +120,10 @@ pub(crate) enum Action {
     /// Refuse a hello: another live worker has its id.
     Refuse { session: u64, why: String },
     /// Tell a worker something.
-    Send { session: u64, command: pb::attach_response::Message },
+    Send {
+        session: u64,
+        command: Box<pb::attach_response::Message>,
+    },
     /// End a worker's stream.
     Close { session: u64 },
     /// Have the provider start a worker.
@@ -125,7 +131,11 @@ pub(crate) enum Action {
     /// Have the provider watch over a worker that it started in an earlier life.
     Adopt { worker_id: String, kind: Kind, pid: u32 },
     /// Have the provider end a worker within `grace`; `told` if the worker heard of it over its stream.
-    End { worker_id: String, told: bool, grace: Duration },
+    End {
+        worker_id: String,
+        told: bool,
+        grace: Duration,
+    },
 }
 
 /// Everything the controller knows.
@@ -176,7 +186,10 @@ impl State {
             Supply::Process { survivors, .. } => Some(survivors.clone()),
         };
         // Only a provider that remembers can know that nobody is left from before; then nothing is waited for.
-        let grace = survivors.as_ref().is_none_or(|s| !s.is_empty()).then_some(settings.adoption_grace);
+        let grace = survivors
+            .as_ref()
+            .is_none_or(|s| !s.is_empty())
+            .then_some(settings.adoption_grace);
         let survivors = survivors.unwrap_or_default();
         let mut state = Self {
             apps: Vec::new(),
@@ -187,7 +200,11 @@ impl State {
             sessions: HashMap::new(),
             leases: Leases::new(lease::term(settings.heartbeat)),
             launched: BTreeMap::new(),
-            starts: [(Kind::Preprocess, Starts::default()), (Kind::Inference, Starts::default())].into(),
+            starts: [
+                (Kind::Preprocess, Starts::default()),
+                (Kind::Inference, Starts::default()),
+            ]
+            .into(),
             dismissed: BTreeSet::new(),
             watches: BTreeMap::new(),
             routes: routes::Table::default(),
@@ -201,7 +218,12 @@ impl State {
             settings,
         };
         for (worker_id, kind) in survivors {
-            let launch = Launch { kind, since: Time::ZERO, returning: true, overdue: false };
+            let launch = Launch {
+                kind,
+                since: Time::ZERO,
+                returning: true,
+                overdue: false,
+            };
             state.launched.insert(worker_id, launch);
         }
         state.intend(schema);
@@ -212,7 +234,9 @@ impl State {
     fn intend(&mut self, schema: Schema) {
         for application in schema.applications {
             let app = self.apps.len();
-            let deployments = (self.deployments.len()..).take(application.deployments.len()).collect();
+            let deployments = (self.deployments.len()..)
+                .take(application.deployments.len())
+                .collect();
             self.apps.push(App {
                 name: application.name,
                 route_prefix: application.route_prefix,
@@ -229,6 +253,7 @@ impl State {
                     pending: BTreeSet::new(),
                     running: BTreeSet::new(),
                     failed: BTreeSet::new(),
+                    shunned: BTreeSet::new(),
                     reason: None,
                 });
                 for _ in 0..replicas {
@@ -260,16 +285,14 @@ impl State {
             return now;
         }
         let retry = self.retries.first().map(|(at, _)| *at);
-        [self.leases.next(), retry, self.grace, self.wake, self.routes.due(self.settings.heartbeat)]
+        let table = self
+            .routes
+            .due(self.settings.heartbeat)
+            .filter(|_| self.grace.is_none());
+        [self.leases.next(), retry, self.grace, self.wake, table]
             .into_iter()
             .flatten()
-            .chain([now + self.settings.heartbeat])
-            .min()
-            .unwrap_or(now)
-    }
-
-    /// True once there is no reason to wait for workers of an earlier life.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.grace.is_none()
+            .fold(now + self.settings.heartbeat, Time::min)
+            .max(now)
     }
 }

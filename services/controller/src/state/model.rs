@@ -32,6 +32,8 @@ pub(super) struct Deployment {
     pub(super) pending: BTreeSet<String>,
     pub(super) running: BTreeSet<String>,
     pub(super) failed: BTreeSet<String>,
+    /// Workers where one failed and none has run since: others are tried before them.
+    pub(super) shunned: BTreeSet<String>,
     /// Why the pending ones have no place.
     pub(super) reason: Option<Reason>,
 }
@@ -143,9 +145,12 @@ pub(super) type Replicas = HashMap<String, Replica>;
 impl State {
     /// Makes a new pending replica of a deployment; the failures of the one before it still count.
     pub(super) fn add_replica(&mut self, deployment: usize, backoff: Backoff) {
-        let suffix = self.names.draw();
         let place = &self.deployments[deployment];
-        let id = format!("{}#{}#{suffix}", self.apps[place.app].name, place.spec.name);
+        let prefix = format!("{}#{}", self.apps[place.app].name, place.spec.name);
+        let mut id = format!("{prefix}#{}", self.names.draw());
+        while self.replicas.contains_key(&id) {
+            id = format!("{prefix}#{}", self.names.draw());
+        }
         self.insert_replica(id, deployment, backoff);
     }
 
@@ -168,12 +173,18 @@ impl State {
 
     /// Moves a replica to a phase and keeps every index that depends on it.
     pub(super) fn enter(&mut self, id: &str, phase: Phase) {
-        let Some(replica) = self.replicas.get_mut(id) else { return };
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
         let deployment = &mut self.deployments[replica.deployment];
         if let Phase::Failed { retry } = replica.phase {
             self.retries.remove(&(retry, id.to_owned()));
         }
-        for set in [&mut deployment.pending, &mut deployment.running, &mut deployment.failed] {
+        for set in [
+            &mut deployment.pending,
+            &mut deployment.running,
+            &mut deployment.failed,
+        ] {
             set.remove(id);
         }
         match phase {
@@ -198,7 +209,11 @@ impl State {
         let deployment = &mut self.deployments[replica.deployment];
         deployment.pending.remove(id);
         deployment.replicas.remove(id);
-        if let Some(worker) = replica.worker.as_ref().and_then(|worker| self.workers.get_mut(worker)) {
+        if let Some(worker) = replica
+            .worker
+            .as_ref()
+            .and_then(|worker| self.workers.get_mut(worker))
+        {
             worker.replicas.remove(id);
         }
         Some(replica)
@@ -213,7 +228,9 @@ impl State {
 
     /// What a worker needs to know to run a replica.
     pub(super) fn replica_spec(&self, id: &str, deployment: usize) -> pb::ReplicaSpec {
-        let Deployment { app, spec, version, .. } = &self.deployments[deployment];
+        let Deployment {
+            app, spec, version, ..
+        } = &self.deployments[deployment];
         pb::ReplicaSpec {
             replica_id: id.to_owned(),
             application: self.apps[*app].name.clone(),
@@ -241,7 +258,7 @@ impl Names {
         }))
     }
 
-    /// Eight characters out of a-z and 0-9, by SplitMix64: unique enough for 10^5 names at 10^-3 chance of a double.
+    /// Eight characters out of a-z and 0-9, by SplitMix64: a double among 10^5 names has a chance of 2 in 1000.
     pub(super) fn draw(&mut self) -> String {
         const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -249,7 +266,9 @@ impl Names {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
-        (0..8).map(|i| char::from(LETTERS[(z >> (8 * i)) as u8 as usize % LETTERS.len()])).collect()
+        (0..8)
+            .map(|i| char::from(LETTERS[(z >> (8 * i)) as u8 as usize % LETTERS.len()]))
+            .collect()
     }
 }
 
@@ -274,7 +293,11 @@ pub(super) fn amounts_of(resources: &pb::Resources) -> Amounts {
         cpus: units(resources.cpus),
         gpus: units(resources.gpus),
         memory: resources.memory_bytes,
-        custom: resources.custom.iter().map(|(name, amount)| (name.clone(), units(*amount))).collect(),
+        custom: resources
+            .custom
+            .iter()
+            .map(|(name, amount)| (name.clone(), units(*amount)))
+            .collect(),
     }
 }
 
@@ -283,6 +306,10 @@ pub(super) fn amounts_to_proto(amounts: &Amounts) -> pb::Resources {
         cpus: fraction(amounts.cpus),
         gpus: fraction(amounts.gpus),
         memory_bytes: amounts.memory,
-        custom: amounts.custom.iter().map(|(name, units)| (name.clone(), fraction(*units))).collect(),
+        custom: amounts
+            .custom
+            .iter()
+            .map(|(name, units)| (name.clone(), fraction(*units)))
+            .collect(),
     }
 }

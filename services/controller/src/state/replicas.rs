@@ -32,7 +32,9 @@ impl State {
                 self.unwanted(worker, report, hello, now, actions);
             }
         }
-        let Some(here) = self.workers.get_mut(worker) else { return };
+        let Some(here) = self.workers.get_mut(worker) else {
+            return;
+        };
         let strays = here.strays.len();
         here.strays.retain(|id, _| seen.contains(id));
         self.dirty |= here.strays.len() != strays;
@@ -46,7 +48,9 @@ impl State {
     fn update(&mut self, worker: &str, report: pb::ReplicaReport, now: Time, actions: &mut Vec<Action>) {
         let state = report.state();
         let id = report.replica_id;
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return;
+        };
         replica.seen = true;
         replica.message = report.message;
         if replica.load != report.load {
@@ -57,11 +61,12 @@ impl State {
             replica.model = report.model;
             self.routes.changed = true;
         }
-        let phase = replica.phase;
+        let (phase, deployment) = (replica.phase, replica.deployment);
         match state {
             ReplicaState::Running => {
                 if !matches!(phase, Phase::Running { .. }) {
                     info!(replica = %id, worker, took_ms = now.saturating_sub(replica.assigned).as_millis(), "replica runs");
+                    self.deployments[deployment].shunned.remove(worker);
                     self.enter(&id, Phase::Running { since: now });
                 }
             }
@@ -76,7 +81,9 @@ impl State {
             }
             // We did not ask for it, so the worker itself leaves: it keeps what it finishes, we start another elsewhere.
             ReplicaState::Stopping => {
-                info!(replica = %id, worker, "worker drains by itself");
+                if !self.dismissed.contains(worker) {
+                    info!(replica = %id, worker, "worker drains by itself; its replica is placed again");
+                }
                 self.stray(&id, ReplicaState::Stopping);
                 self.requeue(&id);
                 if let Some(worker) = self.workers.get_mut(worker) {
@@ -96,7 +103,9 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let state = report.state();
-        let Some(here) = self.workers.get_mut(worker) else { return };
+        let Some(here) = self.workers.get_mut(worker) else {
+            return;
+        };
         if let Some(stray) = here.strays.get_mut(&report.replica_id) {
             self.dirty |= stray.state != state;
             (stray.state, stray.message, stray.load) = (state, report.message, report.load);
@@ -106,7 +115,8 @@ impl State {
             return;
         }
         let alive = matches!(state, ReplicaState::Starting | ReplicaState::Running);
-        if alive && !here.leaving && self.adopt(worker, &report, now, actions) {
+        let known = self.replicas.contains_key(&report.replica_id);
+        if alive && !known && !here.leaving && self.adopt(worker, &report, now, actions) {
             return;
         }
         let spec = report.spec.unwrap_or_default();
@@ -129,20 +139,36 @@ impl State {
 
     /// Lets a replica that is there already stand for one that is not: for a pending one, for one that waits after a
     /// failure, or, if it runs, for one that only starts. False if the intent wants no such replica.
-    fn adopt(&mut self, worker: &str, report: &pb::ReplicaReport, now: Time, actions: &mut Vec<Action>) -> bool {
+    fn adopt(
+        &mut self,
+        worker: &str,
+        report: &pb::ReplicaReport,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let Some(spec) = &report.spec else { return false };
         let found = self.deployments.iter().position(|d| {
-            d.spec.name == spec.deployment && d.version == spec.version && self.apps[d.app].name == spec.application
+            d.spec.name == spec.deployment
+                && d.version == spec.version
+                && self.apps[d.app].name == spec.application
         });
         let Some(index) = found else { return false };
         let deployment = &self.deployments[index];
         let runs = report.state() == ReplicaState::Running;
         let starting = || {
             let mut placed = deployment.replicas.iter();
-            placed.find(|id| self.replicas.get(*id).is_some_and(|r| r.phase == Phase::Starting)).cloned()
+            placed
+                .find(|id| self.replicas.get(*id).is_some_and(|r| r.phase == Phase::Starting))
+                .cloned()
         };
-        let idle = deployment.pending.first().or(deployment.failed.first()).cloned();
-        let Some(stand_in) = idle.or_else(|| runs.then(starting).flatten()) else { return false };
+        let idle = deployment
+            .pending
+            .first()
+            .or_else(|| deployment.failed.first())
+            .cloned();
+        let Some(stand_in) = idle.or_else(|| runs.then(starting).flatten()) else {
+            return false;
+        };
         if let Some(elsewhere) = self.replicas.get(&stand_in).and_then(|r| r.worker.clone()) {
             self.stray(&stand_in, ReplicaState::Stopping);
             self.drain(&elsewhere, &stand_in, actions);
@@ -160,14 +186,23 @@ impl State {
         if let Some(here) = self.workers.get_mut(worker) {
             here.replicas.insert(id.clone());
         }
-        self.enter(&id, if runs { Phase::Running { since: now } } else { Phase::Starting });
+        self.enter(
+            &id,
+            if runs {
+                Phase::Running { since: now }
+            } else {
+                Phase::Starting
+            },
+        );
         info!(replica = %id, worker, "replica adopted");
         true
     }
 
     /// A replica that should be on a worker is not in its list.
     fn missing(&mut self, id: &str, hello: bool, now: Time, actions: &mut Vec<Action>) {
-        let Some(replica) = self.replicas.get_mut(id) else { return };
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
         if !replica.seen {
             // The list may be older than the assignment; after a lease's time, or a new stream, the assignment was lost.
             if hello || now.saturating_sub(replica.assigned) >= lease::term(self.settings.heartbeat) {
@@ -184,19 +219,22 @@ impl State {
 
     /// Books a failure; the replica is tried again later under another id.
     pub(super) fn fail(&mut self, id: &str, message: &str, now: Time, actions: &mut Vec<Action>) {
-        let Some(replica) = self.replicas.get_mut(id) else { return };
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
         let worked = match replica.phase {
             Phase::Running { since } => now.saturating_sub(since),
             Phase::Pending | Phase::Starting | Phase::Failed { .. } => Time::ZERO,
         };
         let wait = replica.backoff.fail(&REPLICA_BACKOFF, worked);
         replica.message = message.to_owned();
-        let failures = replica.backoff.failures();
+        let (failures, deployment) = (replica.backoff.failures(), replica.deployment);
         self.totals.replica_failures += 1;
         warn!(replica = %id, failures, wait_s = wait.as_secs(), error = message, "replica failed");
         if let Some(worker) = self.replicas.get(id).and_then(|r| r.worker.clone()) {
             self.stray(id, ReplicaState::Failed);
             self.drain(&worker, id, actions);
+            self.deployments[deployment].shunned.insert(worker);
         }
         if let Some(replica) = self.replicas.get_mut(id) {
             replica.worker = None;
@@ -206,7 +244,9 @@ impl State {
 
     /// Moves a replica from its worker's wanted ones to its strays.
     pub(super) fn stray(&mut self, id: &str, state: ReplicaState) {
-        let Some(replica) = self.replicas.get_mut(id) else { return };
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
         let deployment = &self.deployments[replica.deployment];
         let stray = Stray {
             application: self.apps[deployment.app].name.clone(),
@@ -216,7 +256,11 @@ impl State {
             message: replica.message.clone(),
             load: replica.load,
         };
-        if let Some(worker) = replica.worker.take().and_then(|worker| self.workers.get_mut(&worker)) {
+        if let Some(worker) = replica
+            .worker
+            .take()
+            .and_then(|worker| self.workers.get_mut(&worker))
+        {
             worker.replicas.remove(id);
             worker.strays.insert(id.to_owned(), stray);
         }
@@ -224,28 +268,47 @@ impl State {
 
     /// Tells a worker to stop a replica. One whose stream is broken is told when it is back.
     pub(super) fn drain(&self, worker: &str, id: &str, actions: &mut Vec<Action>) {
-        let Some(here) = self.workers.get(worker) else { return };
-        let (Some(session), Some(stray)) = (here.session, here.strays.get(id)) else { return };
-        let wanted = self.deployments.iter().find(|d| {
-            d.spec.name == stray.deployment && self.apps[d.app].name == stray.application
-        });
+        let Some(here) = self.workers.get(worker) else {
+            return;
+        };
+        let (Some(session), Some(stray)) = (here.session, here.strays.get(id)) else {
+            return;
+        };
+        let wanted = self
+            .deployments
+            .iter()
+            .find(|d| d.spec.name == stray.deployment && self.apps[d.app].name == stray.application);
         let grace = match wanted {
             _ if stray.state == ReplicaState::Failed => Time::ZERO,
             Some(deployment) => deployment.spec.grace,
             None => DEFAULT_GRACE,
         };
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-        let drain = pb::Drain { replica_id: id.to_owned(), grace_ms };
-        actions.push(Action::Send { session, command: Command::Drain(drain) });
+        let drain = pb::Drain {
+            replica_id: id.to_owned(),
+            grace_ms,
+        };
+        actions.push(Action::Send {
+            session,
+            command: Box::new(Command::Drain(drain)),
+        });
     }
 
     /// Tells a replica's worker to start it.
     pub(super) fn assign(&self, id: &str, actions: &mut Vec<Action>) {
-        let Some(replica) = self.replicas.get(id) else { return };
-        let worker = replica.worker.as_ref().and_then(|worker| self.workers.get(worker));
+        let Some(replica) = self.replicas.get(id) else {
+            return;
+        };
+        let worker = replica
+            .worker
+            .as_ref()
+            .and_then(|worker| self.workers.get(worker));
         if let Some(session) = worker.and_then(|worker| worker.session) {
             let replica = Some(self.replica_spec(id, replica.deployment));
-            actions.push(Action::Send { session, command: Command::Assign(pb::Assign { replica }) });
+            actions.push(Action::Send {
+                session,
+                command: Box::new(Command::Assign(pb::Assign { replica })),
+            });
         }
     }
 }

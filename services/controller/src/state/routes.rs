@@ -26,7 +26,12 @@ pub(super) struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { version: 0, changed: true, loads_changed: false, published: None }
+        Self {
+            version: 0,
+            changed: true,
+            loads_changed: false,
+            published: None,
+        }
     }
 }
 
@@ -35,7 +40,11 @@ impl Table {
     pub(super) fn due(&self, heartbeat: Time) -> Option<Time> {
         let published = self.published.unwrap_or(Time::ZERO);
         if self.changed {
-            Some(if self.published.is_some() { published + GAP } else { Time::ZERO })
+            Some(if self.published.is_some() {
+                published + GAP
+            } else {
+                Time::ZERO
+            })
         } else {
             self.loads_changed.then_some(published + heartbeat)
         }
@@ -63,7 +72,11 @@ impl State {
         pb::ApplicationRoute {
             name: app.name.clone(),
             route_prefix: app.route_prefix.clone().unwrap_or_default(),
-            deployments: app.deployments.iter().map(|d| self.deployment_route(&self.deployments[*d])).collect(),
+            deployments: app
+                .deployments
+                .iter()
+                .map(|d| self.deployment_route(&self.deployments[*d]))
+                .collect(),
         }
     }
 
@@ -74,7 +87,11 @@ impl State {
             kind: kind_to_proto(spec.kind).into(),
             max_ongoing_requests: spec.max_ongoing_requests,
             max_queued_requests: spec.max_queued_requests,
-            replicas: deployment.running.iter().filter_map(|id| self.endpoint(id)).collect(),
+            replicas: deployment
+                .running
+                .iter()
+                .filter_map(|id| self.endpoint(id))
+                .collect(),
         }
     }
 

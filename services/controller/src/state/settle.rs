@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use mobula_proto::control::v1::ReplicaState;
-use mobula_serving::place::{self, Group, Kind, Problem};
+use mobula_serving::place::{self, Group, Kind, Problem, Reason};
 use tracing::{info, warn};
 
 use super::{
@@ -54,8 +54,7 @@ impl State {
             app.ran |= app.deployments.iter().all(|d| self.deployments[*d].is_complete());
         }
         let Some(until) = self.grace else { return };
-        let nobody_left =
-            matches!(self.settings.supply, Supply::Process { .. }) && self.awaited.is_empty();
+        let nobody_left = matches!(self.settings.supply, Supply::Process { .. }) && self.awaited.is_empty();
         if now >= until || complete || nobody_left {
             info!(missing = ?self.awaited, "adoption is over");
             self.grace = None;
@@ -66,29 +65,57 @@ impl State {
 
     /// Places what is pending.
     fn place(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.deployments.iter().all(|deployment| deployment.pending.is_empty()) {
+        if self
+            .deployments
+            .iter()
+            .all(|deployment| deployment.pending.is_empty())
+        {
             return;
         }
-        let workers: Vec<String> =
-            self.workers.iter().filter(|(_, w)| w.takes_replicas()).map(|(id, _)| id.clone()).collect();
-        let ordinals: HashMap<&str, usize> = workers.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
+        let workers: Vec<String> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.takes_replicas())
+            .map(|(id, _)| id.clone())
+            .collect();
+        let ordinals: HashMap<&str, usize> = workers
+            .iter()
+            .enumerate()
+            .map(|(i, id)| (id.as_str(), i))
+            .collect();
 
         // A replica on a worker whose stream is broken is no part of the problem: it stays until the lease is over.
         let mut ids: Vec<Vec<String>> = Vec::with_capacity(self.deployments.len());
-        let mut problem = Problem { workers: workers.iter().map(|id| self.room(id)).collect(), groups: Vec::new() };
+        let mut problem = Problem {
+            workers: workers.iter().map(|id| self.room(id)).collect(),
+            groups: Vec::new(),
+        };
         let mut previous = Vec::with_capacity(self.deployments.len());
         for deployment in &self.deployments {
             let (mut group, mut places) = (Vec::new(), Vec::new());
             for id in &deployment.replicas {
-                let Some(replica) = self.replicas.get(id) else { continue };
-                let at = replica.worker.as_deref().and_then(|worker| ordinals.get(worker).copied());
+                let Some(replica) = self.replicas.get(id) else {
+                    continue;
+                };
+                let at = replica
+                    .worker
+                    .as_deref()
+                    .and_then(|worker| ordinals.get(worker).copied());
                 if at.is_some() || replica.phase == Phase::Pending {
                     group.push(id.clone());
                     places.push(at);
                 }
             }
             let (kind, need) = (deployment.spec.kind, deployment.spec.need.clone());
-            problem.groups.push(Group { kind, need, replicas: group.len() });
+            let shunned = deployment.shunned.iter();
+            problem.groups.push(Group {
+                kind,
+                need,
+                replicas: group.len(),
+                avoid: shunned
+                    .filter_map(|id| ordinals.get(id.as_str()).copied())
+                    .collect(),
+            });
             ids.push(group);
             previous.push(places);
         }
@@ -105,8 +132,12 @@ impl State {
                 }
             }
         }
+        let starts_workers = matches!(self.settings.supply, Supply::Process { .. });
         for (deployment, reason) in self.deployments.iter_mut().zip(solution.reasons) {
+            // Our provider is told next; that is no news.
+            let expected = matches!(reason, Some(Reason::NoWorker { .. })) && starts_workers;
             if let Some(reason) = &reason
+                && !expected
                 && deployment.reason.as_ref() != Some(reason)
             {
                 info!(deployment = %deployment.spec.name, pending = deployment.pending.len(), %reason, "replicas have no place");
@@ -125,7 +156,12 @@ impl State {
         // One replica per process that we start ourselves: a crash takes down one replica, and as many processes are
         // started as there are replicas.
         let room = worker.owned.then(|| 1_usize.saturating_sub(strays.count()));
-        place::Worker { kind: worker.kind, capacity: worker.capacity.clone(), reserved, room }
+        place::Worker {
+            kind: worker.kind,
+            capacity: worker.capacity.clone(),
+            reserved,
+            room,
+        }
     }
 
     fn put(&mut self, id: &str, worker: &str, now: Time, actions: &mut Vec<Action>) {
@@ -152,16 +188,27 @@ impl State {
 
     /// Has the provider start what is lacking and end what is not needed.
     fn supply(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let Supply::Process { max_workers, .. } = self.settings.supply else { return };
+        let Supply::Process { max_workers, .. } = self.settings.supply else {
+            return;
+        };
         for kind in [Kind::Preprocess, Kind::Inference] {
             let of_kind = || self.deployments.iter().filter(move |d| d.spec.kind == kind);
             let unplaced: usize = of_kind().map(|d| d.pending.len()).sum();
             let failed: usize = of_kind().map(|d| d.failed.len()).sum();
             let idle = self.idle(kind, now);
-            let coming = self.launched.values().filter(|l| l.kind == kind && !l.returning && !l.overdue).count();
+            let coming = self
+                .launched
+                .values()
+                .filter(|l| l.kind == kind && !l.returning && !l.overdue)
+                .count();
             let lacking = unplaced.saturating_sub(idle.len() + coming);
             if lacking > 0 {
-                self.launch(kind, lacking.min(max_workers.saturating_sub(self.owned())), now, actions);
+                self.launch(
+                    kind,
+                    lacking.min(max_workers.saturating_sub(self.owned())),
+                    now,
+                    actions,
+                );
             }
             // A failed replica will want a worker again.
             let surplus = idle.len().saturating_sub(unplaced + failed);
@@ -197,14 +244,22 @@ impl State {
     }
 
     fn launch(&mut self, kind: Kind, count: usize, now: Time, actions: &mut Vec<Action>) {
-        let not_before = self.starts.get(&kind).map_or(Time::ZERO, |starts| starts.not_before);
+        let not_before = self
+            .starts
+            .get(&kind)
+            .map_or(Time::ZERO, |starts| starts.not_before);
         if now < not_before {
             self.wake_at(not_before);
             return;
         }
         for _ in 0..count {
             let worker_id = format!("{kind}-{}", self.names.draw());
-            let launch = Launch { kind, since: now, returning: false, overdue: false };
+            let launch = Launch {
+                kind,
+                since: now,
+                returning: false,
+                overdue: false,
+            };
             self.launched.insert(worker_id.clone(), launch);
             self.totals.worker_starts += 1;
             info!(worker = %worker_id, %kind, "worker is started");
@@ -220,7 +275,11 @@ impl State {
             if now >= due {
                 warn!(worker = %id, "worker process runs and does not attach; it is ended");
                 launch.overdue = true;
-                actions.push(Action::End { worker_id: id.clone(), told: false, grace: IDLE_GRACE });
+                actions.push(Action::End {
+                    worker_id: id.clone(),
+                    told: false,
+                    grace: IDLE_GRACE,
+                });
             } else {
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
@@ -242,7 +301,11 @@ impl State {
                 used.add(&self.deployments[replica.deployment].spec.need);
             }
         }
-        worker.strays.values().filter(|stray| Stray::takes_room(stray)).for_each(|stray| used.add(&stray.need));
+        worker
+            .strays
+            .values()
+            .filter(|stray| Stray::takes_room(stray))
+            .for_each(|stray| used.add(&stray.need));
         used
     }
 }

@@ -13,16 +13,27 @@ use super::{
 impl State {
     /// The state of everything.
     pub(crate) fn status(&self, now: Time) -> pb::GetStatusResponse {
-        let mut applications: Vec<_> = self.apps.iter().map(|app| self.application_status(app, now)).collect();
+        let mut applications: Vec<_> = self
+            .apps
+            .iter()
+            .map(|app| self.application_status(app, now))
+            .collect();
         applications.sort_by(|a, b| a.name.cmp(&b.name));
         // A proxy that dialled again before its old stream was seen to end is one proxy.
-        let proxies: BTreeMap<_, _> =
-            self.watches.values().map(|proxy| (proxy.proxy_id.clone(), proxy.clone())).collect();
+        let proxies: BTreeMap<_, _> = self
+            .watches
+            .values()
+            .map(|proxy| (proxy.proxy_id.clone(), proxy.clone()))
+            .collect();
         pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: millis(now),
             applications,
-            workers: self.workers.iter().map(|(id, worker)| self.worker_status(id, worker, now)).collect(),
+            workers: self
+                .workers
+                .iter()
+                .map(|(id, worker)| self.worker_status(id, worker, now))
+                .collect(),
             proxies: proxies.into_values().collect(),
         }
     }
@@ -51,8 +62,14 @@ impl State {
     /// How often the worst replica failed in a row, or the workers that were started for those without a place.
     fn failures(&self, deployment: &Deployment) -> u32 {
         let replicas = deployment.replicas.iter().filter_map(|id| self.replicas.get(id));
-        let of_replicas = replicas.map(|replica| replica.backoff.failures()).max().unwrap_or(0);
-        let starts = self.starts.get(&deployment.spec.kind).map_or(0, |starts| starts.backoff.failures());
+        let of_replicas = replicas
+            .map(|replica| replica.backoff.failures())
+            .max()
+            .unwrap_or(0);
+        let starts = self
+            .starts
+            .get(&deployment.spec.kind)
+            .map_or(0, |starts| starts.backoff.failures());
         of_replicas.max(if deployment.pending.is_empty() { 0 } else { starts })
     }
 
@@ -63,8 +80,14 @@ impl State {
             let mut ids = deployment.replicas.iter();
             ids.find(|id| self.replicas.get(*id).is_some_and(|r| r.phase == Phase::Starting))
         };
-        let first = deployment.failed.first().or(deployment.pending.first()).or_else(starting);
-        let why = first.and_then(|id| self.replicas.get(id)).map(|replica| self.why(deployment, replica, now));
+        let first = deployment
+            .failed
+            .first()
+            .or_else(|| deployment.pending.first())
+            .or_else(starting);
+        let why = first
+            .and_then(|id| self.replicas.get(id))
+            .map(|replica| self.why(deployment, replica, now));
         format!(
             "{}: {} of {} replicas run: {}",
             spec.name,
@@ -120,7 +143,10 @@ impl State {
         match replica.phase {
             Phase::Running { .. } => replica.message.clone(),
             Phase::Starting if replica.message.is_empty() => {
-                format!("is started on {}", replica.worker.as_deref().unwrap_or("its worker"))
+                format!(
+                    "is started on {}",
+                    replica.worker.as_deref().unwrap_or("its worker")
+                )
             }
             Phase::Starting => replica.message.clone(),
             Phase::Failed { retry } => {
@@ -128,7 +154,11 @@ impl State {
                     0 | 1 => "failed".to_owned(),
                     n => format!("failed {n} times in a row"),
                 };
-                format!("{times}, is tried again in {}: {}", seconds(retry, now), replica.message)
+                format!(
+                    "{times}, is tried again in {}: {}",
+                    seconds(retry, now),
+                    replica.message
+                )
             }
             Phase::Pending => self.why_pending(deployment, now),
         }
@@ -136,9 +166,14 @@ impl State {
 
     fn why_pending(&self, deployment: &Deployment, now: Time) -> String {
         if let Some(until) = self.grace {
-            return format!("workers of the controller before this one have {} to come back", seconds(until, now));
+            return format!(
+                "workers of the controller before this one have {} to come back",
+                seconds(until, now)
+            );
         }
-        let Some(reason) = &deployment.reason else { return "is being placed".into() };
+        let Some(reason) = &deployment.reason else {
+            return "is being placed".into();
+        };
         let kind = deployment.spec.kind;
         match &self.settings.supply {
             Supply::External { controller } => match reason {
@@ -152,18 +187,31 @@ impl State {
     }
 
     fn why_no_process(&self, kind: Kind, max_workers: usize, reason: &Reason, now: Time) -> String {
-        let starts = self.starts.get(&kind).filter(|starts| !starts.last_end.is_empty());
+        let starts = self
+            .starts
+            .get(&kind)
+            .filter(|starts| !starts.last_end.is_empty());
         let last = starts.map(|starts| (starts.not_before, &starts.last_end));
         if let Some((at, end)) = last.filter(|(at, _)| *at > now) {
-            return format!("the last {kind} worker {end}; the next is started in {}", seconds(at, now));
+            return format!(
+                "the last {kind} worker {end}; the next is started in {}",
+                seconds(at, now)
+            );
         }
-        if self.launched.values().any(|l| l.kind == kind && !l.returning && !l.overdue) {
+        if self
+            .launched
+            .values()
+            .any(|l| l.kind == kind && !l.returning && !l.overdue)
+        {
             return match last {
                 Some((_, end)) => format!("its {kind} worker is being started (the last one {end})"),
                 None => format!("its {kind} worker is being started"),
             };
         }
-        let idle = self.workers.values().any(|w| w.owned && w.kind == kind && w.is_idle());
+        let idle = self
+            .workers
+            .values()
+            .any(|w| w.owned && w.kind == kind && w.is_idle());
         if !idle && self.owned() >= max_workers {
             return format!("{max_workers} workers run already, as many as --max-workers allows");
         }
@@ -186,17 +234,29 @@ impl State {
 
     /// Workers with a stream, and those that only have their lease left.
     pub(crate) fn worker_counts(&self) -> (usize, usize) {
-        let attached = self.workers.values().filter(|worker| worker.session.is_some()).count();
+        let attached = self
+            .workers
+            .values()
+            .filter(|worker| worker.session.is_some())
+            .count();
         (attached, self.workers.len() - attached)
     }
 
     /// Wanted replicas that are pending, starting, running, failed.
     pub(crate) fn replica_counts(&self) -> [(&'static str, usize); 4] {
         let sum = |of: fn(&Deployment) -> usize| self.deployments.iter().map(of).sum::<usize>();
-        let (pending, running, failed) =
-            (sum(|d| d.pending.len()), sum(|d| d.running.len()), sum(|d| d.failed.len()));
+        let (pending, running, failed) = (
+            sum(|d| d.pending.len()),
+            sum(|d| d.running.len()),
+            sum(|d| d.failed.len()),
+        );
         let starting = self.replicas.len() - pending - running - failed;
-        [("pending", pending), ("starting", starting), ("running", running), ("failed", failed)]
+        [
+            ("pending", pending),
+            ("starting", starting),
+            ("running", running),
+            ("failed", failed),
+        ]
     }
 }
 

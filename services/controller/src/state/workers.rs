@@ -1,8 +1,9 @@
 //! How workers come, live, and go.
 //!
 //! A worker whose stream breaks keeps its lease: its replicas stay in the route table, for proxies notice by themselves
-//! whether they can be reached. What ends the wait early is evidence: the provider saw the process end, or the other side
-//! closed the stream and nobody dialled again within a heartbeat, which a live worker does in 50 ms.
+//! whether they can be reached. What ends the wait early is evidence: our provider saw the process end; or, where there
+//! is no provider to see it, the other side closed the stream and nobody dialled again within a heartbeat, which a live
+//! worker does in 50 ms.
 
 use mobula_proto::control::v1::{self as pb, attach_response::Message as Command};
 use tracing::{info, warn};
@@ -42,9 +43,17 @@ impl State {
         let before = self.workers.remove(&id);
         let known = launch.is_some() || before.as_ref().is_some_and(|w| w.owned);
         let owned = matches!(self.settings.supply, Supply::Process { .. })
-            && (known || hello.labels.get(PROVIDER_LABEL).is_some_and(|label| label == "process"));
+            && (known
+                || hello
+                    .labels
+                    .get(PROVIDER_LABEL)
+                    .is_some_and(|label| label == "process"));
         if owned && !known {
-            actions.push(Action::Adopt { worker_id: id.clone(), kind, pid: hello.pid });
+            actions.push(Action::Adopt {
+                worker_id: id.clone(),
+                kind,
+                pid: hello.pid,
+            });
         }
         let (replicas, strays) = before.map(|w| (w.replicas, w.strays)).unwrap_or_default();
         let worker = Worker {
@@ -78,7 +87,9 @@ impl State {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let Some(id) = self.sessions.get(&session).cloned() else { return };
+        let Some(id) = self.sessions.get(&session).cloned() else {
+            return;
+        };
         self.leases.renew(&id, now);
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.resident_bytes = heartbeat.resident_bytes;
@@ -87,15 +98,19 @@ impl State {
     }
 
     pub(super) fn lost(&mut self, session: u64, end: End, now: Time, actions: &mut Vec<Action>) {
-        let Some(id) = self.sessions.remove(&session) else { return };
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(id) = self.sessions.remove(&session) else {
+            return;
+        };
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
         worker.session = None;
         self.dirty = true;
         if worker.leaving && worker.replicas.is_empty() {
             self.lose(&id, "it left", actions);
             return;
         }
-        if end == End::Closed {
+        if end == End::Closed && !worker.owned {
             self.leases.shorten(&id, now + self.settings.heartbeat);
         }
         warn!(worker = %id, ?end, "worker's stream ended; its replicas stay until its lease is over");
@@ -106,8 +121,9 @@ impl State {
         self.awaited.remove(id);
         let worker = self.workers.get(id);
         let attached = worker.is_some() || launch.as_ref().is_some_and(|launch| launch.returning);
-        let Some((kind, since)) =
-            worker.map(|w| (w.kind, w.since)).or(launch.map(|launch| (launch.kind, launch.since)))
+        let Some((kind, since)) = worker
+            .map(|w| (w.kind, w.since))
+            .or_else(|| launch.map(|launch| (launch.kind, launch.since)))
         else {
             return;
         };
@@ -129,7 +145,12 @@ impl State {
 
     /// Forgets a worker; its replicas are to be placed again.
     pub(super) fn lose(&mut self, id: &str, why: &str, actions: &mut Vec<Action>) {
-        let Some(worker) = self.workers.remove(id) else { return };
+        let Some(worker) = self.workers.remove(id) else {
+            return;
+        };
+        for deployment in &mut self.deployments {
+            deployment.shunned.remove(id);
+        }
         self.leases.release(&id.to_owned());
         if let Some(session) = worker.session {
             self.sessions.remove(&session);
@@ -146,10 +167,19 @@ impl State {
     /// A lease is over. A process of ours may still be there: it has a launch's time to come back.
     pub(super) fn expired(&mut self, id: &str, now: Time, actions: &mut Vec<Action>) {
         self.totals.lease_expiries += 1;
-        let ours = self.workers.get(id).filter(|worker| worker.owned).map(|worker| worker.kind);
+        let ours = self
+            .workers
+            .get(id)
+            .filter(|worker| worker.owned)
+            .map(|worker| worker.kind);
         self.lose(id, "its lease is over", actions);
         if let Some(kind) = ours {
-            let launch = Launch { kind, since: now, returning: true, overdue: false };
+            let launch = Launch {
+                kind,
+                since: now,
+                returning: true,
+                overdue: false,
+            };
             self.launched.insert(id.to_owned(), launch);
         }
     }
@@ -157,28 +187,49 @@ impl State {
     /// Tells our provider's workers to leave and lets go of everybody else.
     pub(super) fn stop(&mut self, grace: Time, actions: &mut Vec<Action>) {
         self.stopping = true;
-        let owned: Vec<String> =
-            self.workers.iter().filter(|(_, worker)| worker.owned).map(|(id, _)| id.clone()).collect();
+        let owned: Vec<String> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.owned)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in owned {
             self.dismiss(&id, grace, actions);
         }
         for id in self.launched.keys() {
             self.dismissed.insert(id.clone());
-            actions.push(Action::End { worker_id: id.clone(), told: false, grace });
+            actions.push(Action::End {
+                worker_id: id.clone(),
+                told: false,
+                grace,
+            });
         }
-        actions.extend(self.sessions.keys().map(|session| Action::Close { session: *session }));
+        // The streams of those who were told stay open until they have left.
+        let others = self.workers.values().filter(|worker| !worker.owned);
+        actions.extend(
+            others
+                .filter_map(|worker| worker.session)
+                .map(|session| Action::Close { session }),
+        );
     }
 
     /// Tells one of our provider's workers to leave.
     pub(super) fn dismiss(&mut self, id: &str, grace: Time, actions: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get_mut(id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else {
+            return;
+        };
         worker.leaving = true;
         self.dismissed.insert(id.to_owned());
         let told = worker.session.is_some();
         if let Some(session) = worker.session {
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-            actions.push(Action::Send { session, command: Command::Shutdown(pb::Shutdown { grace_ms }) });
+            let command = Box::new(Command::Shutdown(pb::Shutdown { grace_ms }));
+            actions.push(Action::Send { session, command });
         }
-        actions.push(Action::End { worker_id: id.to_owned(), told, grace });
+        actions.push(Action::End {
+            worker_id: id.to_owned(),
+            told,
+            grace,
+        });
     }
 }

@@ -51,7 +51,11 @@ impl Batch {
     #[must_use]
     pub fn new(info: &Info) -> Self {
         Self {
-            shape: Shape { channels: info.channels, height: 0, width: 0 },
+            shape: Shape {
+                channels: info.channels,
+                height: 0,
+                width: 0,
+            },
             window: [info.window, info.width],
             rows: 0,
             samples: Vec::new(),
@@ -78,14 +82,20 @@ impl Batch {
     pub fn push(&mut self, timestep: f32, states: &Arc<[f32]>) -> Result<&mut [f32], Error> {
         let length = self.states_len();
         if states.len() != length {
-            return Err(Error::Contract { what: "text states", got: states.len(), expected: length });
+            return Err(Error::Contract {
+                what: "text states",
+                got: states.len(),
+                expected: length,
+            });
         }
         let place = self.rows;
         if self.present.len() == place {
             self.present.push(None);
             self.states.resize((place + 1) * length, 0.0);
         }
-        let same = self.present[place].as_ref().is_some_and(|present| Arc::ptr_eq(present, states));
+        let same = self.present[place]
+            .as_ref()
+            .is_some_and(|present| Arc::ptr_eq(present, states));
         if !same {
             self.states[place * length..][..length].copy_from_slice(states);
             self.present[place] = Some(Arc::clone(states));
@@ -156,20 +166,40 @@ impl Batch {
     pub fn forget(&mut self) {
         self.present.clear();
         self.states.clear();
-        self.reset(Shape { height: 0, width: 0, ..self.shape });
+        self.reset(Shape {
+            height: 0,
+            width: 0,
+            ..self.shape
+        });
     }
 
     /// Refuses a batch that was made for another model, or that mixes timesteps where the model cannot.
     pub(crate) fn check(&self, info: &Info) -> Result<(), Error> {
         if self.shape.channels != info.channels {
-            return Err(Error::Contract { what: "latent channels", got: self.shape.channels, expected: info.channels });
+            return Err(Error::Contract {
+                what: "latent channels",
+                got: self.shape.channels,
+                expected: info.channels,
+            });
         }
         if self.window != [info.window, info.width] {
-            return Err(Error::Contract { what: "text states", got: self.states_len(), expected: info.states() });
+            return Err(Error::Contract {
+                what: "text states",
+                got: self.states_len(),
+                expected: info.states(),
+            });
         }
-        let mixed = self.timesteps.windows(2).filter(|pair| pair[0].to_bits() != pair[1].to_bits()).count();
+        let mixed = self
+            .timesteps
+            .windows(2)
+            .filter(|pair| pair[0].to_bits() != pair[1].to_bits())
+            .count();
         if mixed > 0 && !info.mixed_timesteps {
-            return Err(Error::Contract { what: "different timesteps", got: mixed + 1, expected: 1 });
+            return Err(Error::Contract {
+                what: "different timesteps",
+                got: mixed + 1,
+                expected: 1,
+            });
         }
         Ok(())
     }
@@ -179,8 +209,15 @@ impl Batch {
 mod tests {
     use super::*;
 
-    const INFO: Info =
-        Info { window: 2, vocabulary: 9, width: 3, channels: 1, scale: 8, multiple: 8, mixed_timesteps: false };
+    const INFO: Info = Info {
+        window: 2,
+        vocabulary: 9,
+        width: 3,
+        channels: 1,
+        scale: 8,
+        multiple: 8,
+        mixed_timesteps: false,
+    };
 
     #[test]
     fn states_that_stay_in_place_are_not_copied_again_and_new_ones_are() {
@@ -209,6 +246,13 @@ mod tests {
         assert!(batch.check(&INFO).is_ok());
         batch.push(2.0, &states).unwrap();
         assert!(batch.check(&INFO).is_err());
-        assert!(batch.check(&Info { mixed_timesteps: true, ..INFO }).is_ok());
+        assert!(
+            batch
+                .check(&Info {
+                    mixed_timesteps: true,
+                    ..INFO
+                })
+                .is_ok()
+        );
     }
 }

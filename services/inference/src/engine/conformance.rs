@@ -52,7 +52,11 @@ pub fn check(engine: &mut dyn Engine) -> Result<(), Violation> {
     // Two latent shapes: the smallest, and one that is not square.
     let unit = info.multiple / info.scale;
     for (height, width) in [(2 * unit, 2 * unit), (2 * unit, 3 * unit)] {
-        let shape = Shape { channels: info.channels, height, width };
+        let shape = Shape {
+            channels: info.channels,
+            height,
+            width,
+        };
         check_denoise(engine, &info, shape, &windows)?;
         check_decode(engine, &info, shape)?;
     }
@@ -66,12 +70,22 @@ pub fn check(engine: &mut dyn Engine) -> Result<(), Violation> {
 }
 
 fn check_info(info: &Info) -> Result<(), Violation> {
-    let Info { window, vocabulary, width, channels, scale, multiple, mixed_timesteps: _ } = *info;
+    let Info {
+        window,
+        vocabulary,
+        width,
+        channels,
+        scale,
+        multiple,
+        mixed_timesteps: _,
+    } = *info;
     if window == 0 || vocabulary < 2 || width == 0 || channels == 0 || scale == 0 {
         return Err(Violation::Info("nothing may be zero"));
     }
     if multiple == 0 || !multiple.is_multiple_of(scale) {
-        return Err(Violation::Info("the size multiple must be a multiple of the scale"));
+        return Err(Violation::Info(
+            "the size multiple must be a multiple of the scale",
+        ));
     }
     Ok(())
 }
@@ -80,14 +94,20 @@ fn check_encode(engine: &mut dyn Engine, info: &Info) -> Result<Vec<Arc<[f32]>>,
     let window = |n: u32| (0..info.window as u32).map(move |i| (n * 7919 + i * 31) % info.vocabulary);
     let ids: Vec<u32> = (0..3).flat_map(window).collect();
     let (mut together, mut alone, mut out) = (Vec::new(), Vec::new(), Vec::new());
-    engine.encode(&ids, &mut together).map_err(|error| Violation::Failed("encode", error))?;
+    engine
+        .encode(&ids, &mut together)
+        .map_err(|error| Violation::Failed("encode", error))?;
     complete("encode", &together, 3 * info.states())?;
     for one in ids.chunks_exact(info.window) {
-        engine.encode(one, &mut out).map_err(|error| Violation::Failed("encode", error))?;
+        engine
+            .encode(one, &mut out)
+            .map_err(|error| Violation::Failed("encode", error))?;
         alone.extend_from_slice(&out);
     }
     same("encode", &together, &alone)?;
-    engine.encode(&[], &mut out).map_err(|_| Violation::Empty("encode"))?;
+    engine
+        .encode(&[], &mut out)
+        .map_err(|_| Violation::Empty("encode"))?;
     if !out.is_empty() {
         return Err(Violation::Empty("encode"));
     }
@@ -102,7 +122,13 @@ fn check_denoise(
 ) -> Result<(), Violation> {
     // Eleven rows at timesteps all over the range, run in one call, then alone, then in another order.
     let rows: Vec<usize> = (0..11).collect();
-    let timestep = |row: usize| if info.mixed_timesteps { (row * 97 % 1000) as f32 } else { 501.0 };
+    let timestep = |row: usize| {
+        if info.mixed_timesteps {
+            (row * 97 % 1000) as f32
+        } else {
+            501.0
+        }
+    };
     let mut batch = Batch::new(info);
     let mut run = |rows: &[usize]| -> Result<Vec<f32>, Violation> {
         batch.reset(shape);
@@ -111,7 +137,9 @@ fn check_denoise(
             let sample = sample.map_err(|error| Violation::Failed("push", error))?;
             noise(*row as u32, sample);
         }
-        engine.denoise(&mut batch).map_err(|error| Violation::Failed("denoise", error))?;
+        engine
+            .denoise(&mut batch)
+            .map_err(|error| Violation::Failed("denoise", error))?;
         complete("denoise", batch.outputs_mut(), rows.len() * shape.values())?;
         Ok(batch.outputs_mut().clone())
     };
@@ -122,7 +150,12 @@ fn check_denoise(
     }
     same("denoise", &together, &alone)?;
     let reversed: Vec<usize> = rows.iter().rev().copied().collect();
-    let backwards: Vec<f32> = run(&reversed)?.chunks_exact(shape.values()).rev().flatten().copied().collect();
+    let backwards: Vec<f32> = run(&reversed)?
+        .chunks_exact(shape.values())
+        .rev()
+        .flatten()
+        .copied()
+        .collect();
     same("denoise", &together, &backwards)?;
     if info.mixed_timesteps {
         check_timestep_matters(engine, info, shape, windows)
@@ -138,9 +171,13 @@ fn check_timestep_matters(
     windows: &[Arc<[f32]>],
 ) -> Result<(), Violation> {
     let mut batch = two_timesteps(info, shape, windows)?;
-    engine.denoise(&mut batch).map_err(|error| Violation::Failed("denoise", error))?;
+    engine
+        .denoise(&mut batch)
+        .map_err(|error| Violation::Failed("denoise", error))?;
     if batch.output(0) == batch.output(1) {
-        return Err(Violation::Timesteps("rows that differ only in their timestep must differ"));
+        return Err(Violation::Timesteps(
+            "rows that differ only in their timestep must differ",
+        ));
     }
     Ok(())
 }
@@ -162,7 +199,12 @@ fn two_timesteps(info: &Info, shape: Shape, windows: &[Arc<[f32]>]) -> Result<Ba
     let mut batch = Batch::new(info);
     batch.reset(shape);
     for timestep in [900.0, 100.0] {
-        noise(1, batch.push(timestep, &windows[0]).map_err(|error| Violation::Failed("push", error))?);
+        noise(
+            1,
+            batch
+                .push(timestep, &windows[0])
+                .map_err(|error| Violation::Failed("push", error))?,
+        );
     }
     Ok(batch)
 }
@@ -173,36 +215,59 @@ fn check_decode(engine: &mut dyn Engine, info: &Info, shape: Shape) -> Result<()
     let (mut together, mut alone, mut out) = (Vec::new(), Vec::new(), Vec::new());
     let failed = |error| Violation::Failed("decode", error);
     engine.decode(&latents, shape, &mut together).map_err(failed)?;
-    complete("decode", &together, 3 * 3 * shape.height * shape.width * info.scale * info.scale)?;
+    complete(
+        "decode",
+        &together,
+        3 * 3 * shape.height * shape.width * info.scale * info.scale,
+    )?;
     for one in latents.chunks_exact(shape.values()) {
         engine.decode(one, shape, &mut out).map_err(failed)?;
         alone.extend_from_slice(&out);
     }
     same("decode", &together, &alone)?;
-    engine.decode(&[], shape, &mut out).map_err(|_| Violation::Empty("decode"))?;
-    if out.is_empty() { Ok(()) } else { Err(Violation::Empty("decode")) }
+    engine
+        .decode(&[], shape, &mut out)
+        .map_err(|_| Violation::Empty("decode"))?;
+    if out.is_empty() {
+        Ok(())
+    } else {
+        Err(Violation::Empty("decode"))
+    }
 }
 
 fn check_refusals(engine: &mut dyn Engine, info: &Info) -> Result<(), Violation> {
     let mut out = Vec::new();
     let shape = info.latents(info.multiple, info.multiple);
-    if !matches!(engine.encode(&vec![0; info.window + 1], &mut out), Err(Error::Contract { .. })) {
+    if !matches!(
+        engine.encode(&vec![0; info.window + 1], &mut out),
+        Err(Error::Contract { .. })
+    ) {
         return Err(Violation::Accepted("token ids"));
     }
-    if !matches!(engine.decode(&vec![0.0; shape.values() + 1], shape, &mut out), Err(Error::Contract { .. })) {
+    if !matches!(
+        engine.decode(&vec![0.0; shape.values() + 1], shape, &mut out),
+        Err(Error::Contract { .. })
+    ) {
         return Err(Violation::Accepted("latents"));
     }
-    let foreign = Info { channels: info.channels + 1, ..info.clone() };
+    let foreign = Info {
+        channels: info.channels + 1,
+        ..info.clone()
+    };
     let mut batch = Batch::new(&foreign);
     batch.reset(foreign.latents(info.multiple, info.multiple));
     let states: Arc<[f32]> = vec![0.0; info.states()].into();
-    batch.push(1.0, &states).map_err(|error| Violation::Failed("push", error))?;
+    batch
+        .push(1.0, &states)
+        .map_err(|error| Violation::Failed("push", error))?;
     if !matches!(engine.denoise(&mut batch), Err(Error::Contract { .. })) {
         return Err(Violation::Accepted("a batch for another model"));
     }
     let mut empty = Batch::new(info);
     empty.reset(shape);
-    engine.denoise(&mut empty).map_err(|_| Violation::Empty("denoise"))
+    engine
+        .denoise(&mut empty)
+        .map_err(|_| Violation::Empty("denoise"))
 }
 
 fn complete(what: &'static str, out: &[f32], expected: usize) -> Result<(), Violation> {
@@ -210,12 +275,21 @@ fn complete(what: &'static str, out: &[f32], expected: usize) -> Result<(), Viol
     if out.len() == expected && finite == expected {
         return Ok(());
     }
-    Err(Violation::Output { what, expected, got: out.len(), finite })
+    Err(Violation::Output {
+        what,
+        expected,
+        got: out.len(),
+        finite,
+    })
 }
 
 fn same(what: &'static str, a: &[f32], b: &[f32]) -> Result<(), Violation> {
     let equal = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-    if equal { Ok(()) } else { Err(Violation::Company(what)) }
+    if equal {
+        Ok(())
+    } else {
+        Err(Violation::Company(what))
+    }
 }
 
 /// Values in (-2, 2) that look random; the same for the same `key`.

@@ -28,12 +28,19 @@ impl Costs {
     pub fn take<S: BuildHasher>(options: &mut HashMap<String, String, S>) -> Result<Self, Error> {
         let mut micros = |name: &str| match options.remove(name) {
             None => Ok(Duration::ZERO),
-            Some(text) => text.parse().map(Duration::from_micros).map_err(|_| Error::Option {
-                name: name.to_owned(),
-                why: format!("{text:?} is no whole number of microseconds"),
-            }),
+            Some(text) => text
+                .parse()
+                .map(Duration::from_micros)
+                .map_err(|_| Error::Option {
+                    name: name.to_owned(),
+                    why: format!("{text:?} is no whole number of microseconds"),
+                }),
         };
-        Ok(Self { base: micros("base_us")?, row: micros("row_us")?, decode: micros("decode_us")? })
+        Ok(Self {
+            base: micros("base_us")?,
+            row: micros("row_us")?,
+            decode: micros("decode_us")?,
+        })
     }
 }
 
@@ -89,9 +96,17 @@ impl Engine for Fake {
         let mut outputs = std::mem::take(batch.outputs_mut());
         outputs.clear();
         for row in 0..rows {
-            let text = batch.states()[row * states..][..states].iter().step_by(16).sum::<f32>() / states as f32;
+            let text = batch.states()[row * states..][..states]
+                .iter()
+                .step_by(16)
+                .sum::<f32>()
+                / states as f32;
             let shift = text + batch.timesteps()[row] / 10_000.0;
-            outputs.extend(batch.samples()[row * values..][..values].iter().map(|x| 0.9 * x + shift));
+            outputs.extend(
+                batch.samples()[row * values..][..values]
+                    .iter()
+                    .map(|x| 0.9 * x + shift),
+            );
         }
         *batch.outputs_mut() = outputs;
         Ok(())
@@ -138,10 +153,18 @@ mod tests {
 
     #[test]
     fn costs_come_from_options_and_nonsense_is_refused_by_name() {
-        let mut options = HashMap::from([("row_us".to_owned(), "250".to_owned()), ("x".to_owned(), "1".to_owned())]);
+        let mut options = HashMap::from([
+            ("row_us".to_owned(), "250".to_owned()),
+            ("x".to_owned(), "1".to_owned()),
+        ]);
         assert_eq!(Costs::take(&mut options).unwrap().row, Duration::from_micros(250));
         assert_eq!(options.len(), 1);
         let mut options = HashMap::from([("base_us".to_owned(), "fast".to_owned())]);
-        assert!(Costs::take(&mut options).unwrap_err().to_string().contains("base_us"));
+        assert!(
+            Costs::take(&mut options)
+                .unwrap_err()
+                .to_string()
+                .contains("base_us")
+        );
     }
 }

@@ -40,7 +40,11 @@ impl Info {
     /// The latents of a picture of `width` by `height` pixels.
     #[must_use]
     pub fn latents(&self, width: usize, height: usize) -> Shape {
-        Shape { channels: self.channels, height: height / self.scale, width: width / self.scale }
+        Shape {
+            channels: self.channels,
+            height: height / self.scale,
+            width: width / self.scale,
+        }
     }
 }
 
@@ -85,7 +89,11 @@ pub trait Engine: Send {
 /// How many items of `each` values `got` is.
 pub(crate) fn whole(what: &'static str, got: usize, each: usize) -> Result<usize, Error> {
     if each == 0 || !got.is_multiple_of(each) {
-        return Err(Error::Contract { what, got, expected: each * (got / each.max(1)).max(1) });
+        return Err(Error::Contract {
+            what,
+            got,
+            expected: each * (got / each.max(1)).max(1),
+        });
     }
     Ok(got / each)
 }

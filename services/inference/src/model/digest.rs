@@ -24,7 +24,10 @@ pub fn digest(folder: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let mut block = vec![0; BLOCK];
     for (name, path) in files {
-        let wrong = |error: std::io::Error| Error::File { path: name.clone(), why: error.to_string() };
+        let wrong = |error: std::io::Error| Error::File {
+            path: name.clone(),
+            why: error.to_string(),
+        };
         let mut file = File::open(&path).map_err(wrong)?;
         let length = file.metadata().map_err(wrong)?.len();
         hash.update((name.len() as u64).to_le_bytes());
@@ -41,7 +44,10 @@ pub fn digest(folder: &Path) -> Result<String, Error> {
 }
 
 fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), Error> {
-    let wrong = |error: std::io::Error| Error::File { path: format!("{prefix}."), why: error.to_string() };
+    let wrong = |error: std::io::Error| Error::File {
+        path: format!("{prefix}."),
+        why: error.to_string(),
+    };
     for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let entry = entry.map_err(wrong)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -50,7 +56,11 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Resu
         }
         let (path, name) = (entry.path(), format!("{prefix}{name}"));
         // `is_dir` follows links: model folders are often links into a store.
-        if path.is_dir() { list(&path, &format!("{name}/"), files)? } else { files.push((name, path)) }
+        if path.is_dir() {
+            list(&path, &format!("{name}/"), files)?
+        } else {
+            files.push((name, path))
+        }
     }
     Ok(())
 }

@@ -52,10 +52,16 @@ struct FileLatentRgb {
 /// Reads the manifest; without one, the defaults of diffusers and of the scheduler's configuration.
 pub(super) fn read(folder: &Path, scheduler: Kind) -> Result<Manifest, Error> {
     let file: File = optional(folder, FILE)?;
-    let wrong = |why: String| Error::File { path: FILE.to_owned(), why };
+    let wrong = |why: String| Error::File {
+        path: FILE.to_owned(),
+        why,
+    };
     let steps = file.defaults.steps.unwrap_or(50);
     if steps == 0 || steps as usize > mobula_diffusion::scheduler::MAX_STEPS {
-        return Err(wrong(format!("steps is {steps}, expected 1 to {}", mobula_diffusion::scheduler::MAX_STEPS)));
+        return Err(wrong(format!(
+            "steps is {steps}, expected 1 to {}",
+            mobula_diffusion::scheduler::MAX_STEPS
+        )));
     }
     let guidance_scale = file.defaults.guidance_scale.unwrap_or(7.5);
     positive("mobula.json", "guidance_scale", guidance_scale)?;
@@ -68,7 +74,17 @@ pub(super) fn read(folder: &Path, scheduler: Kind) -> Result<Manifest, Error> {
         Some(map) => LatentRgb::new(map.weights, map.bias).map_err(|error| wrong(error.to_string()))?,
     };
     if latent_rgb.channels() != 4 {
-        return Err(wrong(format!("latent_rgb has {} weights, expected 4", latent_rgb.channels())));
+        return Err(wrong(format!(
+            "latent_rgb has {} weights, expected 4",
+            latent_rgb.channels()
+        )));
     }
-    Ok(Manifest { defaults: Defaults { steps, guidance_scale, scheduler }, latent_rgb })
+    Ok(Manifest {
+        defaults: Defaults {
+            steps,
+            guidance_scale,
+            scheduler,
+        },
+        latent_rgb,
+    })
 }

@@ -10,8 +10,8 @@ mod manifest;
 
 use std::path::{Path, PathBuf};
 
-use mobula_diffusion::{Config as Scheduler, Kind};
 use mobula_diffusion::preview::LatentRgb;
+use mobula_diffusion::{Config as Scheduler, Kind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -20,7 +20,11 @@ pub use digest::digest;
 pub use manifest::Defaults;
 
 /// Pipeline classes whose parts are what is served here.
-const CLASSES: [&str; 3] = ["StableDiffusionPipeline", "OnnxStableDiffusionPipeline", "ORTStableDiffusionPipeline"];
+const CLASSES: [&str; 3] = [
+    "StableDiffusionPipeline",
+    "OnnxStableDiffusionPipeline",
+    "ORTStableDiffusionPipeline",
+];
 /// The parts that must be there.
 const PARTS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
 
@@ -95,14 +99,20 @@ impl Model {
     /// [`Error::Diffusion`] for its scheduler.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         if !folder.is_dir() {
-            return Err(Error::File { path: folder.display().to_string(), why: "is no folder".into() });
+            return Err(Error::File {
+                path: folder.display().to_string(),
+                why: "is no folder".into(),
+            });
         }
         let index: Index = required(folder, "model_index.json")?;
         check_class(&index)?;
         for part in PARTS {
             let file = format!("{part}/model.onnx");
             if !folder.join(&file).is_file() {
-                return Err(Error::File { path: file, why: "is missing (is this an ONNX export?)".into() });
+                return Err(Error::File {
+                    path: file,
+                    why: "is missing (is this an ONNX export?)".into(),
+                });
             }
         }
         let unet: UnetConfig = optional(folder, "unet/config.json")?;
@@ -123,7 +133,9 @@ impl Model {
         if !(1..=1024).contains(&sample_size.0) || !(1..=1024).contains(&sample_size.1) {
             return Err(refuse("unet", "sample_size is not between 1 and 1024"));
         }
-        let levels = unet.block_out_channels.map_or(4, |channels| channels.len() as u32);
+        let levels = unet
+            .block_out_channels
+            .map_or(4, |channels| channels.len() as u32);
         if !(1..=8).contains(&levels) {
             return Err(refuse("unet", "block_out_channels does not have 1 to 8 entries"));
         }
@@ -137,7 +149,11 @@ impl Model {
             levels,
             window: text.max_position_embeddings.unwrap_or(77),
             vocabulary: text.vocab_size.unwrap_or(49_408),
-            scaling_factor: positive("vae_decoder", "scaling_factor", vae.scaling_factor.unwrap_or(0.18215))?,
+            scaling_factor: positive(
+                "vae_decoder",
+                "scaling_factor",
+                vae.scaling_factor.unwrap_or(0.18215),
+            )?,
             shift_factor: vae.shift_factor.filter(|shift| shift.is_finite()).unwrap_or(0.0),
         })
     }
@@ -178,61 +194,98 @@ fn check_class(index: &Index) -> Result<(), Error> {
         "not a text-to-image pipeline of Stable Diffusion 1 or 2"
     };
     let path = "model_index.json".to_owned();
-    Err(Error::File { path, why: format!("{class} is {kind}, which is not served; served are {}", CLASSES.join(", ")) })
+    Err(Error::File {
+        path,
+        why: format!(
+            "{class} is {kind}, which is not served; served are {}",
+            CLASSES.join(", ")
+        ),
+    })
 }
 
 /// Whether a part is there: diffusers writes `[null, null]` for one that is not.
 fn present(part: Option<&serde_json::Value>) -> bool {
-    part.and_then(|part| part.get(0)).is_some_and(serde_json::Value::is_string)
+    part.and_then(|part| part.get(0))
+        .is_some_and(serde_json::Value::is_string)
 }
 
 fn check_unet(unet: &UnetConfig) -> Result<(), Error> {
     match unet.in_channels {
         None | Some(4) => {}
-        Some(9) => return Err(refuse("unet", "in_channels is 9: an inpainting model, which is not served")),
+        Some(9) => {
+            return Err(refuse(
+                "unet",
+                "in_channels is 9: an inpainting model, which is not served",
+            ));
+        }
         Some(other) => return Err(refuse("unet", &format!("in_channels is {other}, expected 4"))),
     }
     if let Some(kind) = &unet.addition_embed_type {
-        let why = format!("addition_embed_type is {kind} (Stable Diffusion XL and others), which is not served");
+        let why =
+            format!("addition_embed_type is {kind} (Stable Diffusion XL and others), which is not served");
         return Err(refuse("unet", &why));
     }
     if let Some(kind) = &unet.class_embed_type {
-        return Err(refuse("unet", &format!("class_embed_type is {kind}, which is not served")));
+        return Err(refuse(
+            "unet",
+            &format!("class_embed_type is {kind}, which is not served"),
+        ));
     }
     if unet.time_cond_proj_dim.is_some() {
-        return Err(refuse("unet", "time_cond_proj_dim is set: a latent consistency model, which is not served"));
+        return Err(refuse(
+            "unet",
+            "time_cond_proj_dim is set: a latent consistency model, which is not served",
+        ));
     }
     Ok(())
 }
 
 fn refuse(part: &'static str, why: &str) -> Error {
-    Error::Model { part, why: format!("config.json: {why}") }
+    Error::Model {
+        part,
+        why: format!("config.json: {why}"),
+    }
 }
 
 fn positive(part: &'static str, key: &str, value: f32) -> Result<f32, Error> {
     if value.is_finite() && value > 0.0 {
         return Ok(value);
     }
-    Err(refuse(part, &format!("{key} is {value}, expected a positive number")))
+    Err(refuse(
+        part,
+        &format!("{key} is {value}, expected a positive number"),
+    ))
 }
 
 fn read(folder: &Path, file: &str) -> Result<String, Error> {
     std::fs::read_to_string(folder.join(file)).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "is missing".to_owned(),
-            _ => format!("cannot be read: {error}"),
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let why = if missing {
+            "is missing".to_owned()
+        } else {
+            format!("cannot be read: {error}")
         };
-        Error::File { path: file.to_owned(), why }
+        Error::File {
+            path: file.to_owned(),
+            why,
+        }
     })
 }
 
 fn required<T: DeserializeOwned>(folder: &Path, file: &str) -> Result<T, Error> {
     let text = read(folder, file)?;
-    serde_json::from_str(&text).map_err(|error| Error::File { path: file.to_owned(), why: error.to_string() })
+    serde_json::from_str(&text).map_err(|error| Error::File {
+        path: file.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 fn optional<T: DeserializeOwned + Default>(folder: &Path, file: &str) -> Result<T, Error> {
-    if folder.join(file).exists() { required(folder, file) } else { Ok(T::default()) }
+    if folder.join(file).exists() {
+        required(folder, file)
+    } else {
+        Ok(T::default())
+    }
 }
 
 #[cfg(test)]

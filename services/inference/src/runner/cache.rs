@@ -24,7 +24,13 @@ pub(crate) struct Cache {
 impl Cache {
     /// Makes a cache that holds so many bytes of ids and states; with 0 it holds nothing.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, bytes: 0, clock: 0, entries: HashMap::new(), order: BTreeMap::new() }
+        Self {
+            capacity,
+            bytes: 0,
+            clock: 0,
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+        }
     }
 
     /// The states of these ids, which count as used now.
@@ -44,7 +50,9 @@ impl Cache {
             return;
         }
         while self.bytes + size > self.capacity {
-            let Some((_, oldest)) = self.order.pop_first() else { break };
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
             if let Some(entry) = self.entries.remove(&oldest) {
                 self.bytes -= self::size(&oldest, &entry.states);
             }
@@ -52,7 +60,13 @@ impl Cache {
         self.clock += 1;
         self.bytes += size;
         self.order.insert(self.clock, Arc::clone(ids));
-        self.entries.insert(Arc::clone(ids), Entry { states: Arc::clone(states), stamp: self.clock });
+        self.entries.insert(
+            Arc::clone(ids),
+            Entry {
+                states: Arc::clone(states),
+                stamp: self.clock,
+            },
+        );
     }
 }
 

@@ -83,8 +83,17 @@ impl Job {
     pub(crate) fn new(work: Work, outbox: Outbox, stats: Arc<Stats>) -> Self {
         let rows = work.rows() * work.sampler.calls() as u64 * work.pictures.len() as u64;
         stats.add(rows, work.pictures.len());
-        let progress = Progress { steps: vec![0; work.pictures.len()], ..Progress::default() };
-        Self { work, outbox, stats, rows_left: AtomicU64::new(rows), progress: Mutex::new(progress) }
+        let progress = Progress {
+            steps: vec![0; work.pictures.len()],
+            ..Progress::default()
+        };
+        Self {
+            work,
+            outbox,
+            stats,
+            rows_left: AtomicU64::new(rows),
+            progress: Mutex::new(progress),
+        }
     }
 
     /// A panic cannot leave the progress half changed, so a poisoned lock is as good as any.
@@ -185,14 +194,17 @@ impl Job {
         drop(progress);
         // Before the reader hears of the end: who asks for the load then must not see this job.
         self.stats.done(self.rows_left.swap(0, Ordering::Relaxed));
-        self.outbox.send(Event::Done(Done { timings: Some(timings) }));
+        self.outbox.send(Event::Done(Done {
+            timings: Some(timings),
+        }));
         Some(timings)
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.stats.remove(self.rows_left.load(Ordering::Relaxed), self.work.pictures.len());
+        self.stats
+            .remove(self.rows_left.load(Ordering::Relaxed), self.work.pictures.len());
     }
 }
 
@@ -205,6 +217,18 @@ pub(crate) struct PictureTimes {
     pub(crate) to: Instant,
     pub(crate) decode: Duration,
     pub(crate) ticks: u32,
+}
+
+impl PictureTimes {
+    /// The times of a picture whose first tick begins now.
+    pub(crate) fn begin(now: Instant) -> Self {
+        Self {
+            from: now,
+            to: now,
+            decode: Duration::ZERO,
+            ticks: 0,
+        }
+    }
 }
 
 fn micros(duration: Duration) -> u64 {

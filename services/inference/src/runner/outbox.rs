@@ -151,7 +151,10 @@ mod tests {
     }
 
     async fn read(inbox: Inbox) -> Vec<Result<Event, String>> {
-        inbox.map(|item| item.map_err(|error| error.to_string())).collect().await
+        inbox
+            .map(|item| item.map_err(|error| error.to_string()))
+            .collect()
+            .await
     }
 
     #[tokio::test]
@@ -159,7 +162,9 @@ mod tests {
         let (outbox, mut inbox) = channel();
         for index in 0..200 {
             outbox.send(step(index));
-            assert!(matches!(inbox.next().await, Some(Ok(Event::Step(Step { index: got, .. }))) if got == index));
+            assert!(
+                matches!(inbox.next().await, Some(Ok(Event::Step(Step { index: got, .. }))) if got == index)
+            );
         }
         outbox.send(Event::Done(Done::default()));
         assert_eq!(read(inbox).await, [Ok(Event::Done(Done::default()))]);
@@ -171,15 +176,27 @@ mod tests {
         for index in 0..500 {
             outbox.send(step(index));
             if index % 5 == 0 {
-                outbox.send(Event::Image(Image { index, ..Image::default() }));
+                outbox.send(Event::Image(Image {
+                    index,
+                    ..Image::default()
+                }));
             }
         }
         outbox.send(Event::Done(Done::default()));
         let events = read(inbox).await;
-        let steps: Vec<_> = events.iter().filter(|event| matches!(event, Ok(Event::Step(_)))).collect();
+        let steps: Vec<_> = events
+            .iter()
+            .filter(|event| matches!(event, Ok(Event::Step(_))))
+            .collect();
         assert_eq!(steps.len(), MAX_DROPPABLE);
         assert_eq!(steps[0], &Ok(step(500 - MAX_DROPPABLE as u32)));
-        assert_eq!(events.iter().filter(|event| matches!(event, Ok(Event::Image(_)))).count(), 100);
+        assert_eq!(
+            events
+                .iter()
+                .filter(|event| matches!(event, Ok(Event::Image(_))))
+                .count(),
+            100
+        );
         assert_eq!(events.last(), Some(&Ok(Event::Done(Done::default()))));
     }
 
@@ -193,7 +210,12 @@ mod tests {
         assert_eq!(read(inbox).await, [Err(Error::Stopping.to_string())]);
         let (outbox, inbox) = channel();
         drop(outbox);
-        assert!(read(inbox).await[0].as_ref().unwrap_err().contains("the engine stopped"));
+        assert!(
+            read(inbox).await[0]
+                .as_ref()
+                .unwrap_err()
+                .contains("the engine stopped")
+        );
     }
 
     #[test]

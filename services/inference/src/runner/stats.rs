@@ -45,7 +45,11 @@ impl Stats {
     pub(crate) fn measured(&self, rows: usize, took: Duration) {
         let now = took.as_nanos() as f64 / rows.max(1) as f64;
         let before = self.row_ns.load(Ordering::Relaxed) as f64;
-        let average = if before == 0.0 { now } else { before + NEW * (now - before) };
+        let average = if before == 0.0 {
+            now
+        } else {
+            before + NEW * (now - before)
+        };
         // Never 0 again: 0 says that nothing was measured.
         self.row_ns.store(average.max(1.0) as u64, Ordering::Relaxed);
     }
@@ -78,7 +82,14 @@ mod tests {
         let stats = Stats::default();
         stats.add(40, 2);
         stats.done(10);
-        assert_eq!(stats.load(), Load { ongoing_requests: 1, queued_rows: 30, row_ns: 0 });
+        assert_eq!(
+            stats.load(),
+            Load {
+                ongoing_requests: 1,
+                queued_rows: 30,
+                row_ns: 0
+            }
+        );
         stats.remove(30, 2);
         assert_eq!((stats.load(), stats.pictures()), (Load::default(), 0));
     }
@@ -91,7 +102,11 @@ mod tests {
         for _ in 0..60 {
             stats.measured(4, Duration::from_nanos(8000));
         }
-        assert!((1990..=2000).contains(&stats.load().row_ns), "{}", stats.load().row_ns);
+        assert!(
+            (1990..=2000).contains(&stats.load().row_ns),
+            "{}",
+            stats.load().row_ns
+        );
         stats.measured(4, Duration::ZERO);
         assert!(stats.load().row_ns > 0);
     }

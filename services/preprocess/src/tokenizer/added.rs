@@ -46,10 +46,16 @@ impl AddedTokens {
     /// behind them.
     pub(super) fn new(settings: &Settings, vocabulary: &Vocabulary) -> Self {
         let mut by_id: BTreeMap<u32, Added> = settings.added.iter().cloned().collect();
-        let mut ids: HashMap<String, u32> =
-            settings.added.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
+        let mut ids: HashMap<String, u32> = settings
+            .added
+            .iter()
+            .map(|(id, token)| (token.content.clone(), *id))
+            .collect();
         // Ids are counted, not measured: a vocabulary with holes gives one that is taken.
-        let beside = ids.keys().filter(|content| vocabulary.id(content).is_none()).count();
+        let beside = ids
+            .keys()
+            .filter(|content| vocabulary.id(content).is_none())
+            .count();
         let mut new = (vocabulary.len() + beside) as u32..;
         for special in &settings.specials {
             let content = &special.token.content;
@@ -99,12 +105,19 @@ impl AddedTokens {
         }
         let mut parts: Vec<Cow<'a, str>> = self.cut(text).into_iter().map(Cow::Borrowed).collect();
         for at in 0..parts.len() {
-            let Some(token) = self.id(&parts[at]).and_then(|id| self.by_id.get(&id)) else { continue };
+            let Some(token) = self.id(&parts[at]).and_then(|id| self.by_id.get(&id)) else {
+                continue;
+            };
             // The neighbours are judged as they were before the strip.
             let left_touches = at > 0 && parts[at - 1].chars().next_back().is_some_and(|char| char != ' ');
-            let right_touches = parts.get(at + 1).is_some_and(|part| !part.is_empty() && !part.starts_with(' '));
+            let right_touches = parts
+                .get(at + 1)
+                .is_some_and(|part| !part.is_empty() && !part.starts_with(' '));
             if token.rstrip && at + 1 < parts.len() {
-                parts[at + 1] = parts[at + 1].trim_start_matches(is_python_space).to_owned().into();
+                parts[at + 1] = parts[at + 1]
+                    .trim_start_matches(is_python_space)
+                    .to_owned()
+                    .into();
             }
             if token.lstrip && at > 0 {
                 parts[at - 1] = parts[at - 1].trim_end_matches(is_python_space).to_owned().into();
@@ -119,7 +132,9 @@ impl AddedTokens {
             }
         }
         let parts = parts.into_iter().filter(|part| !part.is_empty());
-        parts.map(|part| self.id(&part).map_or(Part::Text(part), Part::Token)).collect()
+        parts
+            .map(|part| self.id(&part).map_or(Part::Text(part), Part::Token))
+            .collect()
     }
 
     /// `Trie.split`: the parts of the text, tokens among them.
@@ -127,7 +142,11 @@ impl AddedTokens {
         let chars: Vec<char> = text.chars().collect();
         let mut cuts = self.cuts(&chars);
         cuts.push(chars.len());
-        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let starts: Vec<usize> = text
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([text.len()])
+            .collect();
         let mut parts = Vec::new();
         let mut start = 0;
         for end in cuts {
@@ -184,7 +203,13 @@ impl AddedTokens {
 
     /// A match that began at `found` is complete before `current`: the longest that it or an earlier partial match can
     /// grow to, as start, end, and where to go on.
-    fn longest(&self, text: &[char], current: usize, found: usize, partial: &[(usize, usize)]) -> (usize, usize, usize) {
+    fn longest(
+        &self,
+        text: &[char],
+        current: usize,
+        found: usize,
+        partial: &[(usize, usize)],
+    ) -> (usize, usize, usize) {
         let (mut start, mut end, mut skip) = (found, current, 0);
         for &(begin, mut node) in partial {
             if begin > start {
@@ -196,7 +221,10 @@ impl AddedTokens {
             if self.nodes[node].is_end {
                 (start, end, skip) = (begin, ahead, ahead);
             }
-            while let Some(child) = text.get(ahead).and_then(|char| self.nodes[node].children.get(char)) {
+            while let Some(child) = text
+                .get(ahead)
+                .and_then(|char| self.nodes[node].children.get(char))
+            {
                 node = *child;
                 ahead += 1;
                 if self.nodes[node].is_end {
@@ -215,11 +243,17 @@ mod tests {
     fn tokens(contents: &[&str], change: impl Fn(&mut Added)) -> AddedTokens {
         let mut by_id = BTreeMap::new();
         for (content, id) in contents.iter().zip(0..) {
-            let mut token = Added { content: (*content).into(), ..Added::default() };
+            let mut token = Added {
+                content: (*content).into(),
+                ..Added::default()
+            };
             change(&mut token);
             by_id.insert(id, token);
         }
-        let ids = by_id.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
+        let ids = by_id
+            .iter()
+            .map(|(id, token)| (token.content.clone(), *id))
+            .collect();
         AddedTokens::of(by_id, ids)
     }
 
@@ -230,7 +264,16 @@ mod tests {
     #[test]
     fn the_longest_token_wins_and_the_text_around_stays() {
         let tokens = tokens(&["<a>", "<a>b", "!"], |_| {});
-        assert_eq!(tokens.split("x <a>by!<a>"), [text("x "), Part::Token(1), text("y"), Part::Token(2), Part::Token(0)]);
+        assert_eq!(
+            tokens.split("x <a>by!<a>"),
+            [
+                text("x "),
+                Part::Token(1),
+                text("y"),
+                Part::Token(2),
+                Part::Token(0)
+            ]
+        );
         assert_eq!(tokens.split("<<a>"), [text("<"), Part::Token(0)]);
         assert_eq!(tokens.split("plain"), [text("plain")]);
     }
@@ -238,13 +281,22 @@ mod tests {
     #[test]
     fn a_token_that_strips_eats_the_space_around() {
         let tokens = tokens(&["<a>"], |token| (token.lstrip, token.rstrip) = (true, true));
-        assert_eq!(tokens.split("x \t<a>\u{a0} y"), [text("x"), Part::Token(0), text("y")]);
+        assert_eq!(
+            tokens.split("x \t<a>\u{a0} y"),
+            [text("x"), Part::Token(0), text("y")]
+        );
     }
 
     #[test]
     fn a_single_word_token_inside_a_word_is_text() {
         let tokens = tokens(&["cat"], |token| token.single_word = true);
-        assert_eq!(tokens.split("a cat sat"), [text("a "), Part::Token(0), text(" sat")]);
-        assert_eq!(tokens.split("concat cats"), [text("concat"), text(" "), text("cats")]);
+        assert_eq!(
+            tokens.split("a cat sat"),
+            [text("a "), Part::Token(0), text(" sat")]
+        );
+        assert_eq!(
+            tokens.split("concat cats"),
+            [text("concat"), text(" "), text("cats")]
+        );
     }
 }

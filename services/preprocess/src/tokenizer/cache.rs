@@ -26,7 +26,10 @@ pub(super) struct Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { shards: Default::default(), hasher: RandomState::new() }
+        Self {
+            shards: Default::default(),
+            hasher: RandomState::new(),
+        }
     }
 }
 

@@ -42,7 +42,9 @@ impl Clip {
             id(token).ok_or_else(|| Error::malformed(folder, format!("{name} {token:?} has no id")))
         };
         // The vocabulary first: that is where CLIPTokenizer looks for the unknown token.
-        let unknown = vocabulary.id(&settings.unk).map_or_else(|| needed("unk_token", &settings.unk), Ok)?;
+        let unknown = vocabulary
+            .id(&settings.unk)
+            .map_or_else(|| needed("unk_token", &settings.unk), Ok)?;
         let frame = Frame {
             window: settings.window,
             bos: needed("bos_token", &settings.bos)?,
@@ -51,8 +53,12 @@ impl Clip {
             pads_left: settings.pads_left,
             truncates_left: settings.truncates_left,
         };
-        let is_special =
-            |content: &str| settings.specials.iter().any(|special| special.token.content == content);
+        let is_special = |content: &str| {
+            settings
+                .specials
+                .iter()
+                .any(|special| special.token.content == content)
+        };
         let is_new = |content: &str| {
             settings.additional.iter().any(|additional| additional == content)
                 && id(content).is_some_and(|id| id as usize >= vocabulary.len())

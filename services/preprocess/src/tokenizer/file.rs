@@ -32,16 +32,26 @@ impl File {
         let path = folder.join("tokenizer.json");
         let mut tokenizer = Tokenizer::from_file(&path).map_err(|why| Error::malformed(&path, why))?;
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|why| Error::malformed(&path, why))?;
+        tokenizer
+            .with_truncation(None)
+            .map_err(|why| Error::malformed(&path, why))?;
         // Only those that the file does not have already: adding again would change how it treats them.
         let missing = settings.added.iter().map(|(_, token)| token);
         for token in missing.chain(settings.specials.iter().map(|special| &special.token)) {
-            if !tokenizer.get_added_vocabulary().get_vocab().contains_key(&token.content) {
+            if !tokenizer
+                .get_added_vocabulary()
+                .get_vocab()
+                .contains_key(&token.content)
+            {
                 let token = [native(token)];
                 if token[0].special {
-                    tokenizer.add_special_tokens(token).map_err(|why| Error::malformed(&path, why))?;
+                    tokenizer
+                        .add_special_tokens(token)
+                        .map_err(|why| Error::malformed(&path, why))?;
                 } else {
-                    tokenizer.add_tokens(token).map_err(|why| Error::malformed(&path, why))?;
+                    tokenizer
+                        .add_tokens(token)
+                        .map_err(|why| Error::malformed(&path, why))?;
                 }
             }
         }
@@ -58,18 +68,29 @@ impl File {
             pads_left: settings.pads_left,
             truncates_left: settings.truncates_left,
         };
-        Ok(Self { frame, tokenizer, cleans_up: settings.cleans_up })
+        Ok(Self {
+            frame,
+            tokenizer,
+            cleans_up: settings.cleans_up,
+        })
     }
 
     /// The text's token ids, without start and end token.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(Error::Tokenizer)?;
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(Error::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text that token ids stand for; empty where the file cannot say.
     pub(super) fn decode(&self, ids: &[u32]) -> String {
-        let text = self.tokenizer.decode(ids, false).unwrap_or_default().replace(END_OF_WORD, " ");
+        let text = self
+            .tokenizer
+            .decode(ids, false)
+            .unwrap_or_default()
+            .replace(END_OF_WORD, " ");
         let text = text.trim_matches(is_python_space).to_owned();
         if self.cleans_up { clean_up(text) } else { text }
     }

@@ -1,7 +1,7 @@
 //! Prompts to token windows: one tokenizer per model folder.
 //!
 //! [`Tokenizer::load`] takes a folder in diffusers' layout, or `fake`. What the tokenizers share is the [`Frame`]; how text
-//! becomes ids is [`clip`]'s, [`file`]'s or [`fake`]'s. Refuses folders that name a tokenizer of another kind.
+//! becomes ids is `clip`'s, `file`'s or `fake`'s. Refuses folders that name a tokenizer of another kind.
 
 mod added;
 mod bpe;
@@ -55,8 +55,14 @@ impl Tokenizer {
         }
         let folder = model.join("tokenizer");
         let class = class(model)?;
-        if !matches!(class.as_deref(), None | Some("CLIPTokenizer" | "CLIPTokenizerFast")) {
-            return Err(Error::Unsupported { model: model.into(), class: class.unwrap_or_default() });
+        if !matches!(
+            class.as_deref(),
+            None | Some("CLIPTokenizer" | "CLIPTokenizerFast")
+        ) {
+            return Err(Error::Unsupported {
+                model: model.into(),
+                class: class.unwrap_or_default(),
+            });
         }
         let has = |name: &str| folder.join(name).is_file();
         let settings = Settings::read(&folder)?;
@@ -97,5 +103,9 @@ impl Tokenizer {
 /// The tokenizer class that model_index.json names, if there is one.
 fn class(model: &Path) -> Result<Option<String>, Error> {
     let index = settings::object(&model.join("model_index.json"))?.unwrap_or_default();
-    Ok(index.get("tokenizer").and_then(|entry| entry.get(1)).and_then(Value::as_str).map(Into::into))
+    Ok(index
+        .get("tokenizer")
+        .and_then(|entry| entry.get(1))
+        .and_then(Value::as_str)
+        .map(Into::into))
 }

@@ -47,7 +47,9 @@ impl<'a> Iterator for Pieces<'a> {
 
 /// Bytes of the run of one kind that the text starts with.
 fn run(text: &str, kind: Kind) -> usize {
-    text.char_indices().find(|(_, char)| Class::of(*char).kind() != kind).map_or(text.len(), |(at, _)| at)
+    text.char_indices()
+        .find(|(_, char)| Class::of(*char).kind() != kind)
+        .map_or(text.len(), |(at, _)| at)
 }
 
 /// Bytes of the literal that the text starts with; no literal is the start of another.

@@ -8,6 +8,7 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::vocabulary::read;
@@ -72,8 +73,13 @@ impl Settings {
         let mut added = Vec::new();
         if let Some(decoder) = config.remove("added_tokens_decoder") {
             for (id, token) in decoder.as_object().into_iter().flatten() {
-                let id = id.parse().map_err(|_| Error::malformed(&path, format!("{id:?} is no token id")))?;
-                added.push((id, Added::of(token).ok_or_else(|| no_token(&path, "added_tokens_decoder"))?));
+                let id = id
+                    .parse()
+                    .map_err(|_| Error::malformed(&path, format!("{id:?} is no token id")))?;
+                added.push((
+                    id,
+                    Added::of(token).ok_or_else(|| no_token(&path, "added_tokens_decoder"))?,
+                ));
             }
             // serde_json sorts names as text; ids decide which of two tokens with one text stays.
             added.sort_by_key(|(id, _)| *id);
@@ -94,7 +100,9 @@ impl Settings {
         };
         let named = |key: &str| match config.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => Special::of(value, &added).map(Some).ok_or_else(|| no_token(path, key)),
+            Some(value) => Special::of(value, &added)
+                .map(Some)
+                .ok_or_else(|| no_token(path, key)),
         };
         // Absent means CLIP's own token; null means none, and no window can be made without.
         let needed = |key: &str| match config.get(key) {
@@ -102,7 +110,10 @@ impl Settings {
             Some(_) => named(key)?.ok_or_else(|| Error::malformed(path, format!("{key} is null"))),
         };
         // CLIPTokenizer makes these three tokens itself, so they replace what the added tokens say of them.
-        let typed = |special: Special| Special { plain: false, ..special };
+        let typed = |special: Special| Special {
+            plain: false,
+            ..special
+        };
         let bos = add(typed(needed("bos_token")?));
         let eos = add(typed(needed("eos_token")?));
         let unk = add(typed(needed("unk_token")?));
@@ -111,9 +122,15 @@ impl Settings {
         named("cls_token")?.map(&mut add);
         named("mask_token")?.map(&mut add);
         let mut additional = Vec::new();
-        for value in config.get("additional_special_tokens").and_then(Value::as_array).into_iter().flatten() {
+        for value in config
+            .get("additional_special_tokens")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             // Unlike the others they are not looked up among the added tokens.
-            let special = Special::of(value, &[]).ok_or_else(|| no_token(path, "additional_special_tokens"))?;
+            let special =
+                Special::of(value, &[]).ok_or_else(|| no_token(path, "additional_special_tokens"))?;
             additional.push(add(special));
         }
         Ok(Self {
@@ -149,24 +166,56 @@ impl Added {
 impl Special {
     /// What CLIPTokenizer takes when no file names the token.
     fn default_of(key: &str) -> Self {
-        let content = if key == "bos_token" { "<|startoftext|>" } else { "<|endoftext|>" };
-        Self { token: Added { content: content.into(), special: true, ..Added::default() }, plain: true }
+        let content = if key == "bos_token" {
+            "<|startoftext|>"
+        } else {
+            "<|endoftext|>"
+        };
+        Self {
+            token: Added {
+                content: content.into(),
+                special: true,
+                ..Added::default()
+            },
+            plain: true,
+        }
     }
 
     fn of(value: &Value, added: &[(u32, Added)]) -> Option<Self> {
         let plain = value.is_string();
-        let content = if plain { value } else { value.get("content")? }.as_str()?.to_owned();
+        let content = if plain { value } else { value.get("content")? }
+            .as_str()?
+            .to_owned();
         // The last token of that text among the added ones takes its place.
         if let Some((_, token)) = added.iter().rev().find(|(_, token)| token.content == content) {
-            return Some(Self { token: Added { special: true, ..token.clone() }, plain: false });
+            return Some(Self {
+                token: Added {
+                    special: true,
+                    ..token.clone()
+                },
+                plain: false,
+            });
         }
-        let token = Added::of(value).unwrap_or_else(|| Added { content, ..Added::default() });
-        Some(Self { token: Added { special: true, ..token }, plain })
+        let token = Added::of(value).unwrap_or_else(|| Added {
+            content,
+            ..Added::default()
+        });
+        Some(Self {
+            token: Added {
+                special: true,
+                ..token
+            },
+            plain,
+        })
     }
 }
 
 /// What `from_pretrained` does without `added_tokens_decoder`.
-fn legacy(folder: &Path, config: &mut Map<String, Value>, added: &mut Vec<(u32, Added)>) -> Result<(), Error> {
+fn legacy(
+    folder: &Path,
+    config: &mut Map<String, Value>,
+    added: &mut Vec<(u32, Added)>,
+) -> Result<(), Error> {
     for (key, value) in object(&folder.join("special_tokens_map.json"))?.unwrap_or_default() {
         match (config.get_mut(&key), value) {
             (Some(Value::Array(known)), Value::Array(more)) => {
@@ -185,7 +234,11 @@ fn legacy(folder: &Path, config: &mut Map<String, Value>, added: &mut Vec<(u32, 
     let special: Vec<String> = SPECIAL_KEYS
         .iter()
         .filter_map(|key| config.get(*key))
-        .flat_map(|value| value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice))
+        .flat_map(|value| {
+            value
+                .as_array()
+                .map_or_else(|| std::slice::from_ref(value), Vec::as_slice)
+        })
         .filter_map(|value| Special::of(value, &[]))
         .map(|special| special.token.content)
         .collect();
@@ -193,12 +246,26 @@ fn legacy(folder: &Path, config: &mut Map<String, Value>, added: &mut Vec<(u32, 
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
         let id = id.ok_or_else(|| Error::malformed(&path, format!("{content:?} has no token id")))?;
         let special = special.contains(&content);
-        added.push((id, Added { content, special, ..Added::default() }));
+        added.push((
+            id,
+            Added {
+                content,
+                special,
+                ..Added::default()
+            },
+        ));
     }
     let path = folder.join("tokenizer.json");
-    let file = object(&path)?.unwrap_or_default();
-    for token in file.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
-        let id = token.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    if !path.exists() {
+        return Ok(());
+    }
+    let file: TokenizerFile =
+        serde_json::from_str(&read(&path)?).map_err(|why| Error::malformed(&path, why))?;
+    for token in &file.added_tokens {
+        let id = token
+            .get("id")
+            .and_then(Value::as_u64)
+            .and_then(|id| u32::try_from(id).ok());
         let (Some(id), Some(token)) = (id, Added::of(token)) else {
             return Err(no_token(&path, "added_tokens"));
         };
@@ -206,6 +273,13 @@ fn legacy(folder: &Path, config: &mut Map<String, Value>, added: &mut Vec<(u32, 
         added.push((id, token));
     }
     Ok(())
+}
+
+/// What is read here of a tokenizer.json; the rest, megabytes of it, is passed over.
+#[derive(Deserialize)]
+struct TokenizerFile {
+    #[serde(default)]
+    added_tokens: Vec<Value>,
 }
 
 const SPECIAL_KEYS: [&str; 8] = [
@@ -224,7 +298,9 @@ pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    serde_json::from_str(&read(path)?).map(Some).map_err(|why| Error::malformed(path, why))
+    serde_json::from_str(&read(path)?)
+        .map(Some)
+        .map_err(|why| Error::malformed(path, why))
 }
 
 fn no_token(path: &Path, key: &str) -> Error {
@@ -244,11 +320,17 @@ fn is_left(config: &Map<String, Value>, key: &str, path: &Path) -> Result<bool, 
 }
 
 fn window(config: &Map<String, Value>, path: &Path) -> Result<usize, Error> {
-    let named = ["model_max_length", "max_len"].iter().find_map(|key| config.get(*key)).and_then(Value::as_f64);
+    let named = ["model_max_length", "max_len"]
+        .iter()
+        .find_map(|key| config.get(*key))
+        .and_then(Value::as_f64);
     match named {
         None => Ok(CLIP_WINDOW),
         Some(length) if length > NO_WINDOW => Ok(CLIP_WINDOW),
         Some(length) if (2.0..=MAX_WINDOW).contains(&length) => Ok(length as usize),
-        Some(length) => Err(Error::malformed(path, format!("model_max_length {length} is outside 2 to {MAX_WINDOW}"))),
+        Some(length) => Err(Error::malformed(
+            path,
+            format!("model_max_length {length} is outside 2 to {MAX_WINDOW}"),
+        )),
     }
 }

@@ -37,7 +37,11 @@ impl Class {
     #[inline]
     pub(super) fn of(char: char) -> Self {
         let point = char as u32;
-        if point < 128 { Self(ASCII[point as usize]) } else { Self(lookup(point)) }
+        if point < 128 {
+            Self(ASCII[point as usize])
+        } else {
+            Self(lookup(point))
+        }
     }
 
     /// What happens to the character.

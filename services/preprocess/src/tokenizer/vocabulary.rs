@@ -99,7 +99,12 @@ impl Merges {
 
     /// The pairs in the order of their ranks; the first line is a comment, lines that name no pair are skipped.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let lines = self.0.trim_matches(is_python_space).split('\n').skip(1).take(MAX_MERGES);
+        let lines = self
+            .0
+            .trim_matches(is_python_space)
+            .split('\n')
+            .skip(1)
+            .take(MAX_MERGES);
         lines.filter_map(|line| {
             let mut parts = line.split(is_python_space).filter(|part| !part.is_empty());
             Some((parts.next()?, parts.next()?)).filter(|_| parts.next().is_none())
@@ -120,13 +125,18 @@ impl Spelling {
     pub(super) fn new<'a>(tokens: impl Iterator<Item = (&'a str, u32)>) -> Self {
         let bytes: HashMap<char, u8> = BYTE_CHARS.into_iter().zip(0..=u8::MAX).collect();
         let tokens: BTreeMap<u32, &str> = tokens.map(|(token, id)| (id, token)).collect();
-        let mut spelling = Self { ends: Vec::with_capacity(tokens.len()), text: Vec::new() };
+        let mut spelling = Self {
+            ends: Vec::with_capacity(tokens.len()),
+            text: Vec::new(),
+        };
         for (id, token) in tokens {
             for char in token.chars() {
                 match bytes.get(&char) {
                     Some(byte) => spelling.text.push(*byte),
                     // Only an added token has other characters; transformers fails on them here.
-                    None => spelling.text.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => spelling
+                        .text
+                        .extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
             }
             spelling.ends.push((id, spelling.text.len() as u32));
@@ -136,7 +146,9 @@ impl Spelling {
 
     /// The token's bytes; none for an id that has no token.
     pub(super) fn of(&self, id: u32) -> &[u8] {
-        let Ok(at) = self.ends.binary_search_by_key(&id, |(id, _)| *id) else { return &[] };
+        let Ok(at) = self.ends.binary_search_by_key(&id, |(id, _)| *id) else {
+            return &[];
+        };
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
         &self.text[start as usize..self.ends[at].1 as usize]
     }
@@ -144,7 +156,10 @@ impl Spelling {
 
 /// `convert_tokens_to_string`: bytes to text, the end of a word to a space.
 pub(super) fn to_text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace(END_OF_WORD, " ").trim_matches(is_python_space).to_owned()
+    String::from_utf8_lossy(bytes)
+        .replace(END_OF_WORD, " ")
+        .trim_matches(is_python_space)
+        .to_owned()
 }
 
 /// `clean_up_tokenization`: English spacing, only where tokenizer_config.json asks for it.
@@ -161,15 +176,20 @@ pub(super) fn clean_up(text: String) -> String {
         (" 've", "'ve"),
         (" 're", "'re"),
     ];
-    rules.iter().fold(text, |text, (from, to)| match text.contains(from) {
-        true => text.replace(from, to),
-        false => text,
-    })
+    rules
+        .iter()
+        .fold(text, |text, (from, to)| match text.contains(from) {
+            true => text.replace(from, to),
+            false => text,
+        })
 }
 
 /// Reads a text file, so that an error names it.
 pub(super) fn read(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| Error::Unreadable {
+        path: path.into(),
+        source,
+    })?;
     String::from_utf8(bytes).map_err(|why| Error::malformed(path, why.utf8_error()))
 }
 
@@ -180,7 +200,10 @@ mod tests {
     #[test]
     fn bytes_are_spelled_as_clip_spells_them() {
         let spelled = |byte: u8| BYTE_CHARS[byte as usize];
-        assert_eq!((spelled(b'a'), spelled(0), spelled(b' '), spelled(0xad)), ('a', 'Ā', 'Ġ', 'Ń'));
+        assert_eq!(
+            (spelled(b'a'), spelled(0), spelled(b' '), spelled(0xad)),
+            ('a', 'Ā', 'Ġ', 'Ń')
+        );
     }
 
     #[test]

@@ -57,7 +57,11 @@ impl Frame {
             ids: window,
             token_count: kept.len() + 2,
             truncated_count: over,
-            truncated_text: if cut.is_empty() { String::new() } else { decode(cut) },
+            truncated_text: if cut.is_empty() {
+                String::new()
+            } else {
+                decode(cut)
+            },
         }
     }
 }
@@ -66,11 +70,23 @@ impl Frame {
 mod tests {
     use super::*;
 
-    const FRAME: Frame = Frame { window: 5, bos: 90, eos: 91, pad: 0, pads_left: false, truncates_left: false };
+    const FRAME: Frame = Frame {
+        window: 5,
+        bos: 90,
+        eos: 91,
+        pad: 0,
+        pads_left: false,
+        truncates_left: false,
+    };
 
     fn fit(frame: Frame, ids: &[u32]) -> (Vec<u32>, usize, usize, String) {
         let sequence = frame.fit(ids, |cut| format!("{cut:?}"));
-        (sequence.ids, sequence.token_count, sequence.truncated_count, sequence.truncated_text)
+        (
+            sequence.ids,
+            sequence.token_count,
+            sequence.truncated_count,
+            sequence.truncated_text,
+        )
     }
 
     #[test]
@@ -81,14 +97,27 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_reported() {
-        assert_eq!(fit(FRAME, &[1, 2, 3]), (vec![90, 1, 2, 3, 91], 5, 0, String::new()));
-        assert_eq!(fit(FRAME, &[1, 2, 3, 4, 5]), (vec![90, 1, 2, 3, 91], 5, 2, "[4, 5]".into()));
+        assert_eq!(
+            fit(FRAME, &[1, 2, 3]),
+            (vec![90, 1, 2, 3, 91], 5, 0, String::new())
+        );
+        assert_eq!(
+            fit(FRAME, &[1, 2, 3, 4, 5]),
+            (vec![90, 1, 2, 3, 91], 5, 2, "[4, 5]".into())
+        );
     }
 
     #[test]
     fn sides_follow_the_settings() {
-        let frame = Frame { pads_left: true, truncates_left: true, ..FRAME };
+        let frame = Frame {
+            pads_left: true,
+            truncates_left: true,
+            ..FRAME
+        };
         assert_eq!(fit(frame, &[1]), (vec![0, 0, 90, 1, 91], 3, 0, String::new()));
-        assert_eq!(fit(frame, &[1, 2, 3, 4]), (vec![90, 2, 3, 4, 91], 5, 1, "[1]".into()));
+        assert_eq!(
+            fit(frame, &[1, 2, 3, 4]),
+            (vec![90, 2, 3, 4, 91], 5, 1, "[1]".into())
+        );
     }
 }

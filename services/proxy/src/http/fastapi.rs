@@ -23,10 +23,12 @@ pub(super) struct Given<'a> {
 /// One entry of `detail`.
 pub(super) fn detail(problem: &Problem, given: Given<'_>) -> Value {
     let (kind, message, context) = words(&problem.rule);
-    let shown = given.value.map(|value| match value.char_indices().nth(INPUT_SHOWN) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value.to_owned(),
-    });
+    let shown = given
+        .value
+        .map(|value| match value.char_indices().nth(INPUT_SHOWN) {
+            Some((end, _)) => format!("{}…", &value[..end]),
+            None => value.to_owned(),
+        });
     let mut entry = json!({
         "type": kind,
         "loc": [given.place, given.name],
@@ -63,7 +65,11 @@ fn words(rule: &Rule) -> (&'static str, String, Option<Value>) {
             "Input should be a valid number, unable to parse string as a number".to_owned(),
             None,
         ),
-        Rule::NotFinite => ("finite_number", "Input should be a finite number".to_owned(), None),
+        Rule::NotFinite => (
+            "finite_number",
+            "Input should be a finite number".to_owned(),
+            None,
+        ),
         Rule::NotUnicode => (
             "string_unicode",
             "Input should be a valid string, unable to parse raw data as a unicode string".to_owned(),
@@ -91,11 +97,18 @@ fn words(rule: &Rule) -> (&'static str, String, Option<Value>) {
         ),
         Rule::OneOf(names) => {
             let expected = expected(names);
-            ("literal_error", format!("Input should be {expected}"), Some(json!({ "expected": expected })))
+            (
+                "literal_error",
+                format!("Input should be {expected}"),
+                Some(json!({ "expected": expected })),
+            )
         }
         Rule::Unexpected(names) => (
             "extra_forbidden",
-            format!("Extra inputs are not permitted; accepted are {}", names.join(", ")),
+            format!(
+                "Extra inputs are not permitted; accepted are {}",
+                names.join(", ")
+            ),
             None,
         ),
         Rule::Wrong(why) => ("value_error", format!("Value error, {why}"), None),
@@ -121,7 +134,14 @@ mod tests {
     use super::*;
 
     fn told(name: &'static str, value: Option<&str>, rule: Rule) -> Value {
-        detail(&Problem::new(name, rule), Given { place: "query", name, value })
+        detail(
+            &Problem::new(name, rule),
+            Given {
+                place: "query",
+                name,
+                value,
+            },
+        )
     }
 
     #[test]
@@ -147,13 +167,21 @@ mod tests {
         let entry = told("img_size", Some("100"), Rule::MultipleOf(8));
         assert_eq!(entry["ctx"], json!({ "multiple_of": 8 }));
         assert_eq!(entry["input"], "100");
-        let entry = told("scheduler", Some("x"), Rule::OneOf(vec!["pndm".into(), "ddim".into(), "euler".into()]));
+        let entry = told(
+            "scheduler",
+            Some("x"),
+            Rule::OneOf(vec!["pndm".into(), "ddim".into(), "euler".into()]),
+        );
         assert_eq!(entry["msg"], "Input should be 'pndm', 'ddim' or 'euler'");
     }
 
     #[test]
     fn a_long_value_is_given_back_in_part() {
-        let entry = told("prompt", Some(&"ä".repeat(100_000)), Rule::TooLong { max: 65_536 });
+        let entry = told(
+            "prompt",
+            Some(&"ä".repeat(100_000)),
+            Rule::TooLong { max: 65_536 },
+        );
         assert_eq!(entry["input"].as_str().unwrap().chars().count(), INPUT_SHOWN + 1);
     }
 }

@@ -44,7 +44,10 @@ impl Query {
             match String::from_utf8(decode(value)) {
                 Ok(value) => read.raw.push((name, value)),
                 Err(error) => {
-                    read.raw.push((name.clone(), String::from_utf8_lossy(error.as_bytes()).into_owned()));
+                    read.raw.push((
+                        name.clone(),
+                        String::from_utf8_lossy(error.as_bytes()).into_owned(),
+                    ));
                     read.problems.push(Problem::new(name, Rule::NotUnicode));
                 }
             }
@@ -55,7 +58,11 @@ impl Query {
 
     /// A field's value as it came.
     pub(super) fn raw(&self, field: &str) -> Option<&str> {
-        self.raw.iter().rev().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
+        self.raw
+            .iter()
+            .rev()
+            .find(|(name, _)| name == field)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The name under which the caller gave what the request calls `field`.
@@ -68,10 +75,19 @@ impl Query {
     }
 
     fn fill(&mut self) {
-        let mut unknown: Vec<_> =
-            self.raw.iter().map(|(name, _)| name).filter(|name| !FIELDS.contains(&name.as_str())).cloned().collect();
+        let mut unknown: Vec<_> = self
+            .raw
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| !FIELDS.contains(&name.as_str()))
+            .cloned()
+            .collect();
         unknown.dedup();
-        self.problems.extend(unknown.into_iter().map(|name| Problem::new(name, Rule::Unexpected(FIELDS))));
+        self.problems.extend(
+            unknown
+                .into_iter()
+                .map(|name| Problem::new(name, Rule::Unexpected(FIELDS))),
+        );
         match self.raw("prompt") {
             Some(prompt) => self.request.prompt = prompt.to_owned(),
             None => self.problems.push(Problem::new("prompt", Rule::Missing)),
@@ -138,7 +154,11 @@ fn integer(text: &str) -> Option<Integer> {
         None => digits,
     };
     // An underscore may stand between two digits.
-    if digits.is_empty() || digits.split('_').any(|group| group.is_empty() || !group.bytes().all(|b| b.is_ascii_digit())) {
+    if digits.is_empty()
+        || digits
+            .split('_')
+            .any(|group| group.is_empty() || !group.bytes().all(|b| b.is_ascii_digit()))
+    {
         return None;
     }
     let digits: String = digits.chars().filter(|c| *c != '_').collect();
@@ -177,7 +197,11 @@ mod tests {
     use super::*;
 
     fn problems(query: &str) -> Vec<(String, Rule)> {
-        Query::parse(query).problems.into_iter().map(|p| (p.field.into_owned(), p.rule)).collect()
+        Query::parse(query)
+            .problems
+            .into_iter()
+            .map(|p| (p.field.into_owned(), p.rule))
+            .collect()
     }
 
     #[test]
@@ -185,7 +209,10 @@ mod tests {
         let query = Query::parse("prompt=a%20cute%20cat+is%20dancing.&img_size=512");
         assert_eq!(query.problems, []);
         assert_eq!(query.request.prompt, "a cute cat is dancing.");
-        assert_eq!((query.request.width, query.request.height), (Some(512), Some(512)));
+        assert_eq!(
+            (query.request.width, query.request.height),
+            (Some(512), Some(512))
+        );
     }
 
     #[test]
@@ -221,8 +248,14 @@ mod tests {
                 ("seed".to_owned(), Rule::AtLeast(0)),
             ]
         );
-        assert_eq!(problems("prompt=%ff%fe"), [("prompt".to_owned(), Rule::NotUnicode)]);
-        assert_eq!(problems("prompt=a&seed=18446744073709551616"), [("seed".to_owned(), Rule::AtMost(u64::MAX))]);
+        assert_eq!(
+            problems("prompt=%ff%fe"),
+            [("prompt".to_owned(), Rule::NotUnicode)]
+        );
+        assert_eq!(
+            problems("prompt=a&seed=18446744073709551616"),
+            [("seed".to_owned(), Rule::AtMost(u64::MAX))]
+        );
     }
 
     #[test]

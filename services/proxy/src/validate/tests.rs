@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_images: 16, max_prompt_bytes: 65_536 };
+const LIMITS: Limits = Limits {
+    max_images: 16,
+    max_prompt_bytes: 65_536,
+};
 
 fn model() -> ModelInfo {
     ModelInfo {
@@ -12,7 +15,9 @@ fn model() -> ModelInfo {
         default_steps: 20,
         default_guidance_scale: 7.5,
         default_scheduler: "pndm".into(),
-        schedulers: ["pndm", "ddim", "euler", "euler_a", "dpmpp_2m"].map(String::from).into(),
+        schedulers: ["pndm", "ddim", "euler", "euler_a", "dpmpp_2m"]
+            .map(String::from)
+            .into(),
         size_multiple: 8,
         max_size: 1024,
         max_steps: 150,
@@ -21,7 +26,10 @@ fn model() -> ModelInfo {
 }
 
 fn asked(change: impl FnOnce(&mut image::GenerateRequest)) -> Result<Plan, Vec<Problem>> {
-    let mut request = image::GenerateRequest { prompt: "a cat".into(), ..Default::default() };
+    let mut request = image::GenerateRequest {
+        prompt: "a cat".into(),
+        ..Default::default()
+    };
     change(&mut request);
     plan(request, &model(), LIMITS, || 7)
 }
@@ -44,7 +52,10 @@ fn absent_fields_take_the_models_defaults() {
 
 #[test]
 fn every_bad_field_is_named() {
-    assert_eq!(problem(|r| r.prompt.clear()), ("prompt".into(), Rule::TooShort { min: 1 }));
+    assert_eq!(
+        problem(|r| r.prompt.clear()),
+        ("prompt".into(), Rule::TooShort { min: 1 })
+    );
     assert_eq!(
         problem(|r| r.prompt = "x".repeat(1 << 20)),
         ("prompt".into(), Rule::TooLong { max: 65_536 })
@@ -54,14 +65,35 @@ fn every_bad_field_is_named() {
         ("negative_prompt".into(), Rule::TooLong { max: 65_536 })
     );
     assert_eq!(problem(|r| r.width = Some(0)), ("width".into(), Rule::AtLeast(8)));
-    assert_eq!(problem(|r| r.width = Some(100)), ("width".into(), Rule::MultipleOf(8)));
-    assert_eq!(problem(|r| r.height = Some(1032)), ("height".into(), Rule::AtMost(1024)));
+    assert_eq!(
+        problem(|r| r.width = Some(100)),
+        ("width".into(), Rule::MultipleOf(8))
+    );
+    assert_eq!(
+        problem(|r| r.height = Some(1032)),
+        ("height".into(), Rule::AtMost(1024))
+    );
     assert_eq!(problem(|r| r.steps = Some(0)), ("steps".into(), Rule::AtLeast(1)));
-    assert_eq!(problem(|r| r.steps = Some(10_000)), ("steps".into(), Rule::AtMost(150)));
-    assert_eq!(problem(|r| r.guidance_scale = Some(f32::NAN)), ("guidance_scale".into(), Rule::NotFinite));
-    assert_eq!(problem(|r| r.guidance_scale = Some(f32::INFINITY)), ("guidance_scale".into(), Rule::NotFinite));
-    assert_eq!(problem(|r| r.image_count = 17), ("image_count".into(), Rule::AtMost(16)));
-    assert_eq!(problem(|r| r.seeds = vec![1; 17]), ("seeds".into(), Rule::AtMost(16)));
+    assert_eq!(
+        problem(|r| r.steps = Some(10_000)),
+        ("steps".into(), Rule::AtMost(150))
+    );
+    assert_eq!(
+        problem(|r| r.guidance_scale = Some(f32::NAN)),
+        ("guidance_scale".into(), Rule::NotFinite)
+    );
+    assert_eq!(
+        problem(|r| r.guidance_scale = Some(f32::INFINITY)),
+        ("guidance_scale".into(), Rule::NotFinite)
+    );
+    assert_eq!(
+        problem(|r| r.image_count = 17),
+        ("image_count".into(), Rule::AtMost(16))
+    );
+    assert_eq!(
+        problem(|r| r.seeds = vec![1; 17]),
+        ("seeds".into(), Rule::AtMost(16))
+    );
     assert_eq!(problem(|r| r.format = 99).0, "format");
     let (field, rule) = problem(|r| r.scheduler = "turbo".into());
     assert_eq!(field, "scheduler");
@@ -85,7 +117,9 @@ fn all_problems_are_told_at_once() {
 fn seeds_are_continued_or_drawn() {
     let seeds = |given: &[u64], count| {
         let given = given.to_vec();
-        asked(|r| (r.seeds, r.image_count) = (given, count)).unwrap().seeds
+        asked(|r| (r.seeds, r.image_count) = (given, count))
+            .unwrap()
+            .seeds
     };
     assert_eq!(seeds(&[3, 9], 4), [3, 9, 10, 11]);
     assert_eq!(seeds(&[3, 9], 0), [3, 9]);

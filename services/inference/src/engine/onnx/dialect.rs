@@ -75,7 +75,10 @@ const ANY: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::I64, Dtype::I32];
 const FOREIGN: [(&str, &str); 7] = [
     ("text_embeds", "a Stable Diffusion XL model"),
     ("time_ids", "a Stable Diffusion XL model"),
-    ("timestep_cond", "a latent consistency model with guidance embedding"),
+    (
+        "timestep_cond",
+        "a latent consistency model with guidance embedding",
+    ),
     ("pooled_projections", "a Stable Diffusion 3 or Flux model"),
     ("class_labels", "a model with class conditioning"),
     ("down_block_0", "a UNet for ControlNet"),
@@ -117,8 +120,10 @@ impl Decoder {
     /// Matches the VAE decoder's ports.
     pub(crate) fn of(ports: &Ports) -> Result<Self, Error> {
         ports.refuse_others(&[LATENTS])?;
-        let decoder =
-            Self { latents: ports.input(LATENTS, REAL, &[4])?, images: ports.output(IMAGES, REAL, 4)? };
+        let decoder = Self {
+            latents: ports.input(LATENTS, REAL, &[4])?,
+            images: ports.output(IMAGES, REAL, 4)?,
+        };
         ports.refuse_fixed_batch(&decoder.latents)?;
         Ok(decoder)
     }
@@ -132,7 +137,11 @@ impl Ports {
 
     fn output(&self, names: &[&str], dtypes: &[Dtype], rank: usize) -> Result<Port, Error> {
         // A part with a single output has no other meaning, whatever its name is.
-        let only = if self.outputs.len() == 1 { self.outputs.first() } else { None };
+        let only = if self.outputs.len() == 1 {
+            self.outputs.first()
+        } else {
+            None
+        };
         let port = find(&self.outputs, names).or(only);
         let port = port.ok_or_else(|| self.missing("output", names, &self.outputs))?;
         // Some exporters leave out the shape of outputs, or get it wrong; what comes out is checked when it comes.
@@ -142,21 +151,35 @@ impl Ports {
 
     fn check(&self, port: &Port, dtypes: &[Dtype], ranks: &[usize]) -> Result<Port, Error> {
         if !port.dtype.is_some_and(|dtype| dtypes.contains(&dtype)) {
-            return Err(self.error(&format!("{} is {:?}, expected one of {dtypes:?}", port.name, port.dtype)));
+            return Err(self.error(&format!(
+                "{} is {:?}, expected one of {dtypes:?}",
+                port.name, port.dtype
+            )));
         }
         if !ranks.contains(&port.dims.len()) {
-            return Err(self.error(&format!("{} has the shape {:?}, expected rank {ranks:?}", port.name, port.dims)));
+            return Err(self.error(&format!(
+                "{} has the shape {:?}, expected rank {ranks:?}",
+                port.name, port.dims
+            )));
         }
         Ok(port.clone())
     }
 
     fn refuse_others(&self, known: &[&[&str]]) -> Result<(), Error> {
         let is_known = |name: &str| known.iter().any(|names| names.contains(&name));
-        let Some(other) = self.inputs.iter().find(|port| !is_known(&port.name)) else { return Ok(()) };
-        let kind = FOREIGN.iter().find(|(name, _)| other.name.starts_with(name)).map(|(_, kind)| *kind);
+        let Some(other) = self.inputs.iter().find(|port| !is_known(&port.name)) else {
+            return Ok(());
+        };
+        let kind = FOREIGN
+            .iter()
+            .find(|(name, _)| other.name.starts_with(name))
+            .map(|(_, kind)| *kind);
         Err(self.error(&match kind {
             Some(kind) => format!("it has the input {}: {kind}, which is not served", other.name),
-            None => format!("it has the input {}, which no known kind of Stable Diffusion 1 or 2 model has", other.name),
+            None => format!(
+                "it has the input {}, which no known kind of Stable Diffusion 1 or 2 model has",
+                other.name
+            ),
         }))
     }
 
@@ -172,16 +195,25 @@ impl Ports {
 
     fn missing(&self, what: &str, names: &[&str], ports: &[Port]) -> Error {
         let has: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-        self.error(&format!("it has no {what} {}; it has {}", names.join(" or "), has.join(", ")))
+        self.error(&format!(
+            "it has no {what} {}; it has {}",
+            names.join(" or "),
+            has.join(", ")
+        ))
     }
 
     fn error(&self, why: &str) -> Error {
-        Error::Model { part: self.part, why: why.to_owned() }
+        Error::Model {
+            part: self.part,
+            why: why.to_owned(),
+        }
     }
 }
 
 fn find<'a>(ports: &'a [Port], names: &[&str]) -> Option<&'a Port> {
-    names.iter().find_map(|name| ports.iter().find(|port| port.name == *name))
+    names
+        .iter()
+        .find_map(|name| ports.iter().find(|port| port.name == *name))
 }
 
 #[cfg(test)]
@@ -189,7 +221,11 @@ mod tests {
     use super::*;
 
     fn port(name: &str, dtype: Dtype, dims: &[i64]) -> Port {
-        Port { name: name.to_owned(), dtype: Some(dtype), dims: dims.to_vec() }
+        Port {
+            name: name.to_owned(),
+            dtype: Some(dtype),
+            dims: dims.to_vec(),
+        }
     }
 
     fn unet(sample: &[i64], timestep: Port, output: &str) -> Ports {
@@ -221,11 +257,21 @@ mod tests {
         let timestep = port("timestep", Dtype::F32, &[]);
         let mut xl = unet(&[-1, 4, -1, -1], timestep.clone(), "out_sample");
         xl.inputs.push(port("text_embeds", Dtype::F32, &[-1, 1280]));
-        assert!(Unet::of(&xl).unwrap_err().to_string().contains("Stable Diffusion XL"));
+        assert!(
+            Unet::of(&xl)
+                .unwrap_err()
+                .to_string()
+                .contains("Stable Diffusion XL")
+        );
         let inpaint = unet(&[-1, 9, -1, -1], timestep.clone(), "out_sample");
         assert!(Unet::of(&inpaint).unwrap_err().to_string().contains("inpainting"));
         let fixed = unet(&[2, 4, 64, 64], timestep, "out_sample");
-        assert!(Unet::of(&fixed).unwrap_err().to_string().contains("fixed batch of 2"));
+        assert!(
+            Unet::of(&fixed)
+                .unwrap_err()
+                .to_string()
+                .contains("fixed batch of 2")
+        );
     }
 
     #[test]
@@ -238,7 +284,15 @@ mod tests {
         assert!(Decoder::of(&decoder).is_ok());
         let text = TextEncoder::of(&decoder).unwrap_err().to_string();
         assert!(text.contains("vae_decoder") && text.contains("latent"), "{text}");
-        let wrong = Ports { inputs: vec![port("input_ids", Dtype::F32, &[-1, -1])], ..decoder };
-        assert!(TextEncoder::of(&wrong).unwrap_err().to_string().contains("input_ids is Some(F32)"));
+        let wrong = Ports {
+            inputs: vec![port("input_ids", Dtype::F32, &[-1, -1])],
+            ..decoder
+        };
+        assert!(
+            TextEncoder::of(&wrong)
+                .unwrap_err()
+                .to_string()
+                .contains("input_ids is Some(F32)")
+        );
     }
 }

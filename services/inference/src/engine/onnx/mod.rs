@@ -29,7 +29,9 @@ pub struct Onnx {
 
 impl std::fmt::Debug for Onnx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Onnx").field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("Onnx")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,7 +57,12 @@ impl Onnx {
             mixed_timesteps: unet.mixes_timesteps(),
         };
         tracing::info!(model = %model.folder().display(), ?info, "model is loaded");
-        Ok(Self { info, text, unet, decoder })
+        Ok(Self {
+            info,
+            text,
+            unet,
+            decoder,
+        })
     }
 }
 
@@ -91,7 +98,11 @@ impl Engine for Onnx {
     fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<(), Error> {
         if shape.channels != self.info.channels {
             let (got, expected) = (shape.channels, self.info.channels);
-            return Err(Error::Contract { what: "latent channels", got, expected });
+            return Err(Error::Contract {
+                what: "latent channels",
+                got,
+                expected,
+            });
         }
         let pictures = whole("latents", latents.len(), shape.values())?;
         planes.clear();
@@ -108,5 +119,11 @@ fn expect(part: &'static str, got: usize, expected: usize) -> Result<(), Error> 
     if got == expected {
         return Ok(());
     }
-    Err(Error::Run { part, why: format!("it gave {got} values, expected {expected}") })
+    Err(Error::Run {
+        part,
+        why: format!("it gave {got} values, expected {expected}"),
+    })
 }
+
+#[cfg(test)]
+mod tests;

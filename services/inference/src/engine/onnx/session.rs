@@ -9,8 +9,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
-use ort::session::run_options::HasSelectedOutputs;
-use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{Outlet, TensorElementType, TensorRef};
 
 use super::super::Error;
@@ -21,6 +20,8 @@ use super::library::Runtime;
 pub(super) struct Network {
     part: &'static str,
     session: Session,
+    /// One for each input, kept for their memory.
+    staged: Vec<Staged>,
 }
 
 /// One run's input: a port of the model, its shape and its values.
@@ -57,15 +58,24 @@ impl Wanted {
         let mut options = RunOptions::new()?;
         options.set_log_level(level)?;
         let options = options.with_outputs(OutputSelector::no_default().with(&port.name));
-        Ok(Self { name: port.name.clone(), options })
+        Ok(Self {
+            name: port.name.clone(),
+            options,
+        })
     }
 }
 
 impl Network {
     /// Makes a session from a file; weights in other files are found beside it.
     pub(super) fn from_file(part: &'static str, file: &Path, runtime: &Runtime) -> Result<Self, Error> {
-        let session = builder(runtime)?.commit_from_file(file).map_err(|error| load_error(part, &error))?;
-        Ok(Self { part, session })
+        let session = builder(runtime)?
+            .commit_from_file(file)
+            .map_err(|error| load_error(part, &error))?;
+        Ok(Self {
+            part,
+            session,
+            staged: Vec::new(),
+        })
     }
 
     /// Makes a session from an edited model whose other files are in `folder`.
@@ -80,8 +90,14 @@ impl Network {
         let mut builder = builder(runtime)?
             .with_config_entry(KEY, folder.to_string_lossy())
             .map_err(|error| load_error(part, &error))?;
-        let session = builder.commit_from_memory(model).map_err(|error| load_error(part, &error))?;
-        Ok(Self { part, session })
+        let session = builder
+            .commit_from_memory(model)
+            .map_err(|error| load_error(part, &error))?;
+        Ok(Self {
+            part,
+            session,
+            staged: Vec::new(),
+        })
     }
 
     /// What the network takes and gives.
@@ -102,22 +118,27 @@ impl Network {
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, Error> {
         let part = self.part;
-        let mut staged: [Staged; N] = std::array::from_fn(|_| Staged::default());
+        self.staged.resize_with(N, Staged::default);
         let mut feed = Vec::with_capacity(N);
-        for (input, staged) in inputs.iter().zip(&mut staged) {
+        for (input, staged) in inputs.iter().zip(&mut self.staged) {
             let value = staged.tensor(input).map_err(|error| run_error(part, &error))?;
             feed.push((Cow::from(input.port.name.as_str()), value));
         }
-        let outputs =
-            self.session.run_with_options(feed, &wanted.options).map_err(|error| run_error(part, &error))?;
-        let value = outputs
-            .get(&wanted.name)
-            .ok_or_else(|| Error::Run { part, why: format!("it gave no {}", wanted.name) })?;
+        let outputs = self
+            .session
+            .run_with_options(feed, &wanted.options)
+            .map_err(|error| run_error(part, &error))?;
+        let value = outputs.get(&wanted.name).ok_or_else(|| Error::Run {
+            part,
+            why: format!("it gave no {}", wanted.name),
+        })?;
         if let Ok((shape, values)) = value.try_extract_tensor::<f32>() {
             out.extend_from_slice(values);
             return Ok(dimensions(shape));
         }
-        let (shape, values) = value.try_extract_tensor::<f16>().map_err(|error| run_error(part, &error))?;
+        let (shape, values) = value
+            .try_extract_tensor::<f16>()
+            .map_err(|error| run_error(part, &error))?;
         let start = out.len();
         out.resize(start + values.len(), 0.0);
         values.convert_to_f32_slice(&mut out[start..]);
@@ -136,6 +157,8 @@ struct Staged {
 impl Staged {
     fn tensor<'a>(&'a mut self, input: &Input<'a>) -> ort::Result<SessionInputValue<'a>> {
         let shape = input.shape;
+        self.long.clear();
+        self.int.clear();
         Ok(match (input.port.dtype, input.values) {
             (Some(Dtype::F16), Values::Real(values)) => {
                 self.half.resize(values.len(), f16::ZERO);
@@ -151,7 +174,9 @@ impl Staged {
                 self.int.extend(values.iter().map(|value| *value as i32));
                 TensorRef::from_array_view((shape, &self.int[..]))?.into()
             }
-            (Some(Dtype::F32) | None, Values::Real(values)) => TensorRef::from_array_view((shape, values))?.into(),
+            (Some(Dtype::F32) | None, Values::Real(values)) => {
+                TensorRef::from_array_view((shape, values))?.into()
+            }
             (Some(Dtype::I32), Values::Ids(values)) => {
                 self.int.extend(values.iter().map(|id| *id as i32));
                 TensorRef::from_array_view((shape, &self.int[..]))?.into()
@@ -168,7 +193,9 @@ fn builder(runtime: &Runtime) -> Result<SessionBuilder, Error> {
     let failed = |why: String| Error::Library { why };
     let builder = Session::builder(runtime.environment()?).map_err(|error| failed(error.to_string()))?;
     // The pattern of one shape is of no use to the next, and keeps a second block of memory.
-    builder.with_memory_pattern(false).map_err(|error| failed(error.to_string()))
+    builder
+        .with_memory_pattern(false)
+        .map_err(|error| failed(error.to_string()))
 }
 
 fn describe(outlet: &Outlet) -> Port {
@@ -179,18 +206,35 @@ fn describe(outlet: &Outlet) -> Port {
         Some(TensorElementType::Int32) => Some(Dtype::I32),
         _ => None,
     };
-    let dims = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-    Port { name: outlet.name().to_owned(), dtype, dims }
+    let dims = outlet
+        .dtype()
+        .tensor_shape()
+        .map(|shape| shape.to_vec())
+        .unwrap_or_default();
+    Port {
+        name: outlet.name().to_owned(),
+        dtype,
+        dims,
+    }
 }
 
 fn dimensions(shape: &[i64]) -> Vec<usize> {
-    shape.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect()
+    shape
+        .iter()
+        .map(|side| usize::try_from(*side).unwrap_or(0))
+        .collect()
 }
 
 fn load_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
-    Error::Model { part, why: format!("model.onnx cannot be loaded: {error}") }
+    Error::Model {
+        part,
+        why: format!("model.onnx cannot be loaded: {error}"),
+    }
 }
 
 fn run_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
-    Error::Run { part, why: error.to_string() }
+    Error::Run {
+        part,
+        why: error.to_string(),
+    }
 }

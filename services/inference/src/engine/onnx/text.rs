@@ -22,7 +22,12 @@ impl TextEncoder {
         let wanted = Wanted::new(PART, &ports.states)?;
         // A model that fixes the window means it; else the configuration says.
         let window = usize::try_from(ports.ids.dims[1]).unwrap_or(model.window);
-        Ok(Self { network, ports, wanted, window })
+        Ok(Self {
+            network,
+            ports,
+            wanted,
+            window,
+        })
     }
 
     pub(super) fn window(&self) -> usize {
@@ -36,15 +41,27 @@ impl TextEncoder {
         match shape[..] {
             [1, window, width] if window == self.window && width > 0 => Ok(width),
             _ => {
-                let why = format!("{} has the shape {shape:?} for one window", self.ports.states.name);
+                let why = format!(
+                    "{} has the shape {shape:?} for one window",
+                    self.ports.states.name
+                );
                 Err(Error::Model { part: PART, why })
             }
         }
     }
 
-    pub(super) fn run(&mut self, ids: &[u32], windows: usize, out: &mut Vec<f32>) -> Result<Vec<usize>, Error> {
+    pub(super) fn run(
+        &mut self,
+        ids: &[u32],
+        windows: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, Error> {
         let shape = [windows, self.window];
-        let ids = Input { port: &self.ports.ids, shape: &shape, values: Values::Ids(ids) };
+        let ids = Input {
+            port: &self.ports.ids,
+            shape: &shape,
+            values: Values::Ids(ids),
+        };
         self.network.run([ids], &self.wanted, out)
     }
 }

@@ -53,7 +53,10 @@ pub(crate) enum Refused {
 /// [`Refused`] when the graph is not of the form described above.
 pub(crate) fn batched(model: &[u8], timestep: &str, sample: &str) -> Result<Vec<u8>, Refused> {
     let top = wire::collect(model)?;
-    let graph = top.iter().find(|field| field.number == MODEL_GRAPH).ok_or(Refused::NoGraph)?;
+    let graph = top
+        .iter()
+        .find(|field| field.number == MODEL_GRAPH)
+        .ok_or(Refused::NoGraph)?;
     let edited = edit_graph(graph.bytes, timestep, sample)?;
     let mut out = Vec::with_capacity(model.len() + 64);
     for field in &top {
@@ -68,7 +71,10 @@ pub(crate) fn batched(model: &[u8], timestep: &str, sample: &str) -> Result<Vec<
 
 fn edit_graph(graph: &[u8], timestep: &str, sample: &str) -> Result<Vec<u8>, Refused> {
     let all = wire::collect(graph)?;
-    let input = |name: &str| all.iter().find(|f| f.number == GRAPH_INPUT && text(f.bytes, VALUE_NAME) == name);
+    let input = |name: &str| {
+        all.iter()
+            .find(|f| f.number == GRAPH_INPUT && text(f.bytes, VALUE_NAME) == name)
+    };
     let scalar = input(timestep).ok_or_else(|| Refused::NoInput(timestep.to_owned()))?;
     if !shape(scalar.bytes).is_empty() {
         return Err(Refused::NotScalar(timestep.to_owned()));
@@ -107,10 +113,16 @@ fn only_consumer<'a, 'm>(graph: &'a [Field<'m>], name: &str) -> Result<&'a Field
         .iter()
         .find(|f| f.number == GRAPH_NODE && texts(f.bytes, NODE_INPUT).any(|input| input == name))
         .filter(|_| count == 1)
-        .ok_or_else(|| Refused::Uses { name: name.to_owned(), uses: count })?;
+        .ok_or_else(|| Refused::Uses {
+            name: name.to_owned(),
+            uses: count,
+        })?;
     match text(consumer.bytes, NODE_OP_TYPE) {
         "Unsqueeze" => Ok(consumer),
-        op => Err(Refused::Operator { name: name.to_owned(), op: op.to_owned() }),
+        op => Err(Refused::Operator {
+            name: name.to_owned(),
+            op: op.to_owned(),
+        }),
     }
 }
 
@@ -119,7 +131,9 @@ fn uses(graph: &[Field<'_>], name: &str) -> usize {
     graph
         .iter()
         .map(|field| match field.number {
-            GRAPH_NODE => texts(field.bytes, NODE_INPUT).filter(|input| *input == name).count(),
+            GRAPH_NODE => texts(field.bytes, NODE_INPUT)
+                .filter(|input| *input == name)
+                .count(),
             GRAPH_OUTPUT => usize::from(text(field.bytes, VALUE_NAME) == name),
             _ => 0,
         })
@@ -141,7 +155,8 @@ fn identity(node: &[u8], input: &str) -> Vec<u8> {
 
 /// A `ValueInfoProto` of a scalar with one named dimension added.
 fn with_dimension(value: &[u8], dimension: &str) -> Result<Vec<u8>, Malformed> {
-    let (mut dim, mut shape, mut tensor, mut kind, mut out) = <(Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)>::default();
+    let (mut dim, mut shape, mut tensor, mut kind, mut out) =
+        <(Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)>::default();
     wire::put_bytes(&mut dim, DIM_PARAM, dimension.as_bytes());
     wire::put_bytes(&mut shape, SHAPE_DIM, &dim);
     for field in wire::collect(value)? {
@@ -154,7 +169,10 @@ fn with_dimension(value: &[u8], dimension: &str) -> Result<Vec<u8>, Malformed> {
                 kind.extend_from_slice(field.raw);
                 continue;
             }
-            for field in wire::collect(field.bytes)?.iter().filter(|f| f.number != TENSOR_TYPE_SHAPE) {
+            for field in wire::collect(field.bytes)?
+                .iter()
+                .filter(|f| f.number != TENSOR_TYPE_SHAPE)
+            {
                 tensor.extend_from_slice(field.raw);
             }
             wire::put_bytes(&mut tensor, TENSOR_TYPE_SHAPE, &shape);
@@ -167,7 +185,11 @@ fn with_dimension(value: &[u8], dimension: &str) -> Result<Vec<u8>, Malformed> {
 
 /// The dimensions of a `ValueInfoProto`, as messages.
 fn shape(value: &[u8]) -> Vec<&[u8]> {
-    let inner = |message, number| wire::fields(message).flatten().filter(move |f: &Field<'_>| f.number == number);
+    let inner = |message, number| {
+        wire::fields(message)
+            .flatten()
+            .filter(move |f: &Field<'_>| f.number == number)
+    };
     inner(value, VALUE_TYPE)
         .flat_map(|kind| inner(kind.bytes, TYPE_TENSOR))
         .flat_map(|tensor| inner(tensor.bytes, TENSOR_TYPE_SHAPE))
@@ -178,7 +200,10 @@ fn shape(value: &[u8]) -> Vec<&[u8]> {
 
 /// The strings of a repeated field.
 fn texts(message: &[u8], number: u64) -> impl Iterator<Item = &str> {
-    wire::fields(message).flatten().filter(move |field| field.number == number).map(|field| field.text())
+    wire::fields(message)
+        .flatten()
+        .filter(move |field| field.number == number)
+        .map(|field| field.text())
 }
 
 /// The string of a field; empty when absent.
@@ -191,31 +216,66 @@ mod tests {
     use super::*;
 
     fn model(dialect: &str) -> Vec<u8> {
-        std::fs::read(format!("{}/tests/models/{dialect}/unet/model.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        std::fs::read(format!(
+            "{}/tests/models/{dialect}/unet/model.onnx",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+        .unwrap()
     }
 
     #[test]
     fn a_scalar_timestep_gets_the_batch_dimension_and_the_unsqueeze_goes() {
         let edited = batched(&model("sd15"), "timestep", "sample").unwrap();
-        let graph = wire::collect(&edited).unwrap().into_iter().find(|f| f.number == MODEL_GRAPH).unwrap();
+        let graph = wire::collect(&edited)
+            .unwrap()
+            .into_iter()
+            .find(|f| f.number == MODEL_GRAPH)
+            .unwrap();
         let fields = wire::collect(graph.bytes).unwrap();
-        let input = fields.iter().find(|f| f.number == GRAPH_INPUT && text(f.bytes, VALUE_NAME) == "timestep").unwrap();
-        assert_eq!(shape(input.bytes).into_iter().map(|dim| text(dim, DIM_PARAM)).collect::<Vec<_>>(), ["batch_size"]);
-        assert_eq!(only_consumer(&fields, "timestep").unwrap_err(), Refused::Operator {
-            name: "timestep".into(),
-            op: "Identity".into(),
-        });
+        let input = fields
+            .iter()
+            .find(|f| f.number == GRAPH_INPUT && text(f.bytes, VALUE_NAME) == "timestep")
+            .unwrap();
+        assert_eq!(
+            shape(input.bytes)
+                .into_iter()
+                .map(|dim| text(dim, DIM_PARAM))
+                .collect::<Vec<_>>(),
+            ["batch_size"]
+        );
+        assert_eq!(
+            only_consumer(&fields, "timestep").unwrap_err(),
+            Refused::Operator {
+                name: "timestep".into(),
+                op: "Identity".into(),
+            }
+        );
         // A second edit has nothing to do.
-        assert_eq!(batched(&edited, "timestep", "sample"), Err(Refused::NotScalar("timestep".into())));
+        assert_eq!(
+            batched(&edited, "timestep", "sample"),
+            Err(Refused::NotScalar("timestep".into()))
+        );
     }
 
     #[test]
     fn a_graph_of_another_form_is_refused() {
         let original = model("sd15");
-        assert_eq!(batched(&original, "time", "sample"), Err(Refused::NoInput("time".into())));
-        assert_eq!(batched(&original, "sample", "sample"), Err(Refused::NotScalar("sample".into())));
-        assert_eq!(batched(&model("sd15-legacy"), "timestep", "sample"), Err(Refused::NotScalar("timestep".into())));
+        assert_eq!(
+            batched(&original, "time", "sample"),
+            Err(Refused::NoInput("time".into()))
+        );
+        assert_eq!(
+            batched(&original, "sample", "sample"),
+            Err(Refused::NotScalar("sample".into()))
+        );
+        assert_eq!(
+            batched(&model("sd15-legacy"), "timestep", "sample"),
+            Err(Refused::NotScalar("timestep".into()))
+        );
         assert_eq!(batched(b"", "timestep", "sample"), Err(Refused::NoGraph));
-        assert!(matches!(batched(&original[..5000], "timestep", "sample"), Err(Refused::Malformed(_))));
+        assert!(matches!(
+            batched(&original[..5000], "timestep", "sample"),
+            Err(Refused::Malformed(_))
+        ));
     }
 }

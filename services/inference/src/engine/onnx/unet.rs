@@ -64,9 +64,13 @@ impl Unet {
                 if edited.probe(&probe, 0..3)? == expected && edited.mixes(model, width)? {
                     return Ok(edited);
                 }
-                tracing::warn!("the UNet with a timestep per row differs from the original, which is used instead");
+                tracing::warn!(
+                    "the UNet with a timestep per row differs from the original, which is used instead"
+                );
             }
-            Err(why) => tracing::warn!(%why, "the UNet's timestep stays a scalar: only rows of equal timesteps share calls"),
+            Err(why) => {
+                tracing::warn!(%why, "the UNet's timestep stays a scalar: only rows of equal timesteps share calls")
+            }
         }
         let mut unet = Self::of(Network::from_file(PART, &file, runtime)?)?;
         unet.unit = unit;
@@ -76,11 +80,15 @@ impl Unet {
     /// Loads the network with one timestep per row.
     fn edited(model: &Model, runtime: &Runtime, unit: usize) -> Result<Self, Error> {
         let file = model.part(PART);
-        let bytes = std::fs::read(&file)
-            .map_err(|error| Error::File { path: format!("{PART}/model.onnx"), why: error.to_string() })?;
-        let bytes = timestep::batched(&bytes, "timestep", "sample")
-            .map_err(|why| Error::Model { part: PART, why: why.to_string() })?;
-        let folder = file.parent().unwrap_or(model.folder());
+        let bytes = std::fs::read(&file).map_err(|error| Error::File {
+            path: format!("{PART}/model.onnx"),
+            why: error.to_string(),
+        })?;
+        let bytes = timestep::batched(&bytes, "timestep", "sample").map_err(|why| Error::Model {
+            part: PART,
+            why: why.to_string(),
+        })?;
+        let folder = file.parent().unwrap_or_else(|| model.folder());
         let mut unet = Self::of(Network::from_memory(PART, &bytes, folder, runtime)?)?;
         unet.form = Form::Rows;
         unet.unit = unit;
@@ -90,8 +98,18 @@ impl Unet {
     fn of(network: Network) -> Result<Self, Error> {
         let ports = dialect::Unet::of(&network.ports())?;
         let wanted = Wanted::new(PART, &ports.output)?;
-        let form = if ports.timestep.dims.is_empty() { Form::Scalar } else { Form::Rows };
-        Ok(Self { network, ports, wanted, form, unit: 1 })
+        let form = if ports.timestep.dims.is_empty() {
+            Form::Scalar
+        } else {
+            Form::Rows
+        };
+        Ok(Self {
+            network,
+            ports,
+            wanted,
+            form,
+            unit: 1,
+        })
     }
 
     /// Whether rows of one call may stand at different timesteps.
@@ -120,10 +138,17 @@ impl Unet {
     fn find_unit(&mut self, model: &Model, width: usize) -> Result<(), Error> {
         let deepest = model.levels - 1;
         let loud = std::mem::replace(&mut self.wanted, Wanted::quiet(PART, &self.ports.output)?);
-        let mut last = Error::Model { part: PART, why: "it draws no size".into() };
+        let mut last = Error::Model {
+            part: PART,
+            why: "it draws no size".into(),
+        };
         for level in 0..=deepest {
             self.unit = 1 << level;
-            let shape = Shape { height: self.odd(deepest - level), width: self.odd(deepest - level), channels: CHANNELS };
+            let shape = Shape {
+                height: self.odd(deepest - level),
+                width: self.odd(deepest - level),
+                channels: CHANNELS,
+            };
             // A form of timestep that is not known yet must not look like a wrong size: one row is right for all forms.
             match self.probe(&Probe::new(shape, model.window, width, &[501.0]), 0..1) {
                 Ok(_) => {
@@ -143,7 +168,11 @@ impl Unet {
 
     /// The smallest size that tells rows apart.
     fn smallest(&self) -> Shape {
-        Shape { channels: CHANNELS, height: 2 * self.unit, width: 2 * self.unit }
+        Shape {
+            channels: CHANNELS,
+            height: 2 * self.unit,
+            width: 2 * self.unit,
+        }
     }
 
     /// Finds out what a rank-1 timestep may hold.
@@ -189,7 +218,10 @@ impl Unet {
         let mut out = Vec::new();
         let shape = self.call(&call, &mut out)?;
         if out.len() != samples.len() {
-            return Err(Error::Run { part: PART, why: format!("its output has the shape {shape:?}") });
+            return Err(Error::Run {
+                part: PART,
+                why: format!("its output has the shape {shape:?}"),
+            });
         }
         Ok(out.into_iter().map(f32::to_bits).collect())
     }
@@ -207,8 +239,15 @@ impl Unet {
 
     fn call(&mut self, call: &Call<'_>, out: &mut Vec<f32>) -> Result<Vec<usize>, Error> {
         let rows = call.timesteps.len();
-        let Shape { channels, height, width } = call.shape;
-        let (sample, states) = ([rows, channels, height, width], [rows, call.states[0], call.states[1]]);
+        let Shape {
+            channels,
+            height,
+            width,
+        } = call.shape;
+        let (sample, states) = (
+            [rows, channels, height, width],
+            [rows, call.states[0], call.states[1]],
+        );
         let per_row = [rows];
         let (timesteps, timestep): (&[f32], &[usize]) = match self.form {
             Form::Scalar => (&call.timesteps[..1], &[]),
@@ -216,9 +255,21 @@ impl Unet {
             Form::Equal | Form::Rows => (call.timesteps, &per_row),
         };
         let inputs = [
-            Input { port: &self.ports.sample, shape: &sample, values: Values::Real(call.samples) },
-            Input { port: &self.ports.timestep, shape: timestep, values: Values::Real(timesteps) },
-            Input { port: &self.ports.states, shape: &states, values: Values::Real(call.texts) },
+            Input {
+                port: &self.ports.sample,
+                shape: &sample,
+                values: Values::Real(call.samples),
+            },
+            Input {
+                port: &self.ports.timestep,
+                shape: timestep,
+                values: Values::Real(timesteps),
+            },
+            Input {
+                port: &self.ports.states,
+                shape: &states,
+                values: Values::Real(call.texts),
+            },
         ];
         self.network.run(inputs, &self.wanted, out)
     }
@@ -236,6 +287,10 @@ struct Call<'a> {
 
 impl Probe {
     fn new(shape: Shape, window: usize, width: usize, timesteps: &[f32]) -> Self {
-        Self { shape, states: [window, width], timesteps: timesteps.to_vec() }
+        Self {
+            shape,
+            states: [window, width],
+            timesteps: timesteps.to_vec(),
+        }
     }
 }

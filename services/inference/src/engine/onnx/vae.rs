@@ -24,18 +24,32 @@ impl Decoder {
         let ports = dialect::Decoder::of(&network.ports())?;
         let wanted = Wanted::new(PART, &ports.images)?;
         let (scaling, shift) = (model.scaling_factor, model.shift_factor);
-        Ok(Self { network, ports, wanted, scaling, shift, scaled: Vec::new() })
+        Ok(Self {
+            network,
+            ports,
+            wanted,
+            scaling,
+            shift,
+            scaled: Vec::new(),
+        })
     }
 
     /// Pixels per latent position, from a run of the smallest picture.
     pub(super) fn measure_scale(&mut self) -> Result<usize, Error> {
-        let shape = Shape { channels: CHANNELS, height: 2, width: 2 };
+        let shape = Shape {
+            channels: CHANNELS,
+            height: 2,
+            width: 2,
+        };
         let mut planes = Vec::new();
         let image = self.run(&[0.0; CHANNELS * 4], 1, shape, &mut planes)?;
         match image[..] {
             [1, 3, height, width] if height == width && height % 2 == 0 && height > 0 => Ok(height / 2),
             _ => {
-                let why = format!("{} has the shape {image:?} for latents of 2 by 2", self.ports.images.name);
+                let why = format!(
+                    "{} has the shape {image:?} for latents of 2 by 2",
+                    self.ports.images.name
+                );
                 Err(Error::Model { part: PART, why })
             }
         }
@@ -50,9 +64,14 @@ impl Decoder {
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, Error> {
         self.scaled.clear();
-        self.scaled.extend(latents.iter().map(|value| value / self.scaling + self.shift));
+        self.scaled
+            .extend(latents.iter().map(|value| value / self.scaling + self.shift));
         let shape = [pictures, shape.channels, shape.height, shape.width];
-        let latents = Input { port: &self.ports.latents, shape: &shape, values: Values::Real(&self.scaled) };
+        let latents = Input {
+            port: &self.ports.latents,
+            shape: &shape,
+            values: Values::Real(&self.scaled),
+        };
         self.network.run([latents], &self.wanted, out)
     }
 }

@@ -17,8 +17,6 @@ pub(crate) struct Field<'a> {
     pub(crate) raw: &'a [u8],
     /// The content of a length-delimited field (string, bytes, message); empty for the others.
     pub(crate) bytes: &'a [u8],
-    /// The value of a varint field; 0 for the others.
-    pub(crate) varint: u64,
 }
 
 impl<'a> Field<'a> {
@@ -63,22 +61,30 @@ impl<'a> Iterator for Fields<'a> {
 fn take_field(message: &[u8]) -> Result<Field<'_>, Malformed> {
     let (tag, after_tag) = take_varint(message)?;
     let number = tag >> 3;
-    let (varint, bytes, rest): (u64, &[u8], &[u8]) = match tag & 7 {
-        0 => {
-            let (value, rest) = take_varint(after_tag)?;
-            (value, &[], rest)
-        }
-        1 => (0, &[], after_tag.get(8..).ok_or(Malformed("a 64-bit field is cut off"))?),
+    let (bytes, rest): (&[u8], &[u8]) = match tag & 7 {
+        0 => (&[], take_varint(after_tag)?.1),
+        1 => (
+            &[],
+            after_tag.get(8..).ok_or(Malformed("a 64-bit field is cut off"))?,
+        ),
         2 => {
             let (length, content) = take_varint(after_tag)?;
             let length = usize::try_from(length).map_err(|_| Malformed("a length is too large"))?;
-            let (bytes, rest) = content.split_at_checked(length).ok_or(Malformed("a field is cut off"))?;
-            (0, bytes, rest)
+            content
+                .split_at_checked(length)
+                .ok_or(Malformed("a field is cut off"))?
         }
-        5 => (0, &[], after_tag.get(4..).ok_or(Malformed("a 32-bit field is cut off"))?),
+        5 => (
+            &[],
+            after_tag.get(4..).ok_or(Malformed("a 32-bit field is cut off"))?,
+        ),
         _ => return Err(Malformed("an unknown wire type")),
     };
-    Ok(Field { number, raw: &message[..message.len() - rest.len()], bytes, varint })
+    Ok(Field {
+        number,
+        raw: &message[..message.len() - rest.len()],
+        bytes,
+    })
 }
 
 fn take_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
@@ -122,8 +128,11 @@ mod tests {
         message.extend([9; 4]);
         let read = collect(&message).unwrap();
         assert_eq!(read.iter().map(|f| f.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
-        assert_eq!((read[0].varint, read[1].text()), (300, "ab"));
-        assert_eq!(read.iter().flat_map(|f| f.raw).copied().collect::<Vec<_>>(), message);
+        assert_eq!(read[1].text(), "ab");
+        assert_eq!(
+            read.iter().flat_map(|f| f.raw).copied().collect::<Vec<_>>(),
+            message
+        );
     }
 
     #[test]

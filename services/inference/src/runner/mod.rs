@@ -1,0 +1,190 @@
+//! The tick loop around an engine: a handle that takes requests, and a thread that owns the engine and all trajectories.
+//!
+//! Rows of different requests run in one UNet call; requests join and leave between calls. The handle never computes and the
+//! thread never waits for a reader. Which rows run is decided in `mobula_serving::tick`, what a step does in `mobula_diffusion`.
+
+mod cache;
+mod encoders;
+mod job;
+mod outbox;
+mod stats;
+mod texts;
+mod thread;
+mod ticks;
+
+use std::fmt;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use mobula_diffusion::preview::LatentRgb;
+use mobula_proto::common::v1::{Load, Timings};
+use mobula_proto::inference::v1::generate_response::Event;
+use mobula_proto::inference::v1::{Accepted, Done};
+use tokio::sync::oneshot;
+
+use crate::engine::{Engine, Info};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use job::Job;
+pub(crate) use job::Work;
+pub(crate) use outbox::Inbox;
+use stats::Stats;
+pub(crate) use ticks::warm_up;
+
+/// Pictures that a replica may have in work: what they hold in memory is bounded by it (320 MiB at 512 by 512).
+pub(crate) const MAX_PICTURES: usize = 1024;
+
+/// How the loop works.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Rows in one UNet call of the native size.
+    pub(crate) max_rows: usize,
+    /// Latent positions of the native size.
+    pub(crate) native: usize,
+    /// Bytes of text states to keep.
+    pub(crate) cache_bytes: usize,
+    /// The map for previews.
+    pub(crate) latent_rgb: LatentRgb,
+}
+
+/// The handle.
+#[derive(Clone)]
+pub(crate) struct Runner {
+    info: Arc<Info>,
+    stats: Arc<Stats>,
+    metrics: Metrics,
+    thread: Arc<Mutex<Thread>>,
+}
+
+/// The way to the engine thread, until it is stopped.
+struct Thread {
+    sender: Option<SyncSender<Arc<Job>>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner")
+            .field("info", &self.info)
+            .field("load", &self.load())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// Starts the thread, makes the engine on it and waits until it is there.
+    ///
+    /// # Errors
+    /// What `make` says; [`Error::Failed`] when it panics, [`Error::Thread`].
+    pub(crate) async fn start<F>(options: Options, make: F) -> Result<Self, Error>
+    where
+        F: FnOnce() -> Result<Box<dyn Engine>, Error> + Send + 'static,
+    {
+        let (sender, receiver) = sync_channel(MAX_PICTURES);
+        let (ready, made) = oneshot::channel();
+        let (stats, metrics) = (Arc::new(Stats::default()), Metrics::new());
+        let parts = thread::Parts {
+            options,
+            commands: receiver,
+            stats: Arc::clone(&stats),
+            metrics: metrics.clone(),
+        };
+        let handle = std::thread::Builder::new()
+            .name("mobula-engine".to_owned())
+            .spawn(move || thread::run(parts, make, ready))
+            .map_err(Error::Thread)?;
+        // The sender is dropped without a word only by a panic.
+        let info = made
+            .await
+            .unwrap_or_else(|_| Err(Error::Failed("the engine panicked while it was made".into())))?;
+        let thread = Thread {
+            sender: Some(sender),
+            handle: Some(handle),
+        };
+        Ok(Self {
+            info: Arc::new(info),
+            stats,
+            metrics,
+            thread: Arc::new(Mutex::new(thread)),
+        })
+    }
+
+    /// What the engine is.
+    pub(crate) fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Takes a request; its events come out of the inbox, `Accepted` first. Dropping the inbox cancels it.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Stopping`], [`Error::Failed`], [`Error::DeadlinePassed`].
+    pub(crate) fn submit(&self, work: Work) -> Result<Inbox, Error> {
+        if let Some(why) = self.stats.failed() {
+            return Err(Error::Failed(why.to_owned()));
+        }
+        if work.deadline.is_some_and(|deadline| deadline <= work.arrived) {
+            return Err(Error::DeadlinePassed { started: false });
+        }
+        let (outbox, inbox) = outbox::channel();
+        outbox.send(Event::Accepted(Accepted {}));
+        if work.pictures.is_empty() {
+            outbox.send(Event::Done(Done {
+                timings: Some(Timings::default()),
+            }));
+            return Ok(inbox);
+        }
+        let pictures = self.stats.pictures();
+        if pictures + work.pictures.len() > MAX_PICTURES {
+            return Err(Error::Overloaded { pictures });
+        }
+        let job = Arc::new(Job::new(work, outbox, Arc::clone(&self.stats)));
+        let thread = self.lock();
+        match thread.sender.as_ref().ok_or(Error::Stopping)?.try_send(job) {
+            Ok(()) => {
+                self.metrics.requests_in.increment(1);
+                Ok(inbox)
+            }
+            Err(TrySendError::Full(_)) => Err(Error::Overloaded { pictures }),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Failed("the engine thread is gone".into())),
+        }
+    }
+
+    /// How busy it is.
+    pub(crate) fn load(&self) -> Load {
+        self.stats.load()
+    }
+
+    /// An error when the engine is dead.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with the reason.
+    pub(crate) fn health(&self) -> Result<(), Error> {
+        match self.stats.failed() {
+            None => Ok(()),
+            Some(why) => Err(Error::Failed(why.to_owned())),
+        }
+    }
+
+    /// Ends the loop after the call that runs now, fails what is left, and waits for the engine to be gone. Again it does
+    /// nothing. It blocks: not for async threads.
+    pub(crate) fn stop(&self) {
+        let handle = {
+            let mut thread = self.lock();
+            thread.sender = None;
+            thread.handle.take()
+        };
+        if let Some(handle) = handle {
+            // A panic there was reported as a failure of the engine.
+            let _ = handle.join();
+        }
+    }
+
+    /// No panic can leave the two fields half changed, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Thread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

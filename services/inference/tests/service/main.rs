@@ -1,0 +1,9 @@
+//! The service over a real socket.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod golden;
+mod replicas;
+mod requests;
+mod same;
+mod support;

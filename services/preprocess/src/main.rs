@@ -1,0 +1,38 @@
+//! `mobula-preprocess`: parses its arguments, binds its ports, serves.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::Parser;
+use mobula_kit::{Common, Stop, listen};
+use mobula_preprocess::{Config, Error, Listeners, run};
+
+/// Mobula's preprocess service: prompts to tokens
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Where to serve gRPC
+    #[arg(long, env = "MOBULA_LISTEN", default_value = "127.0.0.1:7100")]
+    listen: SocketAddr,
+    /// Where to serve /metrics, /healthz and /readyz
+    #[arg(long, env = "MOBULA_ADMIN_LISTEN", default_value = "127.0.0.1:9171")]
+    admin_listen: SocketAddr,
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn main() -> ExitCode {
+    let Args {
+        listen,
+        admin_listen,
+        config,
+        common,
+    } = mobula_kit::parse();
+    mobula_kit::main("mobula-preprocess", &common, move |stop: Stop| async move {
+        let grpc = listen::bind("gRPC", listen).await?;
+        let admin = listen::bind("admin", admin_listen).await?;
+        run(config, Listeners { grpc, admin }, stop).await?;
+        Ok::<(), Error>(())
+    })
+}

@@ -1,0 +1,231 @@
+//! A replica of a preprocess deployment: one model's tokenizer.
+//!
+//! Refuses what is meant for another kind of worker, and options: it knows none. Invariant: a replica that was loaded can
+//! tokenize; nothing makes it fail later.
+
+use std::{path::PathBuf, sync::Arc};
+
+use mobula_kit::{
+    async_trait, chain,
+    worker::{self, Load, ModelInfo, ReplicaSpec, WorkerKind},
+};
+
+use crate::{
+    Error,
+    tokenizer::{FAKE, Tokenizer},
+};
+
+/// Loads tokenizers.
+#[derive(Debug, Default)]
+pub struct Loader {
+    /// Where relative model folders are; the working folder otherwise.
+    models_dir: Option<PathBuf>,
+}
+
+impl Loader {
+    /// Makes a loader that finds relative model folders in `models_dir`.
+    #[must_use]
+    pub fn new(models_dir: Option<PathBuf>) -> Self {
+        Self { models_dir }
+    }
+
+    /// The model of a specification, as this service finds it.
+    fn model(&self, spec: &ReplicaSpec) -> Result<PathBuf, Error> {
+        check(spec)?;
+        Ok(match &self.models_dir {
+            Some(folder) if spec.model != FAKE => folder.join(&spec.model),
+            Some(_) | None => spec.model.clone().into(),
+        })
+    }
+}
+
+/// A loaded tokenizer.
+#[derive(Debug)]
+pub struct Replica {
+    /// Shared with the jobs of the pool.
+    pub(crate) tokenizer: Arc<Tokenizer>,
+}
+
+#[async_trait]
+impl worker::Loader for Loader {
+    type Replica = Replica;
+
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, String> {
+        let model = self.model(spec).map_err(|error| error.to_string())?;
+        let loading = tokio::task::spawn_blocking(move || load(model));
+        loading
+            .await
+            .map_err(|_| Error::Panicked)
+            .flatten()
+            .map_err(|error| chain(&error))
+    }
+}
+
+/// Refuses a specification that this service cannot serve.
+fn check(spec: &ReplicaSpec) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::Specification(why));
+    if spec.kind() != WorkerKind::Preprocess {
+        return refuse(format!(
+            "a preprocess worker cannot run a replica of kind {}",
+            spec.kind().as_str_name()
+        ));
+    }
+    if spec.model.is_empty() {
+        return refuse("no model folder is named".into());
+    }
+    let mut options: Vec<&str> = spec.options.keys().map(String::as_str).collect();
+    if !options.is_empty() {
+        options.sort_unstable();
+        return refuse(format!(
+            "a tokenizer has no options, but these are given: {}",
+            options.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn load(model: PathBuf) -> Result<Replica, Error> {
+    let tokenizer = Tokenizer::load(&model)?;
+    // A first text touches every table, so that the first request does not wait for them.
+    tokenizer.window("a photo of an astronaut riding a horse on mars")?;
+    Ok(Replica {
+        tokenizer: Arc::new(tokenizer),
+    })
+}
+
+impl worker::Replica for Replica {
+    fn load(&self) -> Load {
+        // Tokenizing takes microseconds: the number of requests, which the table counts, says it all.
+        Load::default()
+    }
+
+    fn model(&self) -> Option<ModelInfo> {
+        None
+    }
+
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The tables go with the last request that uses them.
+    fn retire(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_kit::worker::Loader as _;
+
+    use super::*;
+
+    fn spec(model: &str) -> ReplicaSpec {
+        ReplicaSpec {
+            kind: WorkerKind::Preprocess.into(),
+            model: model.into(),
+            ..ReplicaSpec::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_tokenizer_says_what_is_missing() {
+        let model = tempfile::tempdir().unwrap();
+        let path = model.path().to_str().unwrap();
+        let why = Loader::default().load(&spec(path)).await.unwrap_err();
+        assert_eq!(
+            why,
+            format!(
+                "no tokenizer in {path}/tokenizer: vocab.json with merges.txt, or tokenizer.json, is needed"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_named() {
+        let model = tempfile::tempdir().unwrap();
+        let folder = model.path().join("tokenizer");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("vocab.json"), "{\"a\": ").unwrap();
+        let load = || async {
+            Loader::default()
+                .load(&spec(model.path().to_str().unwrap()))
+                .await
+                .unwrap_err()
+        };
+        assert!(
+            load().await.contains("vocab.json cannot be used: EOF"),
+            "{}",
+            load().await
+        );
+        std::fs::write(folder.join("vocab.json"), "{\"a\": 0}").unwrap();
+        assert!(
+            load().await.contains("merges.txt: No such file"),
+            "{}",
+            load().await
+        );
+        std::fs::write(folder.join("merges.txt"), "#version: 0.2\n").unwrap();
+        std::fs::write(folder.join("tokenizer_config.json"), r#"{"pad_token": null}"#).unwrap();
+        let why = load().await;
+        assert!(
+            why.ends_with("tokenizer_config.json cannot be used: pad_token is null"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_relative_folder_is_found_in_the_models_folder_and_fake_needs_none() {
+        let loader = Loader::new(Some("/nowhere".into()));
+        assert!(
+            loader
+                .load(&spec("demo"))
+                .await
+                .unwrap_err()
+                .contains("/nowhere/demo/tokenizer")
+        );
+        assert!(loader.load(&spec(FAKE)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn another_kind_of_tokenizer_is_refused_by_name() {
+        let model = tempfile::tempdir().unwrap();
+        let index = r#"{"tokenizer": ["transformers", "T5TokenizerFast"]}"#;
+        std::fs::write(model.path().join("model_index.json"), index).unwrap();
+        let why = Loader::default()
+            .load(&spec(model.path().to_str().unwrap()))
+            .await
+            .unwrap_err();
+        assert!(why.contains("needs a T5TokenizerFast"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_for_a_preprocess_worker_is_refused() {
+        let inference = ReplicaSpec {
+            kind: WorkerKind::Inference.into(),
+            ..spec("fake")
+        };
+        assert!(
+            Loader::default()
+                .load(&inference)
+                .await
+                .unwrap_err()
+                .contains("WORKER_KIND_INFERENCE")
+        );
+        let options = [("row_us".to_owned(), "5".to_owned())].into();
+        let options = ReplicaSpec {
+            options,
+            ..spec("fake")
+        };
+        assert!(
+            Loader::default()
+                .load(&options)
+                .await
+                .unwrap_err()
+                .contains("row_us")
+        );
+        assert!(
+            Loader::default()
+                .load(&spec(""))
+                .await
+                .unwrap_err()
+                .contains("no model folder")
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! What can be set about a proxy.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use crate::validate::Limits;
+
+/// Settings of a proxy; every one is a flag and an environment variable.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Address of the controller, host:port.
+    #[arg(long, env = "MOBULA_CONTROLLER", default_value = "127.0.0.1:7265")]
+    pub controller: String,
+    /// Name of this proxy, unique among proxies; by default a random one.
+    #[arg(long, env = "MOBULA_PROXY_ID")]
+    pub proxy_id: Option<String>,
+    /// Seconds after which a request is ended (HTTP 408, DEADLINE_EXCEEDED), beside the caller's own deadline; by default
+    /// none, as in Ray Serve.
+    #[arg(long, env = "MOBULA_REQUEST_TIMEOUT_S", value_parser = positive_seconds)]
+    pub request_timeout_s: Option<f64>,
+    /// Seconds that a request waits while no replica is there, before it is refused (HTTP 503, UNAVAILABLE).
+    #[arg(long, env = "MOBULA_NO_REPLICA_TIMEOUT_S", default_value = "30", value_parser = positive_seconds)]
+    pub no_replica_timeout_s: f64,
+    /// Requests that may wait in this proxy for one deployment, whatever the deployment allows.
+    #[arg(long, env = "MOBULA_MAX_QUEUED_REQUESTS", default_value_t = 10_000)]
+    pub max_queued_requests: usize,
+    /// How often a request may run in all when its replicas are lost.
+    #[arg(long, env = "MOBULA_MAX_ATTEMPTS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_attempts: u32,
+    /// Pictures that one request may ask for.
+    #[arg(long, env = "MOBULA_MAX_IMAGES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_images: u32,
+    /// UTF-8 bytes that a prompt may have.
+    #[arg(long, env = "MOBULA_MAX_PROMPT_BYTES", default_value_t = 65_536)]
+    pub max_prompt_bytes: usize,
+}
+
+/// Ports that were bound by the caller.
+#[derive(Debug)]
+pub struct Listeners {
+    /// HTTP door.
+    pub http: TcpListener,
+    /// gRPC door.
+    pub grpc: TcpListener,
+    /// Metrics and probes.
+    pub admin: TcpListener,
+}
+
+impl Config {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_images: self.max_images,
+            max_prompt_bytes: self.max_prompt_bytes,
+        }
+    }
+
+    pub(crate) fn request_timeout(&self) -> Option<Duration> {
+        self.request_timeout_s
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
+    pub(crate) fn no_replica_timeout(&self) -> Duration {
+        Duration::try_from_secs_f64(self.no_replica_timeout_s).unwrap_or(Duration::MAX)
+    }
+}
+
+impl Default for Config {
+    /// What the flags default to.
+    fn default() -> Self {
+        Self {
+            controller: "127.0.0.1:7265".to_owned(),
+            proxy_id: None,
+            request_timeout_s: None,
+            no_replica_timeout_s: 30.0,
+            max_queued_requests: 10_000,
+            max_attempts: 3,
+            max_images: 16,
+            max_prompt_bytes: 65_536,
+        }
+    }
+}
+
+/// A year: long enough to mean never, short enough for every clock.
+const LONGEST_SECONDS: f64 = 366.0 * 86_400.0;
+
+fn positive_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= LONGEST_SECONDS => Ok(seconds),
+        Ok(_) | Err(_) => Err(format!(
+            "must be a number of seconds above 0 and at most {LONGEST_SECONDS}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_the_defaults_of_the_struct() {
+        let parsed = Line::parse_from(["mobula-proxy"]).config;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn times_that_make_no_sense_are_refused() {
+        for text in ["0", "-1", "nan", "inf", "soon", "1e12"] {
+            let line = Line::try_parse_from(["mobula-proxy", "--request-timeout-s", text]);
+            assert!(line.is_err(), "{text}");
+        }
+    }
+}

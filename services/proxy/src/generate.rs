@@ -1,0 +1,355 @@
+//! One request from door to picture: both doors call [`Generator::start`] and read the events.
+//!
+//! find the application → validate → admit → tokenize → take a replica → draw there → pass the events on; again with the
+//! same seeds on another replica when that one is lost.
+//!
+//! It refuses to know gRPC or HTTP. Invariants: a picture is sent once; seeds never change between attempts; every end
+//! of a request, a caller who leaves included, is counted and gives back what it held.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use mobula_kit::Deadline;
+use mobula_proto::{
+    control::v1::ModelInfo,
+    image::v1::{self as image, generate_response::Event},
+};
+use mobula_serving::retry::{Budget, Policy};
+use tokio::{sync::watch, time::Instant};
+use tonic::Code;
+use tracing::{Instrument, Span};
+
+use crate::{
+    Config, Error,
+    clock::Clock,
+    draw::Draw,
+    events::{Emit, Events},
+    metrics::{Door, Metrics},
+    pool::Pool,
+    problem::Problem,
+    registry::Registry,
+    table::{Application, Table},
+    tokenize,
+    validate::{self, Limits, Plan},
+};
+
+/// A request as a door hands it over.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: image::GenerateRequest,
+    /// What the door could not read; told together with what is wrong besides.
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) door: Door,
+    /// The span that the request's own spans belong to.
+    pub(crate) span: Span,
+}
+
+/// A cheap handle to what draws.
+#[derive(Debug, Clone)]
+pub(crate) struct Generator(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    tables: watch::Receiver<Arc<Table>>,
+    registry: Registry,
+    limits: Limits,
+    request_timeout: Option<Duration>,
+    no_replica_timeout: Duration,
+    pub(crate) policy: Policy,
+    budget: Mutex<Budget>,
+    pub(crate) metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Generator {
+    pub(crate) fn new(
+        config: &Config,
+        tables: watch::Receiver<Arc<Table>>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            tables,
+            registry: Registry::default(),
+            limits: config.limits(),
+            request_timeout: config.request_timeout(),
+            no_replica_timeout: config.no_replica_timeout(),
+            policy: Policy {
+                max_attempts: config.max_attempts,
+            },
+            budget: Mutex::new(Budget::new(clock.now())),
+            metrics,
+            clock,
+        }))
+    }
+
+    /// The current route table.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.0.tables.borrow())
+    }
+
+    /// The current route table; at the very start, once there is one.
+    pub(crate) async fn heard_table(&self) -> Arc<Table> {
+        self.0.heard().await;
+        self.table()
+    }
+
+    /// Begins a request. Its work runs while the events are polled, and ends when they are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a request id that cannot be one, [`Error::Duplicate`] for one that is taken.
+    pub(crate) fn start(&self, mut call: Call) -> Result<(Arc<str>, Events), Error> {
+        let refused = |error: Error| {
+            self.0.metrics.ended(call.door, error.code());
+            error
+        };
+        let given = std::mem::take(&mut call.request.request_id);
+        validate::request_id(&given).map_err(|problem| refused(Error::Invalid(vec![problem])))?;
+        let id: Arc<str> = if given.is_empty() {
+            new_id().into()
+        } else {
+            given.into()
+        };
+        let entry = self.0.registry.take(Arc::clone(&id)).map_err(refused)?;
+        let limit = self.0.request_timeout.map(Deadline::after);
+        let deadline = [call.deadline, limit].into_iter().flatten().min();
+        call.span.record("request_id", &*id);
+        let emit = Emit::default();
+        let job = Job {
+            shared: Arc::clone(&self.0),
+            id: Arc::clone(&id),
+            arrived: Instant::now(),
+            deadline,
+            emit: emit.clone(),
+        };
+        let meter = Meter::new(&self.0.metrics, call.door);
+        let work = job.run(call.request, call.problems, meter).instrument(call.span);
+        let mut events = Events::new(emit, work);
+        entry.attach(events.running());
+        events.hold(entry);
+        Ok((id, events))
+    }
+
+    /// Cancels a request that runs.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] when there is none with this id.
+    pub(crate) fn cancel(&self, id: &str) -> Result<(), Error> {
+        self.0.registry.cancel(id)
+    }
+}
+
+impl Shared {
+    /// Looks at the budget of restarts, or takes from it.
+    pub(crate) fn budget<T>(&self, look: impl FnOnce(&mut Budget, Duration) -> T) -> T {
+        // Nothing under this lock can panic half-way.
+        look(
+            &mut self.budget.lock().unwrap_or_else(PoisonError::into_inner),
+            self.clock.now(),
+        )
+    }
+
+    /// Waits for the first table: a proxy that was just started again by a supervisor must not refuse what its callers send
+    /// once more. Without a controller it waits as long as for a replica.
+    async fn heard(&self) {
+        let mut tables = self.tables.clone();
+        if !tables.borrow().is_populated {
+            let heard = tables.wait_for(|table| table.is_populated);
+            // Whoever looks at the table next sees how it ended.
+            let _ = tokio::time::timeout(self.no_replica_timeout, heard).await;
+        }
+    }
+
+    /// The application with everything that is needed to serve it. While it is on its way (its first replica starts, a
+    /// lost one is placed again) the request waits.
+    async fn find(&self, name: &str) -> Result<Served, Error> {
+        self.heard().await;
+        let served = self.tables.borrow().by_name(name).map(Served::of)?;
+        if let Some(served) = served {
+            return Ok(served);
+        }
+        let mut tables = self.tables.clone();
+        let wait = async {
+            loop {
+                if let Some(served) = tables.borrow_and_update().by_name(name).map(Served::of)? {
+                    return Ok(served);
+                }
+                if tables.changed().await.is_err() {
+                    return Err(Error::NoRoutes);
+                }
+            }
+        };
+        let waited = self.no_replica_timeout;
+        tokio::time::timeout(waited, wait).await.unwrap_or_else(|_| {
+            Err(Error::NoReplica {
+                deployment: name.to_owned(),
+                waited,
+            })
+        })
+    }
+}
+
+/// An application that can be served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) application: Arc<Application>,
+    pub(crate) model: Arc<ModelInfo>,
+    pub(crate) preprocess: Arc<Pool>,
+    pub(crate) pipeline: Arc<Pool>,
+}
+
+impl Served {
+    fn of(application: &Arc<Application>) -> Option<Self> {
+        Some(Self {
+            application: Arc::clone(application),
+            model: application.model.clone()?,
+            preprocess: application.preprocess.clone()?,
+            pipeline: application.pipeline.clone()?,
+        })
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: Arc<str>,
+    pub(crate) arrived: Instant,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) emit: Emit,
+}
+
+impl Job {
+    async fn run(
+        self,
+        request: image::GenerateRequest,
+        problems: Vec<Problem>,
+        mut meter: Meter,
+    ) -> Result<(), Error> {
+        let work = self.generate(request, problems);
+        let result = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.0, work)
+                .await
+                .unwrap_or(Err(Error::DeadlinePassed)),
+            None => work.await,
+        };
+        meter.code = result.as_ref().map_or_else(Error::code, |()| Code::Ok);
+        if let Err(error) = &result {
+            self.log(error);
+        }
+        result
+    }
+
+    async fn generate(&self, request: image::GenerateRequest, problems: Vec<Problem>) -> Result<(), Error> {
+        let served = self.shared.find(&request.model).await?;
+        let plan = check(problems, request, &served.model, self.shared.limits)?;
+        let admitted = served.pipeline.admit(plan.cost, self.deadline)?;
+        self.shared.budget(|budget, _| budget.deposit());
+        self.emit
+            .send(Event::Accepted(image::Accepted {
+                request_id: self.id.as_ref().to_owned(),
+                queue_position: u32::try_from(admitted.ahead).unwrap_or(u32::MAX),
+                eta_ms: admitted.eta.map_or(0, millis),
+            }))
+            .await;
+        let begun = Instant::now();
+        let tokens = tokenize::run(self, &served.preprocess, &plan).await?;
+        let preprocess = begun.elapsed();
+        Draw::new(self, &served, &plan, tokens, preprocess)
+            .run(admitted.place)
+            .await
+    }
+
+    /// Where a request's error ends.
+    fn log(&self, error: &Error) {
+        let request_id = &*self.id;
+        match error.code() {
+            Code::Internal | Code::Unknown | Code::DataLoss => {
+                tracing::error!(request_id, error = mobula_kit::chain(error), "a request failed");
+            }
+            Code::Unavailable => {
+                tracing::warn!(request_id, error = mobula_kit::chain(error), "a request failed")
+            }
+            Code::Ok
+            | Code::Cancelled
+            | Code::InvalidArgument
+            | Code::DeadlineExceeded
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unauthenticated => tracing::debug!(request_id, %error, "a request was refused"),
+        }
+    }
+}
+
+/// All problems of a request, those of the door first; or its plan.
+fn check(
+    mut problems: Vec<Problem>,
+    request: image::GenerateRequest,
+    model: &ModelInfo,
+    limits: Limits,
+) -> Result<Plan, Error> {
+    match validate::plan(request, model, limits, draw_seed) {
+        Ok(plan) if problems.is_empty() => Ok(plan),
+        Ok(_) => Err(Error::Invalid(problems)),
+        Err(found) => {
+            for problem in found {
+                // What could not be read is absent or empty here: one complaint is enough.
+                if !problems.iter().any(|known| known.field == problem.field) {
+                    problems.push(problem);
+                }
+            }
+            Err(Error::Invalid(problems))
+        }
+    }
+}
+
+/// Draws a seed. torch's generator reads the low 32 bits only: more would give different seeds to equal pictures.
+fn draw_seed() -> u64 {
+    rand::random::<u32>().into()
+}
+
+fn new_id() -> String {
+    uuid::Builder::from_random_bytes(rand::random())
+        .into_uuid()
+        .to_string()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Counts a request's end, however it comes.
+#[derive(Debug)]
+struct Meter {
+    metrics: Arc<Metrics>,
+    door: Door,
+    code: Code,
+}
+
+impl Meter {
+    fn new(metrics: &Arc<Metrics>, door: Door) -> Self {
+        metrics.in_flight.increment(1.0);
+        // Dropped before it ended: the caller left, or somebody cancelled it.
+        Self {
+            metrics: Arc::clone(metrics),
+            door,
+            code: Code::Cancelled,
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.metrics.in_flight.decrement(1.0);
+        self.metrics.ended(self.door, self.code);
+    }
+}

@@ -1,0 +1,266 @@
+//! HTTP answers. Pure.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use http::{
+    HeaderName, HeaderValue, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+};
+use mobula_proto::{
+    common::v1::Timings,
+    image::v1::{Image, Parameters},
+};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::{
+    fastapi::{self, Given},
+    query::Query,
+};
+use crate::{
+    Error,
+    problem::{Problem, Rule},
+};
+
+/// nginx's code for a request that was given up by its caller; Ray Serve uses it too.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// A plain text, as Ray's proxy answers.
+pub(super) fn text(status: StatusCode, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// A JSON value.
+pub(super) fn json(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(value.to_string().into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// FastAPI's answer to a path that it does not know.
+pub(super) fn not_found() -> Response {
+    json(StatusCode::NOT_FOUND, &json!({ "detail": "Not Found" }))
+}
+
+/// FastAPI's answer to a method that a path does not have.
+pub(super) fn method_not_allowed() -> Response {
+    let mut response = json(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &json!({ "detail": "Method Not Allowed" }),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+/// FastAPI's answer to a path with a slash too many.
+pub(super) fn redirect(to: &str) -> Response {
+    let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(LOCATION, to);
+    }
+    response
+}
+
+/// A picture with what it was made with.
+pub(super) fn picture(image: Image, parameters: &Parameters, timings: Timings) -> Response {
+    let mut response = Response::new(Body::from(image.data));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/png"));
+    let mut add = |name: &'static str, value: &str| {
+        // A name from the configuration may hold what a header may not; then it is left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    add("x-mobula-seed", &image.seed.to_string());
+    add("x-mobula-scheduler", &parameters.scheduler);
+    add("x-mobula-steps", &parameters.steps.to_string());
+    add("x-mobula-guidance-scale", &parameters.guidance_scale.to_string());
+    add("x-mobula-model", &parameters.model);
+    add("x-mobula-model-digest", &parameters.model_digest);
+    add("x-mobula-image-digest", &image.digest);
+    add("server-timing", &server_timing(&timings));
+    response
+}
+
+/// The stage split in the words of Server-Timing, milliseconds.
+fn server_timing(t: &Timings) -> String {
+    let stages = [
+        ("queue", t.queue_us),
+        ("preprocess", t.preprocess_us),
+        ("encode", t.encode_us),
+        ("denoise", t.denoise_us),
+        ("decode", t.decode_us),
+        ("image", t.image_us),
+        ("total", t.total_us),
+    ];
+    let parts: Vec<_> = stages
+        .iter()
+        .map(|(name, micros)| format!("{name};dur={}.{:03}", micros / 1000, micros % 1000))
+        .collect();
+    parts.join(", ")
+}
+
+/// What went wrong.
+pub(super) fn error(error: &Error, query: &Query) -> Response {
+    if let Some(problems) = problems(error) {
+        let detail: Vec<_> = problems.iter().map(|problem| detail(problem, query)).collect();
+        return json(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &json!({ "detail": dedup(detail) }),
+        );
+    }
+    let violations: Vec<_> = error
+        .violations()
+        .into_iter()
+        .map(|(field, description)| json!({ "field": field, "description": description }))
+        .collect();
+    let body = json!({ "error": {
+        "code": name(error.code()),
+        "reason": error.reason(),
+        "message": error.to_string(),
+        "violations": violations,
+    }});
+    let mut response = json(status(error.code()), &body);
+    if let Some(after) = error.retry_after() {
+        // Whole seconds, rounded up: 0 would mean at once.
+        response.headers_mut().insert(
+            RETRY_AFTER,
+            HeaderValue::from(after.as_millis().div_ceil(1000) as u64),
+        );
+    }
+    response
+}
+
+/// The fields that are wrong, whoever found out.
+fn problems(error: &Error) -> Option<Vec<Problem>> {
+    if let Error::Invalid(problems) = error {
+        return Some(problems.clone());
+    }
+    if error.code() != Code::InvalidArgument {
+        return None;
+    }
+    let found = error.violations().into_iter();
+    let problems: Vec<_> = found
+        .map(|(field, why)| Problem::new(field, Rule::Wrong(why)))
+        .collect();
+    (!problems.is_empty()).then_some(problems)
+}
+
+fn detail(problem: &Problem, query: &Query) -> Value {
+    let name = query.given_as(&problem.field);
+    let place = if name.starts_with("x-") { "header" } else { "query" };
+    fastapi::detail(
+        problem,
+        Given {
+            place,
+            name,
+            value: query.raw(name),
+        },
+    )
+}
+
+/// `img_size` is both sides: one complaint is enough.
+fn dedup(mut detail: Vec<Value>) -> Vec<Value> {
+    detail.dedup();
+    detail
+}
+
+/// Ray Serve's status codes, where it has one.
+fn status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::FailedPrecondition => StatusCode::PRECONDITION_FAILED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
+        Code::ResourceExhausted | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Cancelled => {
+            StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// A code as protobuf's JSON writes it.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mobula_serving::admission::Full;
+
+    use super::*;
+
+    #[test]
+    fn the_stage_split_is_in_milliseconds() {
+        let timings = Timings {
+            queue_us: 1_250,
+            total_us: 7,
+            ..Timings::default()
+        };
+        let said = server_timing(&timings);
+        assert!(
+            said.starts_with("queue;dur=1.250, preprocess;dur=0.000"),
+            "{said}"
+        );
+        assert!(said.ends_with("total;dur=0.007"), "{said}");
+    }
+
+    #[test]
+    fn a_full_queue_is_503_with_whole_seconds() {
+        let full = Full {
+            waiting: 3,
+            retry_after: Duration::from_millis(1_200),
+        };
+        let response = error(&Error::Overloaded(full), &Query::default());
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+    }
+
+    #[test]
+    fn statuses_are_rays() {
+        assert_eq!(status(Code::DeadlineExceeded).as_u16(), 408);
+        assert_eq!(status(Code::Cancelled).as_u16(), 499);
+        assert_eq!(status(Code::Unavailable).as_u16(), 503);
+        assert_eq!(status(Code::Internal).as_u16(), 500);
+    }
+}

@@ -1,0 +1,227 @@
+//! Paths, and the way of one request through the generator and back.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::State, response::Response};
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt as _, Limited};
+use mobula_kit::{Deadline, Stop, trace};
+use mobula_proto::image::v1::generate_response::Event;
+use serde_json::{Map, Value};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{debug_span, field::Empty};
+
+use super::{answer, query::Query};
+use crate::{
+    Error,
+    events::Events,
+    generate::{Call, Generator},
+    metrics::Door,
+    problem::{Problem, Rule},
+    table::{Application, Table},
+};
+
+/// A caller's name for its request, in and out.
+const REQUEST_ID: &str = "x-request-id";
+/// A caller's time limit in milliseconds.
+const TIMEOUT: &str = "x-mobula-timeout-ms";
+/// The path that draws, below an application's prefix.
+const IMAGINE: &str = "/imagine";
+/// A body on a GET is read, because some clients send one, and thrown away up to this many bytes.
+const BODY_MAX: usize = 1 << 20;
+
+#[derive(Debug, Clone)]
+struct Shared {
+    generator: Generator,
+    stop: Stop,
+}
+
+/// The pages and the door of a generator.
+pub(super) fn app(generator: Generator, stop: Stop) -> Router {
+    Router::new()
+        .fallback(answer_request)
+        .with_state(Shared { generator, stop })
+        // Outermost: a panic is this request's 500, not this connection's end.
+        .layer(CatchPanicLayer::new())
+}
+
+async fn answer_request(State(shared): State<Shared>, request: Request<Body>) -> Response {
+    let path = request.uri().path();
+    // Probes are answered at once; a request waits for the first table.
+    let table = match path {
+        "/-/healthz" | "/-/routes" => shared.generator.table(),
+        _ => shared.generator.heard_table().await,
+    };
+    match path {
+        "/-/healthz" => match not_serving(&shared, &table) {
+            Some(response) => response,
+            None => answer::text(StatusCode::OK, "success"),
+        },
+        "/-/routes" => match not_serving(&shared, &table) {
+            Some(response) => response,
+            None => answer::json(StatusCode::OK, &routes(&table)),
+        },
+        _ => match table.by_path(path) {
+            Some((application, rest)) => {
+                let application = Arc::clone(application);
+                match rest {
+                    IMAGINE if request.method() == Method::GET => {
+                        imagine(&shared, &application, request).await
+                    }
+                    IMAGINE => answer::method_not_allowed(),
+                    "/imagine/" => answer::redirect(&without_slash(&request)),
+                    _ => answer::not_found(),
+                }
+            }
+            None if !table.is_populated => no_routes(),
+            None => answer::text(
+                StatusCode::NOT_FOUND,
+                format!(
+                    "Path '{path}' not found. Ping http://{}/-/routes for available routes.",
+                    host(&request)
+                ),
+            ),
+        },
+    }
+}
+
+/// Ray's words for a proxy that should not be sent anything.
+fn not_serving(shared: &Shared, table: &Table) -> Option<Response> {
+    if shared.stop.is_triggered() {
+        return Some(answer::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is being drained.",
+        ));
+    }
+    (!table.is_populated).then(no_routes)
+}
+
+fn no_routes() -> Response {
+    answer::text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Route table is not populated yet.",
+    )
+}
+
+fn routes(table: &Table) -> Value {
+    let routed = table
+        .applications()
+        .iter()
+        .filter(|application| !application.route_prefix.is_empty());
+    Value::Object(
+        routed
+            .map(|a| (a.route_prefix.clone(), Value::from(a.name.clone())))
+            .collect::<Map<_, _>>(),
+    )
+}
+
+fn host(request: &Request<Body>) -> &str {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    header
+        .or_else(|| request.uri().authority().map(|authority| authority.as_str()))
+        .unwrap_or("...")
+}
+
+/// The same address without the slash at the end of its path; relative, as it is the same host.
+fn without_slash(request: &Request<Body>) -> String {
+    let path = request.uri().path().trim_end_matches('/');
+    match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}
+
+/// Draws one picture.
+async fn imagine(shared: &Shared, application: &Application, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    // Read to its end: only then does the server see a caller who hangs up.
+    if Limited::new(body, BODY_MAX).collect().await.is_err() {
+        return answer::text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body of a GET is not used, and this one is too large",
+        );
+    }
+    let mut query = Query::parse(parts.uri.query().unwrap_or_default());
+    let mut asked = std::mem::take(&mut query.request);
+    let mut problems = std::mem::take(&mut query.problems);
+    asked.model.clone_from(&application.name);
+    asked.request_id = request_id(&parts.headers, &mut problems);
+    let given: Arc<str> = asked.request_id.as_str().into();
+    let deadline = deadline(&parts.headers, &mut problems);
+    let span = debug_span!(
+        "generate",
+        otel.kind = "server",
+        request_id = Empty,
+        model = asked.model
+    );
+    trace::set_parent_http(&span, &parts.headers);
+    let call = Call {
+        request: asked,
+        problems,
+        deadline,
+        door: Door::Http,
+        span,
+    };
+    let (id, ended) = match shared.generator.start(call) {
+        Ok((id, events)) => (id, collect(events).await),
+        Err(error) => (given, Err(error)),
+    };
+    let mut response = ended.unwrap_or_else(|error| answer::error(&error, &query));
+    if !id.is_empty()
+        && let Ok(id) = HeaderValue::from_str(&id)
+    {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(REQUEST_ID), id);
+    }
+    response
+}
+
+/// Reads the events to the end and keeps the picture.
+async fn collect(mut events: Events) -> Result<Response, Error> {
+    let mut picture = None;
+    let mut end = None;
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Image(image) => picture = Some(image),
+            Event::Done(done) => end = done.parameters.zip(done.timings),
+            Event::Accepted(_)
+            | Event::Started(_)
+            | Event::Step(_)
+            | Event::Preview(_)
+            | Event::Restarted(_) => {}
+        }
+    }
+    match (picture, end) {
+        (Some(image), Some((parameters, timings))) => Ok(answer::picture(image, &parameters, timings)),
+        (None, _) | (_, None) => Err(Error::Answer("a request ended without a picture")),
+    }
+}
+
+/// The caller's id, or nothing when it has none or one that cannot be used.
+fn request_id(headers: &HeaderMap, problems: &mut Vec<Problem>) -> String {
+    let Some(given) = headers.get(REQUEST_ID) else {
+        return String::new();
+    };
+    let given = given.to_str().unwrap_or("\u{7f}");
+    match crate::validate::request_id(given) {
+        Ok(()) => given.to_owned(),
+        Err(problem) => {
+            problems.push(Problem::new(REQUEST_ID, problem.rule));
+            String::new()
+        }
+    }
+}
+
+/// The caller's time limit.
+fn deadline(headers: &HeaderMap, problems: &mut Vec<Problem>) -> Option<Deadline> {
+    let given = headers.get(TIMEOUT)?.to_str().unwrap_or_default();
+    match given.trim().parse::<u32>() {
+        Ok(millis) => Some(Deadline::after(Duration::from_millis(millis.into()))),
+        Err(_) => {
+            problems.push(Problem::new(TIMEOUT, Rule::NotInteger));
+            None
+        }
+    }
+}

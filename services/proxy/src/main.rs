@@ -1,0 +1,38 @@
+//! `mobula-proxy`: the front door of a mesh.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::Parser;
+use mobula_kit::listen::bind;
+use mobula_proxy::{Config, Listeners};
+
+/// The front door of a Mobula mesh: HTTP and gRPC for users.
+#[derive(Debug, Parser)]
+#[command(name = "mobula-proxy", version)]
+struct Line {
+    /// Address of the gRPC door.
+    #[arg(long, env = "MOBULA_LISTEN", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// Address of the HTTP door.
+    #[arg(long, env = "MOBULA_HTTP_LISTEN", default_value = "127.0.0.1:8000")]
+    http_listen: SocketAddr,
+    /// Address of the metrics and probes.
+    #[arg(long, env = "MOBULA_ADMIN_LISTEN", default_value = "127.0.0.1:9100")]
+    admin_listen: SocketAddr,
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    common: mobula_kit::Common,
+}
+
+fn main() -> ExitCode {
+    let line: Line = mobula_kit::parse();
+    mobula_kit::main("mobula-proxy", &line.common, |stop| async move {
+        let listeners = Listeners {
+            http: bind("HTTP", line.http_listen).await?,
+            grpc: bind("gRPC", line.listen).await?,
+            admin: bind("admin pages", line.admin_listen).await?,
+        };
+        mobula_proxy::run(line.config, listeners, stop).await
+    })
+}

@@ -1,0 +1,80 @@
+//! Assembles a proxy from its parts and runs it until it has drained.
+
+use std::sync::Arc;
+
+use mobula_kit::{Readiness, Stop, admin, grpc, listen};
+use mobula_proto::{control::v1::WatchRoutesRequest, image::v1::image_service_server::ImageServiceServer};
+
+use crate::{
+    Config, Error, Listeners, clock::Clock, follow::Follower, generate::Generator, grpc::Images, http,
+    malformed::Checked, metrics::Metrics, pool::Settings, table::Fleet,
+};
+
+/// Runs a proxy on ports that the caller has bound; returns when it has drained after the stop.
+///
+/// # Errors
+/// [`Error::Kit`] when the controller's address or a server cannot be used.
+pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(), Error> {
+    mobula_kit::metrics::install();
+    let metrics = Arc::new(Metrics::new());
+    let clock = Clock::start();
+    let readiness = Readiness::new();
+    let settings = Settings {
+        no_replica_timeout: config.no_replica_timeout(),
+        max_queued: config.max_queued_requests,
+        clock,
+        stop: stop.clone(),
+    };
+    let fleet = Arc::new(Fleet::new(settings));
+    let generator = Generator::new(&config, fleet.subscribe(), Arc::clone(&metrics), clock);
+    let follower = Follower::new(
+        &config.controller,
+        introduction(&config, &listeners),
+        fleet,
+        metrics,
+        readiness.latch("route table"),
+    )?;
+    let images = ImageServiceServer::new(Images {
+        generator: generator.clone(),
+    })
+    .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
+    let grpc = grpc::Server::new("mobula-proxy").add(Checked(images)).serve(
+        listeners.grpc,
+        readiness.clone(),
+        stop.clone(),
+    );
+    let http = http::serve(listeners.http, generator, stop.clone());
+    let admin = admin::serve(listeners.admin, readiness, stop);
+    let doors = async { tokio::join!(grpc, http, admin) };
+    let (grpc, (), admin) = tokio::select! {
+        ended = doors => ended,
+        never = follower.run() => match never {},
+    };
+    grpc?;
+    admin?;
+    Ok(())
+}
+
+/// Who this proxy is, for the controller.
+fn introduction(config: &Config, listeners: &Listeners) -> WatchRoutesRequest {
+    let address = |listener: &tokio::net::TcpListener| {
+        let bound = listener.local_addr();
+        bound.map_or_else(
+            |_| String::new(),
+            |bound| listen::advertise(None, bound, Some(&config.controller)),
+        )
+    };
+    let random = || {
+        format!(
+            "proxy-{}",
+            uuid::Builder::from_random_bytes(rand::random())
+                .into_uuid()
+                .simple()
+        )
+    };
+    WatchRoutesRequest {
+        proxy_id: config.proxy_id.clone().unwrap_or_else(random),
+        http_address: address(&listeners.http),
+        grpc_address: address(&listeners.grpc),
+    }
+}

@@ -1,0 +1,145 @@
+use mobula_kit::Stop;
+use mobula_proto::control::v1::ReplicaEndpoint;
+
+use super::*;
+use crate::clock::Clock;
+
+fn fleet() -> Fleet {
+    Fleet::new(Settings {
+        no_replica_timeout: Duration::from_secs(1),
+        max_queued: 10,
+        clock: Clock::start(),
+        stop: Stop::new(Duration::from_secs(1)),
+    })
+}
+
+fn replica(id: &str) -> ReplicaEndpoint {
+    let model = ModelInfo {
+        digest: "d".into(),
+        ..ModelInfo::default()
+    };
+    ReplicaEndpoint {
+        replica_id: id.into(),
+        address: "127.0.0.1:1".into(),
+        model: Some(model),
+        ..Default::default()
+    }
+}
+
+fn application(name: &str, prefix: &str, replicas: &[&str]) -> ApplicationRoute {
+    let deployment = DeploymentRoute {
+        name: "pipeline".into(),
+        kind: WorkerKind::Inference.into(),
+        max_ongoing_requests: 1,
+        replicas: replicas.iter().map(|id| replica(id)).collect(),
+        ..Default::default()
+    };
+    ApplicationRoute {
+        name: name.into(),
+        route_prefix: prefix.into(),
+        deployments: vec![deployment],
+    }
+}
+
+fn routes(controller: &str, applications: &[ApplicationRoute]) -> WatchRoutesResponse {
+    WatchRoutesResponse {
+        version: 1,
+        controller_id: controller.into(),
+        applications: applications.to_vec(),
+    }
+}
+
+fn ids(fleet: &Fleet, name: &str) -> Vec<String> {
+    let table = Arc::clone(&fleet.table.borrow());
+    let pool = table.by_name(name).unwrap().pipeline.clone().unwrap();
+    pool.replicas().iter().map(|replica| replica.id.clone()).collect()
+}
+
+#[tokio::test]
+async fn the_longest_prefix_of_whole_segments_wins() {
+    let fleet = fleet();
+    fleet.apply(&routes(
+        "c",
+        &[
+            application("root", "/", &[]),
+            application("a", "/a", &[]),
+            application("ab", "/a/b", &[]),
+            application("hidden", "", &[]),
+        ],
+    ));
+    let table = Arc::clone(&fleet.table.borrow());
+    let find = |path| table.by_path(path).map(|(a, rest)| (a.name.clone(), rest));
+    assert_eq!(find("/imagine"), Some(("root".into(), "/imagine")));
+    assert_eq!(find("/a/imagine"), Some(("a".into(), "/imagine")));
+    assert_eq!(find("/a/b/imagine"), Some(("ab".into(), "/imagine")));
+    assert_eq!(find("/ab/imagine"), Some(("root".into(), "/ab/imagine")));
+    assert_eq!(find("/a"), Some(("a".into(), "/")));
+}
+
+#[tokio::test]
+async fn a_name_may_be_left_out_when_there_is_one() {
+    let fleet = fleet();
+    assert!(matches!(fleet.table.borrow().by_name(""), Err(Error::NoRoutes)));
+    fleet.apply(&routes("c", &[application("only", "/", &[])]));
+    assert_eq!(fleet.table.borrow().by_name("").unwrap().name, "only");
+    assert!(
+        matches!(fleet.table.borrow().by_name("x"), Err(Error::UnknownModel { known, .. }) if known == ["only"])
+    );
+    fleet.apply(&routes(
+        "c",
+        &[application("b", "/b", &[]), application("a", "/a", &[])],
+    ));
+    assert!(
+        matches!(fleet.table.borrow().by_name(""), Err(Error::ModelNotNamed { known }) if known == ["a", "b"])
+    );
+}
+
+#[tokio::test]
+async fn the_model_of_an_application_outlives_its_replicas() {
+    let fleet = fleet();
+    fleet.apply(&routes("c", &[application("a", "/", &["r1"])]));
+    fleet.apply(&routes("c", &[application("a", "/", &[])]));
+    assert_eq!(ids(&fleet, "a"), Vec::<String>::new());
+    assert!(fleet.table.borrow().by_name("a").unwrap().model.is_some());
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_replica_lives_on_from_table_to_table() {
+    let fleet = fleet();
+    fleet.apply(&routes("c", &[application("a", "/", &["r1", "r2"])]));
+    let pool = fleet
+        .table
+        .borrow()
+        .by_name("a")
+        .unwrap()
+        .pipeline
+        .clone()
+        .unwrap();
+    let first = pool.replicas()[0].clone();
+    fleet.apply(&routes("c", &[application("a", "/", &["r3", "r1"])]));
+    assert_eq!(ids(&fleet, "a"), ["r3", "r1"]);
+    assert!(Arc::ptr_eq(&first, &pool.replicas()[1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_controller_takes_nothing_away_until_it_knows() {
+    let fleet = fleet();
+    assert_eq!(
+        fleet.apply(&routes("c1", &[application("a", "/", &["r1", "r2"])])),
+        None
+    );
+    let next = routes("c2", &[application("a", "/", &["r3"])]);
+    let left = fleet.apply(&next).unwrap();
+    assert_eq!(ids(&fleet, "a"), ["r3", "r1", "r2"]);
+    tokio::time::advance(left).await;
+    assert_eq!(fleet.apply(&next), None);
+    assert_eq!(ids(&fleet, "a"), ["r3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_controller_takes_away_at_once() {
+    let fleet = fleet();
+    fleet.apply(&routes("c1", &[application("a", "/", &["r1", "r2"])]));
+    fleet.apply(&routes("c1", &[application("a", "/", &["r2"])]));
+    assert_eq!(ids(&fleet, "a"), ["r2"]);
+}

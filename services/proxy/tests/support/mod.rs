@@ -1,0 +1,25 @@
+//! A proxy on real sockets with a controller, a preprocess worker and inference workers made of a few lines each.
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "this is test code, though not inside a test function"
+)]
+
+mod http;
+mod mesh;
+mod workers;
+
+use std::time::Duration;
+
+pub(crate) use http::{call, get};
+pub(crate) use mesh::{Mesh, images, names, prompt};
+pub(crate) use workers::{Act, Worker, picture};
+
+/// Longer than anything here takes, shorter than the test runner's patience.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen"))
+}

@@ -1,0 +1,313 @@
+//! A controller, a preprocess worker and inference workers that do as they are told.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, future::BoxFuture, stream};
+use mobula_kit::{Readiness, Stop, grpc};
+use mobula_proto::{
+    common::v1::{Load, Timings},
+    control::v1::{
+        AttachRequest, AttachResponse, WatchRoutesRequest, WatchRoutesResponse,
+        control_service_server::ControlService,
+    },
+    inference::v1::{
+        self as inference,
+        generate_response::Event as Drawn,
+        inference_service_server::{InferenceService, InferenceServiceServer},
+    },
+    preprocess::v1::{
+        TokenSequence, TokenizeRequest, TokenizeResponse, preprocess_service_server::PreprocessService,
+    },
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+pub(crate) async fn port() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A server that can be cut off in the middle of everything.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    stop: Stop,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) fn start(server: grpc::Server, (listener, address): (TcpListener, SocketAddr)) -> Self {
+        let stop = Stop::new(GRACE);
+        let serving = server
+            .notice(Duration::ZERO)
+            .serve(listener, Readiness::new(), stop.clone());
+        let task = tokio::spawn(async move { serving.await.unwrap() });
+        Self { address, stop, task }
+    }
+
+    /// Cuts every connection and closes the port, as a kill does.
+    pub(crate) async fn kill(self) {
+        self.stop.trigger_within(Duration::ZERO);
+        self.task.await.unwrap();
+    }
+}
+
+// Controller
+
+#[derive(Clone)]
+pub(crate) struct Control(pub(crate) watch::Receiver<WatchRoutesResponse>);
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<AttachResponse, Status>> + Send>>;
+    type WatchRoutesStream = Pin<Box<dyn Stream<Item = Result<WatchRoutesResponse, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        _: Request<Streaming<AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("no workers here"))
+    }
+
+    async fn watch_routes(
+        &self,
+        _: Request<WatchRoutesRequest>,
+    ) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        let tables = stream::unfold((self.0.clone(), true), |(mut tables, first)| async move {
+            if !first {
+                tables.changed().await.ok()?;
+            }
+            let table = tables.borrow_and_update().clone();
+            Some((Ok(table), (tables, false)))
+        });
+        Ok(Response::new(Box::pin(tables.filter(
+            |table: &Result<WatchRoutesResponse, Status>| {
+                std::future::ready(table.as_ref().is_ok_and(|table| table.version > 0))
+            },
+        ))))
+    }
+}
+
+// Preprocess
+
+#[derive(Clone, Default)]
+pub(crate) struct Preprocess;
+
+#[tonic::async_trait]
+impl PreprocessService for Preprocess {
+    async fn tokenize(
+        &self,
+        request: Request<TokenizeRequest>,
+    ) -> Result<Response<TokenizeResponse>, Status> {
+        let sequences = request.into_inner().texts.into_iter().map(|text| TokenSequence {
+            ids: text.bytes().map(u32::from).collect(),
+            token_count: 77,
+            truncated_count: 0,
+            truncated_text: if text.len() > 77 {
+                text[77..].to_owned()
+            } else {
+                String::new()
+            },
+        });
+        Ok(Response::new(TokenizeResponse {
+            sequences: sequences.collect(),
+        }))
+    }
+}
+
+// Inference
+
+/// What a worker does with its next request.
+pub(crate) enum Act {
+    /// Draws everything.
+    Draw,
+    /// Says no at once.
+    Refuse(Status),
+    /// Draws so many pictures, then breaks off with this status.
+    Break(usize, Status),
+    /// Draws so many pictures, then ends the stream as if that were all.
+    EndEarly(usize),
+    /// Says started and then nothing any more.
+    Hang,
+}
+
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) requests: Arc<Mutex<Vec<inference::GenerateRequest>>>,
+    pub(crate) acts: Arc<Mutex<VecDeque<Act>>>,
+    /// One message per stream that was dropped before its end.
+    pub(crate) dropped: mpsc::UnboundedReceiver<()>,
+    /// One message per request.
+    pub(crate) called: mpsc::UnboundedReceiver<()>,
+    pub(crate) server: Server,
+}
+
+#[derive(Clone)]
+struct Inference {
+    requests: Arc<Mutex<Vec<inference::GenerateRequest>>>,
+    acts: Arc<Mutex<VecDeque<Act>>>,
+    dropped: mpsc::UnboundedSender<()>,
+    called: mpsc::UnboundedSender<()>,
+}
+
+struct Dropped(mpsc::UnboundedSender<()>, bool);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        if !self.1 {
+            let _ = self.0.send(());
+        }
+    }
+}
+
+type Answer = Result<inference::GenerateResponse, Status>;
+
+fn event(event: Drawn) -> Answer {
+    Ok(inference::GenerateResponse {
+        load: Some(Load::default()),
+        event: Some(event),
+    })
+}
+
+pub(crate) fn picture(seed: u64) -> Vec<u8> {
+    format!("picture of seed {seed}").into_bytes()
+}
+
+fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
+    let mut events = vec![
+        event(Drawn::Accepted(inference::Accepted {})),
+        event(Drawn::Started(inference::Started {})),
+        event(Drawn::Step(inference::Step {
+            index: 1,
+            of: request.steps,
+        })),
+    ];
+    if request.preview_interval > 0 {
+        let preview = inference::Preview {
+            image_index: 0,
+            step: 1,
+            png: vec![1].into(),
+        };
+        events.push(event(Drawn::Preview(preview)));
+    }
+    let wanted = (0u32..)
+        .zip(&request.seeds)
+        .filter(|(index, _)| !request.skip_images.contains(index));
+    for (index, seed) in wanted.take(pictures) {
+        let timings = Timings {
+            denoise_us: 7,
+            ticks: 2,
+            ..Timings::default()
+        };
+        events.push(event(Drawn::Image(inference::Image {
+            index,
+            png: picture(*seed).into(),
+            digest: format!("digest {seed}"),
+            timings: Some(timings),
+        })));
+    }
+    events
+}
+
+#[tonic::async_trait]
+impl InferenceService for Inference {
+    type GenerateStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+    async fn generate(
+        &self,
+        request: Request<inference::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let request = request.into_inner();
+        self.requests.lock().unwrap().push(request.clone());
+        let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Draw);
+        let _ = self.called.send(());
+        let done = || {
+            let timings = Timings {
+                denoise_us: 7,
+                ticks: 2,
+                ..Timings::default()
+            };
+            event(Drawn::Done(inference::Done {
+                timings: Some(timings),
+            }))
+        };
+        let (events, hangs): (Vec<_>, bool) = match act {
+            Act::Refuse(status) => return Err(status),
+            Act::Draw => (
+                drawn(&request, usize::MAX).into_iter().chain([done()]).collect(),
+                false,
+            ),
+            Act::Break(pictures, status) => (
+                drawn(&request, pictures)
+                    .into_iter()
+                    .chain([Err(status)])
+                    .collect(),
+                false,
+            ),
+            Act::EndEarly(pictures) => (drawn(&request, pictures), false),
+            Act::Hang => (drawn(&request, 0), true),
+        };
+        let events = VecDeque::from(events);
+        let guard = Dropped(self.dropped.clone(), false);
+        let stream = stream::unfold(
+            (events, guard),
+            move |(mut events, mut guard)| -> BoxFuture<'static, _> {
+                Box::pin(async move {
+                    match events.pop_front() {
+                        Some(event) => {
+                            guard.1 = events.is_empty() && !hangs;
+                            Some((event, (events, guard)))
+                        }
+                        None if hangs => std::future::pending().await,
+                        None => None,
+                    }
+                })
+            },
+        );
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl Worker {
+    pub(crate) async fn start(name: &str) -> Self {
+        let (requests, acts) = (Arc::default(), Arc::default());
+        let (dropped_tx, dropped) = mpsc::unbounded_channel();
+        let (called_tx, called) = mpsc::unbounded_channel();
+        let service = Inference {
+            requests: Arc::clone(&requests),
+            acts: Arc::clone(&acts),
+            dropped: dropped_tx,
+            called: called_tx,
+        };
+        let server = grpc::Server::new("worker").add(InferenceServiceServer::new(service));
+        let server = Server::start(server, port().await);
+        Self {
+            name: name.to_owned(),
+            requests,
+            acts,
+            dropped,
+            called,
+            server,
+        }
+    }
+
+    pub(crate) fn will(&self, act: Act) {
+        self.acts.lock().unwrap().push_back(act);
+    }
+
+    pub(crate) fn requests(&self) -> Vec<inference::GenerateRequest> {
+        self.requests.lock().unwrap().clone()
+    }
+}
