@@ -51,10 +51,22 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
     /// What the picture should not show
-    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     negative_prompt: String,
     /// Application to ask; not needed when only one is deployed
-    #[arg(short, long, value_name = "NAME", default_value = "")]
+    #[arg(
+        short,
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     model: String,
     /// Denoising steps
     #[arg(long, value_name = "N")]
@@ -75,7 +87,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIXELS")]
     height: Option<u32>,
     /// pndm, ddim, euler, euler_a, dpmpp_2m, or one of them with _karras
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scheduler: String,
     /// Write small pictures of the state on the way into this folder
     #[arg(long, value_name = "DIR")]

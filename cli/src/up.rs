@@ -42,11 +42,11 @@ const TICK: Duration = Duration::from_millis(100);
 
 const EXAMPLES: &str = "\
 Examples:
-  mobula up                                        the demo model at http://127.0.0.1:8000 and 127.0.0.1:9000 (gRPC)
-  mobula up --model ~/models/stable-diffusion-v1-5  any folder that diffusers or Optimum exported as ONNX
-  mobula up --config mesh.yaml                     the applications of a config file
-  mobula up --http 0.0.0.0:8000 --grpc 0.0.0.0:9000  open to other machines
-  mobula up --engine fake                          no model and no computing: to try clients
+  mobula up                                           the demo model at http://127.0.0.1:8000 and 127.0.0.1:9000 (gRPC)
+  mobula up --model ~/models/stable-diffusion-v1-5    any folder that Optimum exported as ONNX
+  mobula up --config mesh.yaml                        the applications of a config file
+  mobula up --http 0.0.0.0:8000 --grpc 0.0.0.0:9000   open to other machines
+  mobula up --engine fake                             no model and no computing: to try clients
 
 Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 wrong usage, 130 interrupted before it was up.";
 
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// Config file with the applications to deploy
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What runs the model
+    /// What draws: ONNX Runtime, or nothing (fake: patterns without a model, in no time)
     #[arg(long, value_enum, default_value_t = Engine::Onnx, conflicts_with = "config")]
     engine: Engine,
     /// Where HTTP listens; port 0 takes a free one
@@ -94,9 +94,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Engine {
-    /// ONNX Runtime
     Onnx,
-    /// Pictures without a model, in no time
     Fake,
 }
 

@@ -131,11 +131,13 @@ impl Caller {
         report
     }
 
+    /// Asks once more after a cut, until the proxy is back; counts the request once.
     async fn ask(&self, request: GenerateRequest, cuts: &mut usize) -> Result<Drawn, tonic::Status> {
+        let mut cut = 0;
         loop {
             match draw(&self.client, request.clone()).await {
                 Err(status) if was_cut(&status) => {
-                    *cuts += 1;
+                    *cuts += 1 - std::mem::replace(&mut cut, 1);
                     tokio::time::sleep(AFTER_A_CUT).await;
                 }
                 outcome => return outcome,

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use mobula_kit::worker::WorkerArgs;
 use mobula_kit::{channel, listen};
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
@@ -26,30 +25,6 @@ const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 /// The one application of a mesh under test.
 pub(crate) const APPLICATION: &str = "e2e";
-
-/// The demo model's folder.
-///
-/// # Errors
-/// When the model or the library that runs it is missing; the text says how to get it.
-pub fn demo_model() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the checkout")?;
-    let model = root.join("models/demo");
-    anyhow::ensure!(
-        model.join("model_index.json").is_file(),
-        "{} has no demo model",
-        model.display()
-    );
-    let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
-    let library = library.unwrap_or_else(|| root.join(".ort/lib/libonnxruntime.so"));
-    anyhow::ensure!(
-        library.is_file(),
-        "no ONNX Runtime at {}: run scripts/fetch-onnxruntime.sh",
-        library.display()
-    );
-    Ok(model)
-}
 
 /// What a mesh is to be.
 #[derive(Clone, Debug)]

@@ -9,7 +9,6 @@ use anyhow::Context;
 use mobula_kit::channel;
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
 use mobula_proto::control::v1::{GetStatusRequest, GetStatusResponse};
-use mobula_proto::image::v1::ListModelsRequest;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -128,23 +127,14 @@ impl Up {
         binary("mobula")
     }
 
+    /// Waits for the banner: the command shows it when every replica runs and the proxy knows them.
     async fn ready(&mut self) -> anyhow::Result<()> {
-        let client = self.client()?;
         let mut ended = false;
-        let ready = until("a replica that draws", || {
+        let ready = until("the banner", || {
+            // In this order: a command that ends at once has written all its words before.
             ended |= matches!(self.child.try_wait(), Ok(Some(_)));
-            let (mut client, ended) = (client.clone(), ended);
-            async move {
-                let ready = match client.list_models(ListModelsRequest {}).await {
-                    Ok(models) => models
-                        .into_inner()
-                        .models
-                        .iter()
-                        .any(|model| model.ready_replicas > 0),
-                    Err(_) => false,
-                };
-                (ready || ended).then_some(ready)
-            }
+            let up = self.output().contains("Mobula is up");
+            std::future::ready((up || ended).then_some(up))
         });
         match ready.await {
             Ok(true) => Ok(()),

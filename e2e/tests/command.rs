@@ -78,6 +78,13 @@ async fn a_user_draws_looks_and_is_told_what_is_wrong() -> anyhow::Result<()> {
         "{}",
         text(&output.stderr)
     );
+    let output = mobula(&up, &["status"]).await?;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("no controller at"),
+        "{}",
+        text(&output.stderr)
+    );
     Ok(())
 }
 

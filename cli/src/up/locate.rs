@@ -95,7 +95,7 @@ fn check(
         Ok(())
     } else if is_dir(folder) {
         Err(Error::Model(format!(
-            "{how} {shown}: no {MODEL_INDEX} there; name a folder that diffusers or Optimum exported"
+            "{how} {shown}: no {MODEL_INDEX} there; name a folder that Optimum exported as ONNX"
         )))
     } else {
         Err(Error::Model(format!("{how} {shown}: no such folder")))
