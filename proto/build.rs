@@ -17,8 +17,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let set = protox::compile(FILES, ["."])?;
     fs::write(out.join("mobula.bin"), set.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".mobula")
-        .compile_fds(set)?;
+    tonic_prost_build::configure().bytes(".mobula").compile_fds(set)?;
     Ok(())
 }

@@ -21,8 +21,8 @@ draw "$out/first.png" 7
 compose up -d --no-build --scale inference=2 --scale preprocess=2
 draw "$out/scaled.png" 7
 cmp "$out/first.png" "$out/scaled.png"
-victim=$(compose ps -q inference | head -1)
-docker kill --signal KILL "$victim" >/dev/null
+mapfile -t workers < <(compose ps -q inference)
+docker kill --signal KILL "${workers[0]}" >/dev/null
 draw "$out/after-kill.png" 7
 cmp "$out/first.png" "$out/after-kill.png"
 echo "compose: the same picture before scaling, after it, and after a killed worker"

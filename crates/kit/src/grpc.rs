@@ -47,6 +47,8 @@ const MAX_RESET_STREAMS: usize = 1024;
 /// A connection whose peer vanished is given up after the interval and the timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which nothing comes by then is held for nothing: HTTP/2 begins with the client's preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after accepting failed, which means that descriptors ran out: an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,6 +67,8 @@ impl Server {
         let descriptors = vec![
             mobula_proto::FILE_DESCRIPTOR_SET,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
+            // Errors carry them, and tools look up what they are.
+            tonic_types::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
@@ -191,6 +195,15 @@ impl Server {
 async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: CancellationToken, stop: Stop) {
     if let Err(error) = stream.set_nodelay(true) {
         return gone(&error);
+    }
+    let mut first = [0];
+    let spoke = tokio::select! {
+        biased;
+        spoke = tokio::time::timeout(PREFACE_TIMEOUT, stream.peek(&mut first)) => matches!(spoke, Ok(Ok(1))),
+        () = closing.cancelled() => false,
+    };
+    if !spoke {
+        return;
     }
     let peer: TcpConnectInfo = stream.connect_info();
     let service = service_fn(move |request: Request<Incoming>| {

@@ -86,6 +86,7 @@ macro_rules! reflection {
                 CONTROL,
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
+                "google.rpc.BadRequest",
             ];
             let symbols = symbols.map(|symbol| MessageRequest::FileContainingSymbol(symbol.to_owned()));
             let questions: Vec<_> = [MessageRequest::ListServices(String::new())]
@@ -292,4 +293,14 @@ async fn requests_are_counted_by_method_and_code() {
     ] {
         assert!(page.contains(&line), "{line} in\n{page}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let server = serve(Stop::new(GRACE), None).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    // The clock runs ahead while everybody waits.
+    tokio::time::pause();
+    let heard = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 8]).await;
+    assert_eq!(heard.unwrap(), 0);
 }

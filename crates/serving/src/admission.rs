@@ -4,14 +4,17 @@
 //! [`Ticket`], and keeps its place by it: one that has to start again goes back to where it was, not to the end.
 //! Whoever finds the queue full is told when to come back, computed from how fast the queue drains.
 //!
-//! It refuses to wake anybody and to read a clock: time is a [`Duration`] since any fixed point of the caller's.
+//! Times are predicted from work, rows ahead x measured time per row, not from how often requests ended lately: that rate
+//! is low after a quiet minute and after a few large requests, and says nothing of what the next ones take.
+//!
+//! It refuses to wake anybody and to know of time beyond lengths.
 //!
 //! Invariants: at most `max_queued` requests beyond the free slots are admitted; the oldest ticket leaves first.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// Memory of the drain rate: long against one picture, short against a change of load.
-const RATE_WINDOW: Duration = Duration::from_secs(10);
+use crate::route::Cost;
+
 /// Told to a caller when nothing was measured yet.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
 /// The shortest and the longest time a caller is told to stay away.
@@ -41,34 +44,32 @@ pub struct TooLate {
     pub left: Duration,
 }
 
-/// How often something happens, forgetting exponentially.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rate {
-    count: f64,
-    at: Duration,
-    since: Option<Duration>,
+/// How fast a deployment works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Nanoseconds per row at one replica; 0 before it was measured.
+    pub row_ns: u64,
+    /// Replicas that work side by side.
+    pub replicas: usize,
 }
 
-impl Rate {
-    /// Counts one.
-    pub fn record(&mut self, now: Duration) {
-        self.count = self.count * self.decay(now) + 1.0;
-        self.at = now;
-        self.since.get_or_insert(now);
+impl Pace {
+    /// Time that `rows` take; `None` when nothing was measured or nobody works.
+    pub fn time(self, rows: u64) -> Option<Duration> {
+        let replicas = u64::try_from(self.replicas).ok().filter(|n| *n > 0)?;
+        (self.row_ns > 0).then(|| Cost::rows(rows.div_ceil(replicas)).time(self.row_ns))
     }
+}
 
-    /// Events per second; `None` before two were seen.
-    pub fn per_second(&self, now: Duration) -> Option<f64> {
-        let seen = now.checked_sub(self.since?).filter(|seen| !seen.is_zero())?;
-        // What was forgotten of the time before the first event must not count as time in which nothing happened.
-        let window = RATE_WINDOW.as_secs_f64();
-        let effective = window * (1.0 - (-seen.as_secs_f64() / window).exp());
-        Some(self.count * self.decay(now) / effective)
-    }
-
-    fn decay(&self, now: Duration) -> f64 {
-        (-now.saturating_sub(self.at).as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp()
-    }
+/// A request that was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// Its place in line.
+    pub ticket: Ticket,
+    /// Requests ahead of it, beyond those that find a slot free.
+    pub ahead: usize,
+    /// Predicted time until they have left the line: zero when there are none, `None` when nothing was measured.
+    pub wait: Option<Duration>,
 }
 
 /// Requests of one deployment that wait for a replica.
@@ -76,9 +77,10 @@ impl Rate {
 pub struct Queue<T> {
     max_queued: usize,
     arriving: usize,
-    waiting: BTreeMap<Ticket, T>,
+    arriving_rows: u64,
+    waiting: BTreeMap<Ticket, (Cost, T)>,
+    waiting_rows: u64,
     next: u64,
-    drained: Rate,
 }
 
 impl<T> Queue<T> {
@@ -87,9 +89,10 @@ impl<T> Queue<T> {
         Self {
             max_queued,
             arriving: 0,
+            arriving_rows: 0,
             waiting: BTreeMap::new(),
+            waiting_rows: 0,
             next: 0,
-            drained: Rate::default(),
         }
     }
 
@@ -99,21 +102,30 @@ impl<T> Queue<T> {
     }
 
     /// Admits a request that will ask for a replica soon, when fewer than `max_queued` are ahead of it beyond the `free`
-    /// slots. Returns its ticket and how many are ahead. It counts until [`Queue::arrived`].
+    /// slots. It counts until [`Queue::arrived`].
     ///
     /// # Errors
     /// [`Full`] when too many wait.
-    pub fn admit(&mut self, free: usize, now: Duration) -> Result<(Ticket, usize), Full> {
+    pub fn admit(&mut self, cost: Cost, free: usize, pace: Pace) -> Result<Admission, Full> {
         let before = self.arriving + self.waiting.len();
+        let rows = self.arriving_rows.saturating_add(self.waiting_rows);
         let ahead = before.saturating_sub(free);
         if before >= free && ahead >= self.max_queued {
             return Err(Full {
                 waiting: ahead,
-                retry_after: self.retry_after(now),
+                retry_after: retry_after(rows.saturating_add(cost.get()), pace),
             });
         }
         self.arriving += 1;
-        Ok((self.ticket(), ahead))
+        self.arriving_rows = self.arriving_rows.saturating_add(cost.get());
+        Ok(Admission {
+            ticket: self.ticket(),
+            ahead,
+            wait: match ahead {
+                0 => Some(Duration::ZERO),
+                _ => pace.time(share(rows, ahead, before)),
+            },
+        })
     }
 
     /// A ticket for somebody who was admitted elsewhere.
@@ -123,18 +135,23 @@ impl<T> Queue<T> {
     }
 
     /// An admitted request now asks for a replica, or has left before it did.
-    pub fn arrived(&mut self) {
+    pub fn arrived(&mut self, cost: Cost) {
         self.arriving = self.arriving.saturating_sub(1);
+        self.arriving_rows = left(self.arriving, self.arriving_rows, cost);
     }
 
     /// Puts a request in line.
-    pub fn enter(&mut self, ticket: Ticket, item: T) {
-        self.waiting.insert(ticket, item);
+    pub fn enter(&mut self, ticket: Ticket, cost: Cost, item: T) {
+        self.leave(ticket);
+        self.waiting_rows = self.waiting_rows.saturating_add(cost.get());
+        self.waiting.insert(ticket, (cost, item));
     }
 
     /// Takes a request out of line.
     pub fn leave(&mut self, ticket: Ticket) -> Option<T> {
-        self.waiting.remove(&ticket)
+        let (cost, item) = self.waiting.remove(&ticket)?;
+        self.waiting_rows = left(self.waiting.len(), self.waiting_rows, cost);
+        Some(item)
     }
 
     /// True when nobody with an earlier ticket waits.
@@ -144,14 +161,16 @@ impl<T> Queue<T> {
             .is_none_or(|(first, _)| *first >= ticket)
     }
 
-    /// Who is served next.
-    pub fn first(&self) -> Option<&T> {
-        self.waiting.first_key_value().map(|(_, item)| item)
+    /// Cost of the request that is served next.
+    pub fn first(&self) -> Option<Cost> {
+        self.waiting.first_key_value().map(|(_, (cost, _))| *cost)
     }
 
     /// Takes who is served next.
     pub fn pop(&mut self) -> Option<T> {
-        self.waiting.pop_first().map(|(_, item)| item)
+        let (cost, item) = self.waiting.pop_first()?.1;
+        self.waiting_rows = left(self.waiting.len(), self.waiting_rows, cost);
+        Some(item)
     }
 
     /// Requests that were admitted and have not asked for a replica yet.
@@ -168,49 +187,41 @@ impl<T> Queue<T> {
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
+}
 
-    /// A request was finished, which makes room.
-    pub fn finished(&mut self, now: Duration) {
-        self.drained.record(now);
+/// Refuses a deadline that is `left` away when a request is predicted to need `needed`. The prediction is halved first: a
+/// request that could have been served must not be refused by a guess.
+///
+/// # Errors
+/// [`TooLate`] when even half of the predicted time is too long.
+pub fn check_deadline(left: Duration, needed: Duration) -> Result<(), TooLate> {
+    if left.is_zero() || needed / 2 > left {
+        Err(TooLate { needed, left })
+    } else {
+        Ok(())
     }
+}
 
-    /// Time until the queue as it is now has drained, at the rate that was measured; `None` before.
-    pub fn drain_time(&self, requests: usize, now: Duration) -> Option<Duration> {
-        let seconds = requests as f64 / self.drained.per_second(now)?;
-        Duration::try_from_secs_f64(seconds).ok()
-    }
+/// When somebody who was refused should come back: one place is enough for one caller, but the others who were refused
+/// come back too, so it is the whole queue's time.
+fn retry_after(rows: u64, pace: Pace) -> Duration {
+    let (least, most) = RETRY_RANGE;
+    pace.time(rows)
+        .map_or(RETRY_UNKNOWN, |time| time.clamp(least, most))
+}
 
-    /// When somebody who was refused should come back.
-    pub fn retry_after(&self, now: Duration) -> Duration {
-        let (least, most) = RETRY_RANGE;
-        // One place is enough for one caller, but the others who were refused come back too: the whole queue's time.
-        self.drain_time(self.waiting.len() + 1, now)
-            .map_or(RETRY_UNKNOWN, |time| time.clamp(least, most))
-    }
+/// The rows of `part` requests out of `whole` that have `rows` together.
+fn share(rows: u64, part: usize, whole: usize) -> u64 {
+    let shared = u128::from(rows) * (part as u128) / (whole.max(1) as u128);
+    u64::try_from(shared).unwrap_or(u64::MAX)
+}
 
-    /// Refuses a deadline that is `left` away when `ahead` requests have to go first and the work alone takes `work`.
-    /// Predictions are halved first: a request that could have been served must not be refused by a guess.
-    ///
-    /// # Errors
-    /// [`TooLate`] when even half of the predicted time is too long.
-    pub fn check_deadline(
-        &self,
-        left: Duration,
-        ahead: usize,
-        work: Duration,
-        now: Duration,
-    ) -> Result<(), TooLate> {
-        let queue = if ahead == 0 {
-            Duration::ZERO
-        } else {
-            self.drain_time(ahead, now).unwrap_or_default()
-        };
-        let needed = queue.saturating_add(work);
-        if left.is_zero() || needed / 2 > left {
-            Err(TooLate { needed, left })
-        } else {
-            Ok(())
-        }
+/// Rows that are left without those of `cost`. Nobody has none, whatever saturated before.
+fn left(requests: usize, rows: u64, cost: Cost) -> u64 {
+    if requests == 0 {
+        0
+    } else {
+        rows.saturating_sub(cost.get())
     }
 }
 
@@ -221,26 +232,39 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const ONE: Cost = Cost::ROW;
+    const UNKNOWN: Pace = Pace {
+        row_ns: 0,
+        replicas: 1,
+    };
+
+    /// Replicas that take a second per row.
+    fn slow(replicas: usize) -> Pace {
+        Pace {
+            row_ns: 1_000_000_000,
+            replicas,
+        }
+    }
 
     #[test]
     fn free_slots_are_not_the_queue() {
         let mut queue = Queue::<()>::new(0);
-        assert_eq!(queue.admit(2, SECOND).unwrap().1, 0);
-        assert_eq!(queue.admit(2, SECOND).unwrap().1, 0);
-        assert_eq!(queue.admit(2, SECOND).unwrap_err().waiting, 0);
+        assert_eq!(queue.admit(ONE, 2, UNKNOWN).unwrap().ahead, 0);
+        assert_eq!(queue.admit(ONE, 2, UNKNOWN).unwrap().ahead, 0);
+        assert_eq!(queue.admit(ONE, 2, UNKNOWN).unwrap_err().waiting, 0);
     }
 
     #[test]
     fn the_bound_counts_those_on_their_way_and_those_in_line() {
         let mut queue = Queue::new(3);
-        let (first, _) = queue.admit(0, SECOND).unwrap();
-        queue.arrived();
-        queue.enter(first, "first");
-        assert_eq!(queue.admit(0, SECOND).unwrap().1, 1);
-        assert_eq!(queue.admit(0, SECOND).unwrap().1, 2);
-        assert_eq!(queue.admit(0, SECOND).unwrap_err().waiting, 3);
-        queue.arrived();
-        assert!(queue.admit(0, SECOND).is_ok());
+        let first = queue.admit(ONE, 0, UNKNOWN).unwrap().ticket;
+        queue.arrived(ONE);
+        queue.enter(first, ONE, "first");
+        assert_eq!(queue.admit(ONE, 0, UNKNOWN).unwrap().ahead, 1);
+        assert_eq!(queue.admit(ONE, 0, UNKNOWN).unwrap().ahead, 2);
+        assert_eq!(queue.admit(ONE, 0, UNKNOWN).unwrap_err().waiting, 3);
+        queue.arrived(ONE);
+        assert!(queue.admit(ONE, 0, UNKNOWN).is_ok());
     }
 
     #[test]
@@ -248,63 +272,65 @@ mod tests {
         let mut queue = Queue::new(10);
         let early = queue.ticket();
         let late = queue.ticket();
-        queue.enter(late, "late");
+        queue.enter(late, ONE, "late");
         assert!(queue.is_first(early));
         assert!(queue.is_first(late));
-        queue.enter(early, "early");
+        queue.enter(early, ONE, "early");
         assert!(!queue.is_first(late));
         assert_eq!(queue.pop(), Some("early"));
         assert_eq!(queue.pop(), Some("late"));
     }
 
     #[test]
-    fn retry_after_follows_the_drain_rate() {
-        let mut queue = Queue::new(0);
-        assert_eq!(queue.retry_after(SECOND), RETRY_UNKNOWN);
-        for i in 0..100 {
-            queue.finished(SECOND + Duration::from_millis(500) * i);
-        }
-        let now = SECOND + Duration::from_millis(500) * 99;
-        for i in 0..9 {
-            let ticket = queue.ticket();
-            queue.enter(ticket, i);
-        }
-        // Ten requests at two a second.
-        let told = queue.retry_after(now).as_secs_f64();
-        assert!((4.5..5.5).contains(&told), "{told}");
-        let later = queue.retry_after(now + RATE_WINDOW * 3);
+    fn the_wait_is_the_work_ahead_of_those_who_find_no_slot() {
+        let mut queue = Queue::<()>::new(10);
+        let wait = |queue: &mut Queue<()>, pace| queue.admit(Cost::rows(6), 2, pace).unwrap().wait;
+        assert_eq!(wait(&mut queue, slow(1)), Some(Duration::ZERO));
+        assert_eq!(wait(&mut queue, UNKNOWN), Some(Duration::ZERO));
+        assert_eq!(wait(&mut queue, slow(1)), Some(Duration::ZERO));
+        // Three are before it, two of them find a slot.
+        assert_eq!(wait(&mut queue, slow(1)), Some(SECOND * 6));
+        assert_eq!(wait(&mut queue, slow(2)), Some(SECOND * 6));
         assert_eq!(
-            later, RETRY_RANGE.1,
-            "a queue that has stopped draining is not worth coming back to soon"
+            wait(&mut queue, UNKNOWN),
+            None,
+            "nothing measured, nothing predicted"
         );
+        assert_eq!(wait(&mut queue, slow(0)), None, "nobody works, nothing predicted");
     }
 
     #[test]
-    fn a_young_rate_is_not_an_underestimate() {
-        let mut rate = Rate::default();
-        for i in 0..=10 {
-            rate.record(SECOND + Duration::from_millis(100) * i);
+    fn retry_after_is_the_time_of_the_whole_queue() {
+        let mut queue = Queue::new(2);
+        for i in 0..2 {
+            let ticket = queue.ticket();
+            queue.enter(ticket, Cost::rows(4), i);
         }
-        let seen = rate.per_second(SECOND * 2).unwrap();
-        assert!((9.0..12.5).contains(&seen), "{seen}");
+        let mut told = |pace| queue.admit(Cost::rows(2), 0, pace).unwrap_err().retry_after;
+        assert_eq!(told(slow(1)), SECOND * 10);
+        assert_eq!(told(slow(2)), SECOND * 5);
+        assert_eq!(told(UNKNOWN), RETRY_UNKNOWN);
+        assert_eq!(
+            told(Pace {
+                row_ns: 1,
+                replicas: 1
+            }),
+            RETRY_RANGE.0
+        );
+        assert_eq!(
+            told(Pace {
+                row_ns: u64::MAX,
+                replicas: 1
+            }),
+            RETRY_RANGE.1
+        );
     }
 
     #[test]
     fn a_deadline_that_even_half_the_work_would_miss_is_refused() {
-        let queue = Queue::<()>::new(0);
-        assert!(queue.check_deadline(SECOND, 0, SECOND * 2, SECOND).is_ok());
-        assert!(queue.check_deadline(SECOND, 0, SECOND * 3, SECOND).is_err());
-        assert!(
-            queue
-                .check_deadline(Duration::ZERO, 0, Duration::ZERO, SECOND)
-                .is_err()
-        );
-        assert!(
-            queue
-                .check_deadline(SECOND, 1_000, Duration::ZERO, SECOND)
-                .is_ok(),
-            "nothing measured, nothing refused"
-        );
+        assert!(check_deadline(SECOND, SECOND * 2).is_ok());
+        assert!(check_deadline(SECOND, SECOND * 3).is_err());
+        assert!(check_deadline(Duration::ZERO, Duration::ZERO).is_err());
     }
 
     proptest! {
@@ -313,18 +339,37 @@ mod tests {
             let mut queue = Queue::new(max);
             let mut admitted = Vec::new();
             for _ in 0..tries {
-                if let Ok((ticket, ahead)) = queue.admit(free, SECOND) {
-                    prop_assert!(ahead <= max);
-                    admitted.push(ticket);
+                if let Ok(admission) = queue.admit(ONE, free, UNKNOWN) {
+                    prop_assert!(admission.ahead <= max);
+                    admitted.push(admission.ticket);
                 }
             }
             prop_assert_eq!(admitted.len(), tries.min(max + free));
             for ticket in admitted.iter().rev() {
-                queue.arrived();
-                queue.enter(*ticket, *ticket);
+                queue.arrived(ONE);
+                queue.enter(*ticket, ONE, *ticket);
             }
             let served: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
             prop_assert_eq!(served, admitted);
+        }
+
+        #[test]
+        fn rows_are_those_of_whoever_is_there(costs in prop::collection::vec((1u64..1000, any::<bool>()), 0..30)) {
+            let mut queue = Queue::new(100);
+            let mut there = 0;
+            for (rows, leaves) in costs {
+                let cost = Cost::rows(rows);
+                let admission = queue.admit(cost, 0, slow(1)).unwrap();
+                let predicted = if admission.ahead == 0 { 0 } else { there };
+                prop_assert_eq!(admission.wait, Some(SECOND * u32::try_from(predicted).unwrap()));
+                queue.arrived(cost);
+                queue.enter(admission.ticket, cost, ());
+                if leaves {
+                    queue.leave(admission.ticket);
+                } else {
+                    there += rows;
+                }
+            }
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct Work {
 pub struct Cost(u64);
 
 impl Cost {
+    /// One row, the least.
+    pub const ROW: Self = Self(1);
+
     /// Costs `work`.
     pub fn of(work: Work) -> Self {
         let rows = u64::from(work.images) * u64::from(work.steps) * if work.guided { 2 } else { 1 };

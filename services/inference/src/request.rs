@@ -16,7 +16,7 @@ const MAX_SEEDS: usize = 64;
 const MAX_CHUNKS: usize = 64;
 const MAX_TEXT: usize = 1 << 20;
 /// Above it a picture is noise in every model.
-const MAX_GUIDANCE: f32 = 1000.0;
+pub(crate) const MAX_GUIDANCE: f32 = 1000.0;
 /// Longest request id that is taken into logs.
 const MAX_REQUEST_ID: usize = 256;
 

@@ -171,6 +171,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_tokenizer_of_another_model_is_refused() {
+        let model = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = model.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "tokenizer/vocab.json",
+            r#"{"a</w>": 0, "<|startoftext|>": 49406, "<|endoftext|>": 49407}"#,
+        );
+        write("tokenizer/merges.txt", "#version: 0.2\n");
+        let load = |text: &'static str| {
+            write("text_encoder/config.json", text);
+            let spec = spec(model.path().to_str().unwrap());
+            async move { Loader::default().load(&spec).await }
+        };
+        assert!(
+            load(r#"{"vocab_size": 49408, "max_position_embeddings": 77}"#)
+                .await
+                .is_ok()
+        );
+        let why = load(r#"{"vocab_size": 49407}"#).await.unwrap_err();
+        assert!(
+            why.contains("token id 49407") && why.contains("vocab_size 49407"),
+            "{why}"
+        );
+        let why = load(r#"{"max_position_embeddings": 248}"#).await.unwrap_err();
+        assert!(
+            why.contains("is 77") && why.contains("max_position_embeddings 248"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
     async fn a_relative_folder_is_found_in_the_models_folder_and_fake_needs_none() {
         let loader = Loader::new(Some("/nowhere".into()));
         assert!(

@@ -86,10 +86,7 @@ impl<'a> Draw<'a> {
             }
             let span = debug_span!("draw", replica = permit.replica().id, otel.kind = "client");
             let ended = match self.attempt(&mut permit).instrument(span).await {
-                Ok(timings) => {
-                    permit.finish();
-                    break timings;
-                }
+                Ok(timings) => break timings,
                 Err(ended) => ended,
             };
             if ended.accepted {
@@ -110,7 +107,7 @@ impl<'a> Draw<'a> {
                         request_id,
                         replica = replica.id,
                         why = status.message(),
-                        ended.accepted,
+                        accepted = ended.accepted,
                         "replica lost"
                     );
                     if self.sent.iter().all(|sent| *sent) {

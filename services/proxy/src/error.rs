@@ -57,6 +57,12 @@ pub enum Error {
     /// The deadline has passed.
     #[error("the deadline passed")]
     DeadlinePassed,
+    /// Its caller stays and does not read.
+    #[error("the events were not read for {limit:?}")]
+    NotRead {
+        /// How long a caller may take to read an event.
+        limit: Duration,
+    },
     /// Somebody cancelled it.
     #[error("the request was cancelled")]
     Cancelled,
@@ -99,7 +105,7 @@ impl Error {
             Self::UnknownModel { .. } | Self::NotRunning { .. } => Code::NotFound,
             Self::Duplicate { .. } => Code::AlreadyExists,
             Self::Overloaded(_) => Code::ResourceExhausted,
-            Self::TooLate(_) | Self::DeadlinePassed => Code::DeadlineExceeded,
+            Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
             Self::Worker(status) => status.code(),
@@ -118,6 +124,7 @@ impl Error {
             Self::Overloaded(_) => "QUEUE_FULL",
             Self::TooLate(_) => "DEADLINE_UNREACHABLE",
             Self::DeadlinePassed => "DEADLINE_PASSED",
+            Self::NotRead { .. } => "NOT_READ",
             Self::Cancelled => "CANCELLED",
             Self::NoRoutes => "NO_ROUTES",
             Self::NoReplica { .. } => "NO_REPLICA",
@@ -140,6 +147,7 @@ impl Error {
             | Self::NotRunning { .. }
             | Self::TooLate(_)
             | Self::DeadlinePassed
+            | Self::NotRead { .. }
             | Self::Cancelled
             | Self::Answer(_)
             | Self::Kit(_) => None,
@@ -163,6 +171,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::TooLate(_)
             | Self::DeadlinePassed
+            | Self::NotRead { .. }
             | Self::Cancelled
             | Self::NoRoutes
             | Self::NoReplica { .. }

@@ -2,7 +2,8 @@
 //!
 //! The work is one future that sends events through an [`Emit`]; polling [`Events`] polls the work. So the door's own
 //! task drives the request, nothing is queued beyond one event, and a caller who leaves drops the work at once, with the
-//! call to the replica inside it. [`Running::cancel`] drops it from outside, whether the caller reads or not.
+//! call to the replica inside it. [`Running::cancel`] drops it from outside, whether the caller reads or not; that is how
+//! one ends who stays and does not read, since nothing else would ever poll the work again.
 //!
 //! Invariant: events come in the order in which they were sent, then at most one error, then nothing.
 
@@ -10,11 +11,13 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
-use futures::Stream;
+use futures::{Stream, task::AtomicWaker};
 use mobula_proto::image::v1::generate_response::Event;
+use tokio::time::Instant;
 
 use crate::{Error, registry::Entry};
 
@@ -46,37 +49,81 @@ impl Emit {
 }
 
 /// A request that runs, as others see it.
-pub(crate) struct Running(Mutex<State>);
+pub(crate) struct Running {
+    state: Mutex<State>,
+    due: Arc<Due>,
+}
+
+/// The waker of the work. It knows since when the reader should have come: since it was woken, or was given an event and
+/// may come for the next.
+#[derive(Debug, Default)]
+struct Due {
+    since: Mutex<Option<Instant>>,
+    reader: AtomicWaker,
+}
+
+impl Due {
+    /// The reader has come.
+    fn met(&self, reader: &Waker) {
+        *lock(&self.since) = None;
+        self.reader.register(reader);
+    }
+
+    /// The reader should come.
+    fn note(&self) {
+        lock(&self.since).get_or_insert_with(Instant::now);
+    }
+
+    fn is_over(&self, limit: Duration) -> bool {
+        lock(&self.since).is_some_and(|since| since.elapsed() >= limit)
+    }
+}
+
+impl Wake for Due {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.note();
+        self.reader.wake();
+    }
+}
 
 enum State {
-    Active { work: Work, waker: Option<Waker> },
-    Cancelled,
+    Active(Work),
+    /// With what the caller has to be told.
     Ended(Option<Error>),
 }
 
 impl Running {
     /// Ends the work now; the caller is told that it was cancelled. False when it had ended already.
     pub(crate) fn cancel(&self) -> bool {
-        let mut state = lock(&self.0);
-        if !matches!(*state, State::Active { .. }) {
+        self.end(Error::Cancelled)
+    }
+
+    /// Ends the work when its caller has not read for `limit`. False when it reads, or the work had ended already.
+    pub(crate) fn give_up(&self, limit: Duration) -> bool {
+        self.due.is_over(limit) && self.end(Error::NotRead { limit })
+    }
+
+    fn end(&self, why: Error) -> bool {
+        let mut state = lock(&self.state);
+        if !matches!(*state, State::Active(_)) {
             return false;
         }
-        let before = std::mem::replace(&mut *state, State::Cancelled);
+        let before = std::mem::replace(&mut *state, State::Ended(Some(why)));
         // Dropping the work gives back what it holds, which takes other locks.
         drop(state);
-        if let State::Active { work, waker } = before {
-            drop(work);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
+        drop(before);
+        self.due.reader.wake();
         true
     }
 
     /// Drives the work; ready when there is nothing left to drive.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.0);
-        let State::Active { work, waker } = &mut *state else {
+        let mut state = lock(&self.state);
+        let State::Active(work) = &mut *state else {
             return Poll::Ready(());
         };
         match work.as_mut().poll(cx) {
@@ -86,25 +133,15 @@ impl Running {
                 drop(before);
                 Poll::Ready(())
             }
-            Poll::Pending => {
-                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
         }
     }
 
     /// Takes what the caller has to be told at the end.
     fn take_error(&self) -> Option<Error> {
-        let mut state = lock(&self.0);
-        match &mut *state {
+        match &mut *lock(&self.state) {
             State::Ended(error) => error.take(),
-            State::Cancelled => {
-                *state = State::Ended(None);
-                Some(Error::Cancelled)
-            }
-            State::Active { .. } => None,
+            State::Active(_) => None,
         }
     }
 }
@@ -119,6 +156,8 @@ impl std::fmt::Debug for Running {
 #[derive(Debug)]
 pub(crate) struct Events {
     running: Arc<Running>,
+    /// Of `running.due`.
+    waker: Waker,
     emit: Emit,
     entry: Option<Entry>,
 }
@@ -126,12 +165,12 @@ pub(crate) struct Events {
 impl Events {
     /// Makes the stream of what `work` sends through `emit`. It runs when it is polled.
     pub(crate) fn new(emit: Emit, work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Self {
-        let state = State::Active {
-            work: Box::pin(work),
-            waker: None,
-        };
+        let due = Arc::<Due>::default();
+        let waker = Waker::from(Arc::clone(&due));
+        let state = Mutex::new(State::Active(Box::pin(work)));
         Self {
-            running: Arc::new(Running(Mutex::new(state))),
+            running: Arc::new(Running { state, due }),
+            waker,
             emit,
             entry: None,
         }
@@ -153,15 +192,14 @@ impl Stream for Events {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(event) = this.emit.take() {
-            return Poll::Ready(Some(Ok(event)));
-        }
-        let ended = this.running.poll(cx);
+        this.running.due.met(cx.waker());
+        let ended = this.running.poll(&mut Context::from_waker(&this.waker));
         if ended.is_ready() {
             // Before the last event is given out: its reader may use the id again at once.
             this.entry = None;
         }
         if let Some(event) = this.emit.take() {
+            this.running.due.note();
             return Poll::Ready(Some(Ok(event)));
         }
         ended.map(|()| this.running.take_error().map(Err))
@@ -181,7 +219,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use futures::{FutureExt, StreamExt};
     use mobula_proto::image::v1::Step;
 
     use super::*;
@@ -249,6 +287,45 @@ mod tests {
         tokio::task::yield_now().await;
         running.cancel();
         assert!(matches!(reader.await.unwrap(), Some(Err(Error::Cancelled))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stays_and_does_not_read_is_given_up() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let emit = Emit::default();
+        let (held, released) = tokio::sync::oneshot::channel::<()>();
+        let work = {
+            let emit = emit.clone();
+            async move {
+                let _held = held;
+                for i in 0.. {
+                    emit.send(step(i)).await;
+                    tokio::time::sleep(LIMIT * 3).await;
+                }
+                Ok(())
+            }
+        };
+        let mut events = Events::new(emit, work);
+        let running = events.running();
+        assert_eq!(index(events.next().await), 0);
+        assert!(events.next().now_or_never().is_none(), "it reads on");
+        tokio::time::advance(LIMIT * 2).await;
+        assert!(!running.give_up(LIMIT), "there was nothing to read");
+        assert_eq!(index(events.next().await), 1);
+        tokio::time::advance(LIMIT / 2).await;
+        assert!(!running.give_up(LIMIT), "it has time to come for the next");
+        assert!(events.next().now_or_never().is_none());
+        // The work is woken after three limits, and nobody comes for another one.
+        tokio::time::sleep(LIMIT * 3).await;
+        assert!(!running.give_up(LIMIT));
+        tokio::time::advance(LIMIT).await;
+        assert!(running.give_up(LIMIT));
+        assert!(released.await.is_err(), "the work was dropped");
+        assert!(matches!(
+            events.next().await,
+            Some(Err(Error::NotRead { limit: LIMIT }))
+        ));
+        assert!(events.next().await.is_none());
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! of a request, a caller who leaves included, is counted and gives back what it held.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -34,6 +35,9 @@ use crate::{
     tokenize,
     validate::{self, Limits, Plan},
 };
+
+/// How long an event may wait for its caller to read it: as long as nginx waits for a client that takes nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request as a door hands it over.
 #[derive(Debug)]
@@ -131,6 +135,19 @@ impl Generator {
         entry.attach(events.running());
         events.hold(entry);
         Ok((id, events))
+    }
+
+    /// Ends, for ever, the requests of callers who stay and do not read: they would keep their places at the replicas.
+    pub(crate) async fn give_up_unread(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(READ_TIMEOUT / 4).await;
+            for request_id in self.0.registry.give_up(READ_TIMEOUT) {
+                tracing::info!(
+                    request_id = &*request_id,
+                    "a caller does not read; its request is ended"
+                );
+            }
+        }
     }
 
     /// Cancels a request that runs.

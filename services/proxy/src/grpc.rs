@@ -18,10 +18,12 @@ use tonic::{
 use tracing::{debug_span, field::Empty};
 
 use crate::{
+    Error,
     events::Events,
     generate::{Call, Generator},
     metrics::Door,
     table::Application,
+    validate,
 };
 
 /// Metadata that carry a caller's request id, by falling weight: the second is Ray Serve's.
@@ -61,7 +63,7 @@ impl ImageService for Images {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         // INVALID_ARGUMENT: a field is wrong, or no model is named and there are several. NOT_FOUND: no such model.
         // ALREADY_EXISTS: the request id is taken. RESOURCE_EXHAUSTED: the queue is full. DEADLINE_EXCEEDED: the deadline
-        // passed, or cannot be met. CANCELLED: somebody called Cancel. UNAVAILABLE: no replica came in time, or too many
+        // passed, cannot be met, or the events were not read for a minute. CANCELLED: somebody called Cancel. UNAVAILABLE: no replica came in time, or too many
         // were lost. INTERNAL: the model failed.
         let deadline = Deadline::of(&request);
         let (metadata, _, mut asked) = request.into_parts();
@@ -93,11 +95,12 @@ impl ImageService for Images {
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
-        // INVALID_ARGUMENT: the id is empty. NOT_FOUND: no request with this id is running here.
+        // INVALID_ARGUMENT: the id is empty, or cannot be one. NOT_FOUND: no request with this id is running here.
         let id = request.into_inner().request_id;
         if id.is_empty() {
             return Err(status::invalid("request_id", "must not be empty"));
         }
+        validate::request_id(&id).map_err(|problem| Error::Invalid(vec![problem]))?;
         self.generator.cancel(&id)?;
         Ok(Response::new(CancelResponse {}))
     }
@@ -109,7 +112,7 @@ impl ImageService for Images {
         // UNAVAILABLE: the controller was never heard.
         let table = self.generator.table();
         if !table.is_populated {
-            return Err(crate::Error::NoRoutes.into());
+            return Err(Error::NoRoutes.into());
         }
         let models = table
             .applications()
@@ -130,7 +133,7 @@ impl ImageService for Images {
         let application = table.by_name(&name)?;
         match model(application) {
             Some(model) => Ok(Response::new(GetModelResponse { model: Some(model) })),
-            None => Err(crate::Error::NoReplica {
+            None => Err(Error::NoReplica {
                 deployment: application.name.clone(),
                 waited: std::time::Duration::ZERO,
             }

@@ -15,7 +15,6 @@ pub(crate) struct Permit {
     replica: Arc<Replica>,
     /// Rows of the request that the replica has not computed.
     rows_left: u64,
-    finished: bool,
 }
 
 impl Permit {
@@ -25,7 +24,6 @@ impl Permit {
             pool,
             replica,
             rows_left: cost.get(),
-            finished: false,
         }
     }
 
@@ -70,11 +68,6 @@ impl Permit {
         self.replica.book(|book| book.failed(now));
     }
 
-    /// The request was served.
-    pub(crate) fn finish(mut self) {
-        self.finished = true;
-    }
-
     fn now(&self) -> Duration {
         self.pool.settings.clock.now()
     }
@@ -83,6 +76,6 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.replica.book(|book| book.give_back(self.rows_left));
-        self.pool.given_back(self.finished);
+        self.pool.given_back();
     }
 }

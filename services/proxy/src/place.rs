@@ -17,15 +17,15 @@ use crate::{
 pub(crate) struct Place {
     pool: Arc<Pool>,
     ticket: Ticket,
-    /// Admitted, and has not asked for a replica yet.
-    arriving: bool,
+    /// At what cost it was admitted, while it has not asked for a replica yet.
+    arriving: Option<Cost>,
     /// Since when it has had no replica, by the clock.
     since: Duration,
 }
 
 impl Place {
     /// The place of a request that came at `since`.
-    pub(crate) fn new(pool: Arc<Pool>, ticket: Ticket, arriving: bool, since: Duration) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, ticket: Ticket, arriving: Option<Cost>, since: Duration) -> Self {
         Self {
             pool,
             ticket,
@@ -39,8 +39,8 @@ impl Place {
     /// # Errors
     /// [`Error::NoReplica`] when none was there for the whole of the limit.
     pub(crate) async fn acquire(&mut self, cost: Cost) -> Result<Permit, Error> {
-        if std::mem::take(&mut self.arriving) {
-            self.pool.arrived();
+        if let Some(admitted) = self.arriving.take() {
+            self.pool.arrived(admitted);
         }
         let pool = &self.pool;
         let mut granted = match pool.ask(self.ticket, cost) {
@@ -76,8 +76,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.arriving {
-            self.pool.arrived();
+        if let Some(admitted) = self.arriving.take() {
+            self.pool.arrived(admitted);
         }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use mobula_kit::{Deadline, Stop};
 use mobula_proto::{common::v1::Load, control::v1::DeploymentRoute};
 use mobula_serving::{
-    admission::{Queue, Ticket},
+    admission::{Pace, Queue, Ticket, check_deadline},
     route::{self, Cost},
 };
 use tokio::sync::oneshot;
@@ -65,11 +65,8 @@ struct State {
     armed: Option<Duration>,
 }
 
-#[derive(Debug)]
-struct Waiter {
-    grant: oneshot::Sender<Permit>,
-    cost: Cost,
-}
+/// Who waits, by the way to give it a replica.
+type Waiter = oneshot::Sender<Permit>;
 
 /// What came of asking for a replica.
 #[derive(Debug)]
@@ -160,25 +157,26 @@ impl Pool {
                 break;
             }
         }
-        let best = state.best_wait(now, row_ns);
-        let (ticket, ahead) = state.queue.admit(free, now)?;
-        if let Some(deadline) = deadline
-            && let Err(late) = state
-                .queue
-                .check_deadline(deadline.remaining(), ahead, cost.time(row_ns), now)
-        {
-            state.queue.arrived();
-            return Err(late.into());
+        let pace = Pace {
+            row_ns,
+            replicas: state.replicas.len(),
+        };
+        let admission = state.queue.admit(cost, free, pace)?;
+        if let Some(deadline) = deadline {
+            // What runs already is left out: small requests pass large ones there.
+            let needed = admission.wait.unwrap_or_default() + cost.time(row_ns);
+            if let Err(late) = check_deadline(deadline.remaining(), needed) {
+                state.queue.arrived(cost);
+                return Err(late.into());
+            }
         }
-        let eta = (row_ns > 0).then(|| {
-            let queue = if ahead == 0 {
-                None
-            } else {
-                state.queue.drain_time(ahead, now)
-            };
-            queue.unwrap_or_default() + best + cost.time(row_ns)
-        });
-        let place = Place::new(Arc::clone(self), ticket, true, now);
+        let best = state.best_wait(now, row_ns);
+        let eta = admission
+            .wait
+            .filter(|_| row_ns > 0)
+            .map(|wait| wait + best + cost.time(row_ns));
+        let (ticket, ahead) = (admission.ticket, admission.ahead);
+        let place = Place::new(Arc::clone(self), ticket, Some(cost), now);
         Ok(Admitted { place, ahead, eta })
     }
 
@@ -186,7 +184,7 @@ impl Pool {
     pub(crate) fn place(self: &Arc<Self>) -> Place {
         let since = self.now();
         let ticket = self.lock().queue.ticket();
-        Place::new(Arc::clone(self), ticket, false, since)
+        Place::new(Arc::clone(self), ticket, None, since)
     }
 
     /// A replica showed that it is there.
@@ -207,14 +205,9 @@ impl Pool {
         }
     }
 
-    /// A permit came back; `finished` when its request was drawn.
-    pub(crate) fn given_back(self: &Arc<Self>, finished: bool) {
-        let mut state = self.lock();
-        if finished {
-            state.queue.finished(self.now());
-        }
-        let waiting = !state.queue.is_empty();
-        drop(state);
+    /// A permit came back.
+    pub(crate) fn given_back(self: &Arc<Self>) {
+        let waiting = !self.lock().queue.is_empty();
         if waiting {
             self.pump();
         }
@@ -225,7 +218,7 @@ impl Pool {
         let now = self.now();
         loop {
             let mut state = self.lock();
-            let Some(cost) = state.queue.first().map(|first| first.cost) else {
+            let Some(cost) = state.queue.first() else {
                 return;
             };
             let Some(permit) = self.choose(&state, cost, now) else {
@@ -236,7 +229,7 @@ impl Pool {
             self.left();
             if let Some(waiter) = waiter {
                 // A waiter that has gone meanwhile gives the permit back, which serves the next one.
-                let unused = waiter.grant.send(permit);
+                let unused = waiter.send(permit);
                 drop(unused);
             }
         }
@@ -283,8 +276,8 @@ impl Pool {
     }
 
     /// An admitted request asks for a replica now, or has left before it did.
-    pub(crate) fn arrived(&self) {
-        self.lock().queue.arrived();
+    pub(crate) fn arrived(&self, cost: Cost) {
+        self.lock().queue.arrived(cost);
     }
 
     /// Gives a replica, or a place in line.
@@ -296,7 +289,7 @@ impl Pool {
             return Asked::Served(permit);
         }
         let (grant, granted) = oneshot::channel();
-        state.queue.enter(ticket, Waiter { grant, cost });
+        state.queue.enter(ticket, cost, grant);
         drop(state);
         self.metrics.entered.increment(1);
         self.metrics.waiting.increment(1.0);

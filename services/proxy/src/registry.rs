@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, hash_map},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::{Error, events::Running};
@@ -45,6 +46,18 @@ impl Registry {
             Some(running) if running.cancel() => Ok(()),
             Some(_) | None => Err(Error::NotRunning { id: id.to_owned() }),
         }
+    }
+
+    /// Ends the requests whose callers have not read for `limit`; gives their ids.
+    pub(crate) fn give_up(&self, limit: Duration) -> Vec<Arc<str>> {
+        let running: Vec<_> = self
+            .lock()
+            .iter()
+            .filter_map(|(id, running)| Some((Arc::clone(id), running.clone()?)))
+            .collect();
+        // Not under the lock: ending a request gives its id back.
+        let ended = running.into_iter().filter(|(_, running)| running.give_up(limit));
+        ended.map(|(id, _)| id).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Map> {

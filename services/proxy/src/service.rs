@@ -43,12 +43,13 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         readiness.clone(),
         stop.clone(),
     );
-    let http = http::serve(listeners.http, generator, stop.clone());
+    let http = http::serve(listeners.http, generator.clone(), stop.clone());
     let admin = admin::serve(listeners.admin, readiness, stop);
     let doors = async { tokio::join!(grpc, http, admin) };
     let (grpc, (), admin) = tokio::select! {
         ended = doors => ended,
         never = follower.run() => match never {},
+        never = generator.give_up_unread() => match never {},
     };
     grpc?;
     admin?;

@@ -26,6 +26,9 @@ use crate::{
 /// How long a new controller is given to hear of the replicas that run: workers dial again within a second.
 pub(crate) const ADOPTION: Duration = Duration::from_secs(5);
 
+/// Characters of an unknown name that are given back: an error's text travels in a header.
+const NAME_SHOWN: usize = 128;
+
 /// An application and how to serve it.
 #[derive(Debug)]
 pub(crate) struct Application {
@@ -80,7 +83,7 @@ impl Table {
         match found {
             Ok(i) => Ok(&self.applications[i]),
             Err(_) => Err(Error::UnknownModel {
-                name: name.to_owned(),
+                name: name.chars().take(NAME_SHOWN).collect(),
                 known: known(),
             }),
         }

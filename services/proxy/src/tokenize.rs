@@ -41,7 +41,6 @@ pub(crate) async fn run(job: &Job, pool: &Arc<Pool>, plan: &Plan) -> Result<Toke
         let fault = match call(job, &permit, texts.clone()).instrument(span).await {
             Ok(sequences) => {
                 permit.accepted();
-                permit.finish();
                 return tokens(sequences, texts.len());
             }
             Err(fault) => fault,

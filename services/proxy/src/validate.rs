@@ -14,6 +14,8 @@ use crate::problem::{Problem, Rule};
 const SIZE_MULTIPLE: u32 = 8;
 /// Longest request id, characters.
 const REQUEST_ID_MAX: usize = 128;
+/// Largest guidance: far beyond it a picture is noise in every model, and workers refuse it.
+const GUIDANCE_MAX: u16 = 1000;
 
 /// Bounds that are the server's, not the model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,10 @@ pub(crate) fn plan(
     let guidance_scale = request.guidance_scale.unwrap_or(model.default_guidance_scale);
     if !guidance_scale.is_finite() {
         problems.add("guidance_scale", Rule::NotFinite);
+    } else if guidance_scale < 0.0 {
+        problems.add("guidance_scale", Rule::AtLeast(0));
+    } else if guidance_scale > GUIDANCE_MAX.into() {
+        problems.add("guidance_scale", Rule::AtMost(GUIDANCE_MAX.into()));
     }
     let scheduler = if request.scheduler.is_empty() {
         model.default_scheduler.clone()

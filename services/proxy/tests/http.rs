@@ -6,7 +6,10 @@ use mobula_proto::image::v1::CancelRequest;
 use mobula_proxy::Config;
 use serde_json::json;
 use support::{Act, Mesh, Worker, call, get, picture, prompt, soon};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn config() -> Config {
     Config {
@@ -325,4 +328,33 @@ async fn an_address_that_is_too_long_is_told_so_and_not_cut_off() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn whoever_holds_a_connection_for_nothing_loses_it() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    for (said, answered) in [
+        ("", ""),
+        // May still become HTTP/2, and HTTP/1.
+        ("PRI * HT", ""),
+        ("GET /imagine?pro", ""),
+        (
+            "GET /imagine?prompt=a HTTP/1.1\r\nhost: mobula\r\ncontent-length: 9\r\n\r\nbody",
+            "HTTP/1.1 408 ",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(mesh.http).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        // The clock runs ahead while everybody waits.
+        tokio::time::pause();
+        stream.read_to_string(&mut heard).await.unwrap();
+        tokio::time::resume();
+        assert!(
+            heard.starts_with(answered) && heard.is_empty() == answered.is_empty(),
+            "{said}: {heard}"
+        );
+    }
+    assert!(worker.requests().is_empty());
 }

@@ -8,8 +8,9 @@ use mobula_diffusion::Kind;
 use mobula_diffusion::preview::LatentRgb;
 use serde::Deserialize;
 
-use super::{optional, positive};
+use super::optional;
 use crate::error::Error;
+use crate::request::MAX_GUIDANCE;
 
 const FILE: &str = "mobula.json";
 
@@ -64,7 +65,12 @@ pub(super) fn read(folder: &Path, scheduler: Kind) -> Result<Manifest, Error> {
         )));
     }
     let guidance_scale = file.defaults.guidance_scale.unwrap_or(7.5);
-    positive("mobula.json", "guidance_scale", guidance_scale)?;
+    // Distilled models are drawn without guidance: 0 or 1.
+    if !(0.0..=MAX_GUIDANCE).contains(&guidance_scale) {
+        return Err(wrong(format!(
+            "guidance_scale is {guidance_scale}, expected 0 to {MAX_GUIDANCE}"
+        )));
+    }
     let scheduler = match file.defaults.scheduler {
         None => scheduler,
         Some(name) => name.parse().map_err(|error| wrong(format!("{error}")))?,

@@ -8,6 +8,7 @@
 mod digest;
 mod manifest;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use mobula_diffusion::preview::LatentRgb;
@@ -107,13 +108,7 @@ impl Model {
         let index: Index = required(folder, "model_index.json")?;
         check_class(&index)?;
         for part in PARTS {
-            let file = format!("{part}/model.onnx");
-            if !folder.join(&file).is_file() {
-                return Err(Error::File {
-                    path: file,
-                    why: "is missing (is this an ONNX export?)".into(),
-                });
-            }
+            check_part(folder, format!("{part}/model.onnx"))?;
         }
         let unet: UnetConfig = optional(folder, "unet/config.json")?;
         check_unet(&unet)?;
@@ -177,6 +172,31 @@ impl Model {
         let runs = |kind: &Kind| mobula_diffusion::Sampler::new(&self.scheduler, Some(*kind), 10).is_ok();
         let others = Kind::ALL.into_iter().filter(|kind| *kind != own);
         std::iter::once(own).chain(others.filter(runs)).collect()
+    }
+}
+
+/// Refuses a network's file that is missing, or is only the note that a clone without git-lfs leaves in its place.
+fn check_part(folder: &Path, file: String) -> Result<(), Error> {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let path = folder.join(&file);
+    let wrong = |why: &str| {
+        let (path, why) = (file.clone(), why.to_owned());
+        Err(Error::File { path, why })
+    };
+    if !path.is_file() {
+        return wrong("is missing (is this an ONNX export?)");
+    }
+    let mut start = [0; POINTER.len()];
+    let read = std::fs::File::open(&path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) if start == *POINTER => {
+            wrong("is a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned")
+        }
+        // A file too short for a pointer is the engine's to refuse.
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+            wrong(&format!("cannot be read: {error}"))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

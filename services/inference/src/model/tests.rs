@@ -88,6 +88,11 @@ fn the_manifest_overrides_the_defaults() {
     assert!(error(&folder).contains("fastest"));
     write(&folder, "mobula.json", r#"{"defaults": {"steps": 0}}"#);
     assert!(error(&folder).contains("mobula.json: steps is 0"));
+    let guidance = |scale: &str| format!(r#"{{"defaults": {{"guidance_scale": {scale}}}}}"#);
+    write(&folder, "mobula.json", &guidance("-1"));
+    assert!(error(&folder).starts_with("mobula.json: guidance_scale is -1, expected 0 to 1000"));
+    write(&folder, "mobula.json", &guidance("0.0"));
+    assert_eq!(Model::open(folder.path()).unwrap().defaults.guidance_scale, 0.0);
     write(
         &folder,
         "mobula.json",
@@ -101,6 +106,9 @@ fn a_missing_or_broken_file_is_named() {
     let folder = folder();
     std::fs::remove_file(folder.path().join("unet/model.onnx")).unwrap();
     assert!(error(&folder).starts_with("unet/model.onnx: is missing"));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438411239\n";
+    write(&folder, "unet/model.onnx", pointer);
+    assert!(error(&folder).starts_with("unet/model.onnx: is a Git LFS pointer"));
     write(&folder, "model_index.json", "{");
     assert!(error(&folder).starts_with("model_index.json: EOF"));
     std::fs::remove_file(folder.path().join("model_index.json")).unwrap();

@@ -30,6 +30,8 @@ struct Scripted {
     gate: Option<Receiver<()>>,
     /// Latent width whose UNet calls fail; 0 is every one.
     fails_at: Option<usize>,
+    /// Which picture of every call of the decoder is spoilt.
+    spoils: Option<usize>,
     panics: bool,
 }
 
@@ -63,7 +65,12 @@ impl Engine for Scripted {
 
     fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<(), Error> {
         let _ = self.calls.send(Call::Decode(latents.len() / shape.values()));
-        self.fake.decode(latents, shape, planes)
+        self.fake.decode(latents, shape, planes)?;
+        if let Some(picture) = self.spoils {
+            let each = planes.len() / (latents.len() / shape.values());
+            planes[picture * each] = f32::NAN;
+        }
+        Ok(())
     }
 }
 
@@ -90,6 +97,7 @@ impl Bench {
                 calls,
                 gate: Some(waits),
                 fails_at: None,
+                spoils: None,
                 panics: false,
             };
             change(&mut engine);
@@ -355,6 +363,28 @@ async fn a_failed_run_fails_its_requests_and_no_other() {
     let told = events(bad).await;
     assert!(
         told.last().unwrap().as_ref().unwrap_err().contains("unet failed"),
+        "{told:?}"
+    );
+    assert!(is_done(&events(good).await));
+    bench.runner.health().unwrap();
+    assert_eq!(bench.runner.load().queued_rows, 0);
+}
+
+#[tokio::test]
+async fn a_picture_that_is_no_numbers_fails_its_request_and_no_other() {
+    let mut bench = Bench::start(|engine| engine.spoils = Some(1)).await;
+    let first = bench.runner.submit(work(1, &[1], 2)).unwrap();
+    assert_eq!(bench.rows().await, 2);
+    let good = bench.runner.submit(work(2, &[2], 2)).unwrap();
+    let bad = bench.runner.submit(work(3, &[3], 2)).unwrap();
+    drop(first);
+    for _ in 0..9 {
+        bench.let_one();
+    }
+    let told = events(bad).await;
+    let why = told.last().unwrap().as_ref().unwrap_err();
+    assert!(
+        why.contains("vae_decoder failed") && why.contains("not finite"),
         "{told:?}"
     );
     assert!(is_done(&events(good).await));

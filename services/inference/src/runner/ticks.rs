@@ -153,9 +153,16 @@ impl Loop {
             .into_iter()
             .zip(self.planes.chunks_exact(3 * width * height))
         {
+            let sound =
+                finite("unet", track.trajectory.latents()).and_then(|()| finite("vae_decoder", planes));
             let Track {
                 job, place, times, ..
             } = track;
+            // diffusers gives a black picture here; a caller is better served by the reason. The others of the call are sound.
+            if let Err(error) = sound {
+                self.fail(&job, error);
+                continue;
+            }
             let Some(mut times) = times else { continue };
             times.decode = took;
             // A call counts once for a request, however many of its pictures were in it.
@@ -183,18 +190,37 @@ impl Loop {
         error: &Error,
         jobs: impl Iterator<Item = &'a Arc<Job>>,
     ) -> Result<(), Error> {
-        for job in jobs.filter(|job| !job.outbox.has_ended()) {
-            tracing::error!(request_id = job.work.request_id, %error, "a run of the model failed");
+        for job in jobs {
             let (part, why) = if let Error::Run { part, why } = error {
                 (*part, why.clone())
             } else {
                 ("engine", error.to_string())
             };
-            job.outbox.fail(Error::Run { part, why });
-            self.metrics.ended(Outcome::Failed);
+            self.fail(job, Error::Run { part, why });
         }
         warm_up(self.engine.as_mut(), self.info.multiple, self.info.multiple)
     }
+
+    /// Ends a request with the reason, once.
+    fn fail(&self, job: &Job, error: Error) {
+        if job.outbox.has_ended() {
+            return;
+        }
+        tracing::error!(request_id = job.work.request_id, %error, "a run of the model failed");
+        job.outbox.fail(error);
+        self.metrics.ended(Outcome::Failed);
+    }
+}
+
+/// Refuses values that are no numbers, of which no picture can be made.
+fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let why = "it gives values that are not finite (NaN or infinity): its weights are damaged, or too large for float16, \
+               which an export in float32 mends"
+        .to_owned();
+    Err(Error::Run { part, why })
 }
 
 /// Rows that one call of a shape may have: fewer for pictures above the native size, since attention takes memory with the
@@ -207,12 +233,13 @@ fn cap(max_rows: usize, native: usize, shape: Shape) -> usize {
     (max_rows as u128 * (native as u128).pow(2) / (positions as u128).pow(2)).max(1) as usize
 }
 
-/// Runs every part once, on a picture of this many pixels.
+/// Runs every part once, on a picture of this many pixels; values that are not finite are a failure.
 pub(crate) fn warm_up(engine: &mut dyn Engine, width: usize, height: usize) -> Result<(), Error> {
     let info = engine.info().clone();
     let shape = info.latents(width, height);
     let mut states = Vec::new();
     engine.encode(&vec![0; info.window], &mut states)?;
+    finite("text_encoder", &states)?;
     let states: Arc<[f32]> = states.into();
     let mut batch = Batch::new(&info);
     batch.reset(shape);
@@ -220,8 +247,10 @@ pub(crate) fn warm_up(engine: &mut dyn Engine, width: usize, height: usize) -> R
         batch.push(500.0, &states)?;
     }
     engine.denoise(&mut batch)?;
+    finite("unet", batch.output(0))?;
     let mut planes = Vec::new();
-    engine.decode(batch.output(0), shape, &mut planes)
+    engine.decode(batch.output(0), shape, &mut planes)?;
+    finite("vae_decoder", &planes)
 }
 
 #[cfg(test)]

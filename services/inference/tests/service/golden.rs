@@ -91,19 +91,8 @@ async fn weights_in_other_files_give_the_same_pictures() {
 
 #[tokio::test]
 async fn the_older_dialects_draw_what_diffusers_draws() {
-    // Their timestep is an integer, and Karras noise levels lie between the integers.
-    check(
-        "sd15-legacy",
-        |case| !case.scheduler.ends_with("_karras"),
-        (1, 0.1),
-    )
-    .await;
-    check(
-        "sd15-legacy",
-        |case| case.scheduler.ends_with("_karras"),
-        (4, 0.5),
-    )
-    .await;
+    // Their timestep is an integer, and Karras noise levels lie between the integers: it has been made real.
+    check("sd15-legacy", |_| true, (1, 0.1)).await;
 }
 
 #[tokio::test]

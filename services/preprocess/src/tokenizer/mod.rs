@@ -67,13 +67,16 @@ impl Tokenizer {
         let has = |name: &str| folder.join(name).is_file();
         let settings = Settings::read(&folder)?;
         let has_slow = has("vocab.json") && has("merges.txt");
-        if has("tokenizer.json") && (!has_slow || class.as_deref() == Some("CLIPTokenizerFast")) {
-            Ok(Self(Kind::File(Box::new(File::load(&folder, &settings)?))))
-        } else if has("vocab.json") || has("merges.txt") {
-            Ok(Self(Kind::Clip(Box::new(Clip::load(&folder, &settings)?))))
-        } else {
-            Err(Error::NoTokenizer { folder })
-        }
+        let tokenizer =
+            if has("tokenizer.json") && (!has_slow || class.as_deref() == Some("CLIPTokenizerFast")) {
+                Self(Kind::File(Box::new(File::load(&folder, &settings)?)))
+            } else if has("vocab.json") || has("merges.txt") {
+                Self(Kind::Clip(Box::new(Clip::load(&folder, &settings)?)))
+            } else {
+                return Err(Error::NoTokenizer { folder });
+            };
+        fits(&folder, &tokenizer, &model.join("text_encoder/config.json"))?;
+        Ok(tokenizer)
     }
 
     /// Tokenizes a text of any length into one window.
@@ -98,6 +101,35 @@ impl Tokenizer {
             Kind::Fake => fake::FRAME,
         }
     }
+}
+
+/// Refuses a tokenizer whose windows the text encoder beside it cannot encode; an absent configuration says nothing.
+fn fits(folder: &Path, tokenizer: &Tokenizer, config: &Path) -> Result<(), Error> {
+    let config = settings::object(config)?.unwrap_or_default();
+    let number = |key: &str| config.get(key).and_then(Value::as_u64);
+    let frame = tokenizer.frame();
+    // Short enough to be padded, so that every special token is among the ids.
+    let ids = tokenizer.window("a photo")?.ids;
+    let largest = u64::from(ids.into_iter().max().unwrap_or_default());
+    if let Some(size) = number("vocab_size")
+        && largest >= size
+    {
+        let why = format!(
+            "\"a photo\" has the token id {largest}, but text_encoder/config.json has vocab_size {size}: the \
+             tokenizer is another model's"
+        );
+        return Err(Error::malformed(folder, why));
+    }
+    if let Some(window) = number("max_position_embeddings")
+        && window != frame.window as u64
+    {
+        let why = format!(
+            "model_max_length is {}, but text_encoder/config.json has max_position_embeddings {window}",
+            frame.window
+        );
+        return Err(Error::malformed(folder, why));
+    }
+    Ok(())
 }
 
 /// The tokenizer class that model_index.json names, if there is one.

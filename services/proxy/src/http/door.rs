@@ -30,6 +30,8 @@ const TIMEOUT: &str = "x-mobula-timeout-ms";
 const IMAGINE: &str = "/imagine";
 /// A body on a GET is read, because some clients send one, and thrown away up to this many bytes.
 const BODY_MAX: usize = 1 << 20;
+/// A body that is not complete by then holds a connection for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 struct Shared {
@@ -136,11 +138,17 @@ fn without_slash(request: &Request<Body>) -> String {
 async fn imagine(shared: &Shared, application: &Application, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     // Read to its end: only then does the server see a caller who hangs up.
-    if Limited::new(body, BODY_MAX).collect().await.is_err() {
-        return answer::text(
+    let body = Limited::new(body, BODY_MAX).collect();
+    let refused = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(_)) => Some((
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body of a GET is not used, and this one is too large",
-        );
+        )),
+        Err(_) => Some((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    };
+    if let Some((status, why)) = refused {
+        return answer::text(status, why);
     }
     let mut query = Query::parse(parts.uri.query().unwrap_or_default());
     let mut asked = std::mem::take(&mut query.request);

@@ -6,6 +6,8 @@
 //!
 //! Invariant: no input panics, and a field with a problem leaves the others readable.
 
+use std::collections::BTreeSet;
+
 use mobula_proto::image::v1 as image;
 
 use crate::problem::{Problem, Rule};
@@ -22,6 +24,9 @@ pub(super) const FIELDS: &[&str] = &[
     "seed",
     "scheduler",
 ];
+
+/// So many unknown names are told of; an address has room for ten thousands, and each answer takes a line.
+const UNKNOWN_TOLD: usize = 16;
 
 /// A query as it was read.
 #[derive(Debug, Default)]
@@ -44,11 +49,12 @@ impl Query {
             match String::from_utf8(decode(value)) {
                 Ok(value) => read.raw.push((name, value)),
                 Err(error) => {
-                    read.raw.push((
-                        name.clone(),
-                        String::from_utf8_lossy(error.as_bytes()).into_owned(),
-                    ));
-                    read.problems.push(Problem::new(name, Rule::NotUnicode));
+                    let value = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                    read.raw.push((name.clone(), value));
+                    // What is unknown is told so below, whatever its value.
+                    if let Some(field) = FIELDS.iter().find(|field| **field == name) {
+                        read.complain(field, Rule::NotUnicode);
+                    }
                 }
             }
         }
@@ -75,14 +81,15 @@ impl Query {
     }
 
     fn fill(&mut self) {
-        let mut unknown: Vec<_> = self
-            .raw
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| !FIELDS.contains(&name.as_str()))
-            .cloned()
-            .collect();
-        unknown.dedup();
+        let mut unknown = BTreeSet::new();
+        for (name, _) in &self.raw {
+            if !FIELDS.contains(&name.as_str()) {
+                unknown.insert(name.clone());
+            }
+            if unknown.len() == UNKNOWN_TOLD {
+                break;
+            }
+        }
         self.problems.extend(
             unknown
                 .into_iter()
@@ -90,7 +97,7 @@ impl Query {
         );
         match self.raw("prompt") {
             Some(prompt) => self.request.prompt = prompt.to_owned(),
-            None => self.problems.push(Problem::new("prompt", Rule::Missing)),
+            None => self.complain("prompt", Rule::Missing),
         }
         self.request.negative_prompt = self.raw("negative_prompt").unwrap_or_default().to_owned();
         self.request.scheduler = self.raw("scheduler").unwrap_or_default().to_owned();
@@ -102,8 +109,15 @@ impl Query {
         match self.integer("seed") {
             None => {}
             Some(Integer::Fits(seed)) => self.request.seeds = vec![seed],
-            Some(Integer::Negative) => self.problems.push(Problem::new("seed", Rule::AtLeast(0))),
-            Some(Integer::Huge) => self.problems.push(Problem::new("seed", Rule::AtMost(u64::MAX))),
+            Some(Integer::Negative) => self.complain("seed", Rule::AtLeast(0)),
+            Some(Integer::Huge) => self.complain("seed", Rule::AtMost(u64::MAX)),
+        }
+    }
+
+    /// Notes what is wrong with a field; one complaint about each is enough.
+    fn complain(&mut self, field: &'static str, rule: Rule) {
+        if !self.problems.iter().any(|known| known.field == field) {
+            self.problems.push(Problem::new(field, rule));
         }
     }
 
@@ -120,7 +134,7 @@ impl Query {
     fn integer(&mut self, field: &'static str) -> Option<Integer> {
         let value = integer(self.raw(field)?);
         if value.is_none() {
-            self.problems.push(Problem::new(field, Rule::NotInteger));
+            self.complain(field, Rule::NotInteger);
         }
         value
     }
@@ -128,7 +142,7 @@ impl Query {
     fn number(&mut self, field: &'static str) -> Option<f32> {
         let value = self.raw(field)?.trim().parse();
         if value.is_err() {
-            self.problems.push(Problem::new(field, Rule::NotNumber));
+            self.complain(field, Rule::NotNumber);
         }
         value.ok()
     }
@@ -256,6 +270,20 @@ mod tests {
             problems("prompt=a&seed=18446744073709551616"),
             [("seed".to_owned(), Rule::AtMost(u64::MAX))]
         );
+    }
+
+    #[test]
+    fn a_field_is_complained_of_once_and_strangers_up_to_a_bound() {
+        assert_eq!(
+            problems("prompt=a&steps=%ff&steps=x"),
+            [("steps".to_owned(), Rule::NotUnicode)]
+        );
+        assert_eq!(
+            problems("prompt=a&b=1&c=2&b=%ff&c=4"),
+            ["b", "c"].map(|name| (name.to_owned(), Rule::Unexpected(FIELDS)))
+        );
+        let many: String = (0..10_000).map(|i| format!("&x{i}=1")).collect();
+        assert_eq!(problems(&format!("prompt=a{many}")).len(), UNKNOWN_TOLD);
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::generate::Generator;
 const NOTICE: Duration = Duration::from_millis(250);
 /// A head that is not complete by then is a caller who holds a connection for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection over HTTP/2 whose peer vanished is given up after the interval and the timeout, as at the gRPC door.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// So much of a head is read. The address itself may have 64 KiB (more is answered 414); a prompt of a megabyte must be
 /// read to be told so, or its sender sees a broken connection instead.
 const HEAD_MAX: usize = 2 << 20;
@@ -61,12 +64,27 @@ pub(crate) async fn serve(listener: TcpListener, generator: Generator, stop: Sto
     connections.wait().await;
 }
 
-/// Serves one connection: until its caller leaves; or, draining, until its request is over; or until the deadline.
+/// Serves one connection: until its caller leaves, or asks for nothing; or, draining, until its request is over; or until
+/// the deadline.
 async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, stop: Stop) {
     if let Err(error) = stream.set_nodelay(true) {
         return gone(&error);
     }
+    let asked = CancellationToken::new();
+    // hyper's own limit on a head begins once it knows the version of HTTP, which a caller may withhold.
+    let asks_nothing = {
+        let asked = asked.clone();
+        async move {
+            if tokio::time::timeout(HEAD_TIMEOUT, asked.cancelled_owned())
+                .await
+                .is_ok()
+            {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
     let service = service_fn(move |request: http::Request<Incoming>| {
+        asked.cancel();
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
@@ -76,12 +94,17 @@ async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, 
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX);
-    builder.http2().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
         () = closing.cancelled() => None,
+        () = asks_nothing => return,
     };
     let ended = match ended {
         Some(ended) => ended,

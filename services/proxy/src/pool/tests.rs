@@ -168,3 +168,28 @@ async fn a_deadline_that_the_work_alone_would_miss_is_refused_at_the_door() {
     let admitted = pool.admit(Cost::rows(5), deadline).unwrap();
     assert_eq!(admitted.eta, Some(Duration::from_secs(5)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_after_a_quiet_time_is_judged_by_its_work() {
+    let pool = pool(100);
+    place(&pool, &["r1"]);
+    let load = Load {
+        row_ns: 1_000_000,
+        ..Load::default()
+    };
+    pool.note_load(&pool.replicas()[0], load);
+    for _ in 0..3 {
+        drop(admit(&pool).acquire(Cost::ROW).await.unwrap());
+    }
+    tokio::time::advance(Duration::from_secs(60)).await;
+    // Fifty requests of 10 ms each, and half a second for all.
+    let deadline = Some(Deadline::after(Duration::from_millis(500)));
+    let burst: Vec<_> = (0..50)
+        .map(|_| pool.admit(Cost::rows(10), deadline).unwrap())
+        .collect();
+    let last = burst.last().unwrap();
+    assert_eq!(last.ahead, 48);
+    assert_eq!(last.eta, Some(Duration::from_millis(490)));
+    let hopeless = Some(Deadline::after(Duration::from_millis(200)));
+    assert!(pool.admit(Cost::rows(10), hopeless).is_err());
+}

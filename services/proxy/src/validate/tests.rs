@@ -87,6 +87,14 @@ fn every_bad_field_is_named() {
         ("guidance_scale".into(), Rule::NotFinite)
     );
     assert_eq!(
+        problem(|r| r.guidance_scale = Some(-1.0)),
+        ("guidance_scale".into(), Rule::AtLeast(0))
+    );
+    assert_eq!(
+        problem(|r| r.guidance_scale = Some(1000.5)),
+        ("guidance_scale".into(), Rule::AtMost(1000))
+    );
+    assert_eq!(
         problem(|r| r.image_count = 17),
         ("image_count".into(), Rule::AtMost(16))
     );
@@ -130,7 +138,7 @@ fn seeds_are_continued_or_drawn() {
 #[test]
 fn guidance_of_one_or_less_halves_the_cost() {
     assert_eq!(asked(|r| r.guidance_scale = Some(1.0)).unwrap().cost.get(), 20);
-    assert!(!asked(|r| r.guidance_scale = Some(-3.0)).unwrap().is_guided());
+    assert!(!asked(|r| r.guidance_scale = Some(0.0)).unwrap().is_guided());
 }
 
 #[test]
@@ -157,7 +165,7 @@ proptest! {
                 prop_assert!(plan.width.is_multiple_of(8) && (8..=1024).contains(&plan.width));
                 prop_assert!(plan.height.is_multiple_of(8) && (8..=1024).contains(&plan.height));
                 prop_assert!((1..=150).contains(&plan.steps));
-                prop_assert!(plan.guidance_scale.is_finite());
+                prop_assert!((0.0..=1000.0).contains(&plan.guidance_scale));
                 prop_assert!((1..=16).contains(&plan.seeds.len()));
                 prop_assert_eq!(&plan.seeds[..seeds.len()], &seeds[..]);
             }

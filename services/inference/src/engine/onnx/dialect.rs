@@ -89,10 +89,12 @@ impl TextEncoder {
     /// Matches the text encoder's ports.
     pub(crate) fn of(ports: &Ports) -> Result<Self, Error> {
         ports.refuse_others(&[IDS])?;
-        Ok(Self {
+        let text = Self {
             ids: ports.input(IDS, INTEGER, &[2])?,
             states: ports.output(TEXT_STATES, REAL, 3)?,
-        })
+        };
+        ports.refuse_fixed_batch(&text.ids, &[1])?;
+        Ok(text)
     }
 }
 
@@ -106,7 +108,8 @@ impl Unet {
             states: ports.input(UNET_STATES, REAL, &[3])?,
             output: ports.output(UNET_OUTPUT, REAL, 4)?,
         };
-        ports.refuse_fixed_batch(&unet.sample)?;
+        ports.refuse_fixed_batch(&unet.sample, &[])?;
+        ports.refuse_fixed_size(&unet.sample)?;
         match unet.sample.dims[1] {
             -1 | 4 => Ok(unet),
             9 => Err(ports.error("its sample has 9 channels: an inpainting model, which is not served")),
@@ -124,7 +127,8 @@ impl Decoder {
             latents: ports.input(LATENTS, REAL, &[4])?,
             images: ports.output(IMAGES, REAL, 4)?,
         };
-        ports.refuse_fixed_batch(&decoder.latents)?;
+        ports.refuse_fixed_batch(&decoder.latents, &[1])?;
+        ports.refuse_fixed_size(&decoder.latents)?;
         Ok(decoder)
     }
 }
@@ -183,11 +187,23 @@ impl Ports {
         }))
     }
 
-    fn refuse_fixed_batch(&self, port: &Port) -> Result<(), Error> {
+    /// Refuses a batch that is fixed, unless at one of `served`.
+    fn refuse_fixed_batch(&self, port: &Port, served: &[i64]) -> Result<(), Error> {
         match port.dims[0] {
             -1 => Ok(()),
+            fixed if served.contains(&fixed) => Ok(()),
             fixed => Err(self.error(&format!(
                 "{} has a fixed batch of {fixed}; export the model with a dynamic batch",
+                port.name
+            ))),
+        }
+    }
+
+    fn refuse_fixed_size(&self, port: &Port) -> Result<(), Error> {
+        match port.dims[2..] {
+            [-1, -1] => Ok(()),
+            ref fixed => Err(self.error(&format!(
+                "{} has the fixed height and width {fixed:?} (-1 is open); export the model with dynamic height and width",
                 port.name
             ))),
         }
@@ -271,6 +287,14 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("fixed batch of 2")
+        );
+        let timestep = port("timestep", Dtype::F32, &[]);
+        let still = unet(&[-1, 4, 64, -1], timestep, "out_sample");
+        assert!(
+            Unet::of(&still)
+                .unwrap_err()
+                .to_string()
+                .contains("height and width [64, -1]")
         );
     }
 

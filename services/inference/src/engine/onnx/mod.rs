@@ -5,6 +5,7 @@
 
 mod dialect;
 mod library;
+mod real;
 mod session;
 mod text;
 mod timestep;

@@ -226,9 +226,17 @@ fn dimensions(shape: &[i64]) -> Vec<usize> {
 }
 
 fn load_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
+    let said = error.to_string();
+    // ONNX Runtime's words for a file that is no model at all do not say what to do.
+    let no_model = ["Protobuf parsing failed", "No graph was found"];
+    let advice = if no_model.iter().any(|words| said.contains(words)) {
+        " The file is damaged or no ONNX model: copy or export it again."
+    } else {
+        ""
+    };
     Error::Model {
         part,
-        why: format!("model.onnx cannot be loaded: {error}"),
+        why: format!("model.onnx cannot be loaded: {said}{advice}"),
     }
 }
 

@@ -91,6 +91,83 @@ fn a_timestep_that_cannot_be_edited_is_shared_by_a_call() {
     conformance::check(&mut engine).unwrap();
 }
 
+/// Rewrites a part's graph field by field: what `change` gives for a field takes its place.
+fn change_graph(folder: &Path, part: &str, change: impl Fn(&wire::Field<'_>) -> Option<Vec<u8>>) {
+    let file = folder.join(part).join("model.onnx");
+    let model = std::fs::read(&file).unwrap();
+    let edited = timestep::with_graph(&model, |graph| {
+        let mut out = Vec::new();
+        for field in wire::collect(graph)? {
+            match change(&field) {
+                Some(content) => wire::put_bytes(&mut out, field.number, &content),
+                None => out.extend_from_slice(field.raw),
+            }
+        }
+        Ok(out)
+    });
+    std::fs::write(file, edited.unwrap()).unwrap();
+}
+
+/// Fixes the first dimension of a part's input.
+fn fix_batch(folder: &Path, part: &str, input: &str, batch: u64) {
+    change_graph(folder, part, |field| {
+        let is_input = field.number == timestep::GRAPH_INPUT
+            && timestep::text(field.bytes, timestep::VALUE_NAME) == input;
+        is_input.then(|| with_batch(field.bytes, batch))
+    });
+}
+
+fn with_batch(value: &[u8], batch: u64) -> Vec<u8> {
+    // ValueInfoProto.type, TypeProto.tensor_type, Tensor.shape, TensorShapeProto.dim
+    fn first_of(message: &[u8], path: &[u64], new: &[u8]) -> Vec<u8> {
+        let (Some(number), mut out, mut met) = (path.first(), Vec::new(), false) else {
+            return new.to_vec();
+        };
+        for field in wire::collect(message).unwrap() {
+            if field.number == *number && !met {
+                met = true;
+                wire::put_bytes(&mut out, *number, &first_of(field.bytes, &path[1..], new));
+            } else {
+                out.extend_from_slice(field.raw);
+            }
+        }
+        out
+    }
+    let mut dim = Vec::new();
+    wire::put_number(&mut dim, 1, batch);
+    first_of(value, &[2, 1, 2, 1], &dim)
+}
+
+#[test]
+fn parts_with_a_fixed_batch_of_one_are_run_one_by_one_and_other_batches_are_refused() {
+    let folder = copy_of("sd15");
+    fix_batch(folder.path(), "text_encoder", "input_ids", 1);
+    fix_batch(folder.path(), "vae_decoder", "latent_sample", 1);
+    let mut engine = load(folder.path()).unwrap();
+    conformance::check(&mut engine).unwrap();
+    fix_batch(folder.path(), "text_encoder", "input_ids", 3);
+    let refused = load(folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("input_ids has a fixed batch of 3"), "{refused}");
+}
+
+#[test]
+fn a_whole_timestep_is_made_real_where_the_network_casts_it() {
+    let denoise = |engine: &mut Onnx, timestep: f32| {
+        let info = engine.info().clone();
+        let states: std::sync::Arc<[f32]> = vec![0.5; info.states()].into();
+        let mut batch = Batch::new(&info);
+        batch.reset(info.latents(2 * info.multiple, 2 * info.multiple));
+        let row = batch.push(timestep, &states).unwrap();
+        row.fill(0.5);
+        engine.denoise(&mut batch).unwrap();
+        batch.output(0).to_vec()
+    };
+    let mut engine = load(&tiny("sd15-legacy")).unwrap();
+    let mut original = load(&tiny("sd15")).unwrap();
+    assert_eq!(denoise(&mut engine, 946.375), denoise(&mut original, 946.375));
+    assert_ne!(denoise(&mut engine, 946.375), denoise(&mut engine, 946.0));
+}
+
 #[test]
 fn parts_that_do_not_fit_together_or_are_broken_are_named() {
     let wrong = |change: &dyn Fn(&Path)| {

@@ -13,6 +13,8 @@ pub(super) struct TextEncoder {
     ports: dialect::TextEncoder,
     wanted: Wanted,
     window: usize,
+    /// Whether windows share a run; some exports fix the batch at one.
+    together: bool,
 }
 
 impl TextEncoder {
@@ -22,11 +24,13 @@ impl TextEncoder {
         let wanted = Wanted::new(PART, &ports.states)?;
         // A model that fixes the window means it; else the configuration says.
         let window = usize::try_from(ports.ids.dims[1]).unwrap_or(model.window);
+        let together = ports.ids.dims[0] != 1;
         Ok(Self {
             network,
             ports,
             wanted,
             window,
+            together,
         })
     }
 
@@ -50,18 +54,23 @@ impl TextEncoder {
         }
     }
 
+    /// Runs whole windows; returns the states' shape in the last run.
     pub(super) fn run(
         &mut self,
         ids: &[u32],
         windows: usize,
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, Error> {
-        let shape = [windows, self.window];
-        let ids = Input {
-            port: &self.ports.ids,
-            shape: &shape,
-            values: Values::Ids(ids),
-        };
-        self.network.run([ids], &self.wanted, out)
+        let each = if self.together { windows } else { 1 };
+        let mut states = Vec::new();
+        for ids in ids.chunks(each * self.window) {
+            let ids = Input {
+                port: &self.ports.ids,
+                shape: &[each, self.window],
+                values: Values::Ids(ids),
+            };
+            states = self.network.run([ids], &self.wanted, out)?;
+        }
+        Ok(states)
     }
 }

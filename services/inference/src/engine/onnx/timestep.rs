@@ -11,18 +11,18 @@ use super::wire::{self, Field, Malformed};
 
 // Field numbers of onnx.proto (onnx/onnx, `onnx/onnx.proto`, stable since IR version 3).
 const MODEL_GRAPH: u64 = 7;
-const GRAPH_NODE: u64 = 1;
+pub(super) const GRAPH_NODE: u64 = 1;
 const GRAPH_INITIALIZER: u64 = 5;
-const GRAPH_INPUT: u64 = 11;
+pub(super) const GRAPH_INPUT: u64 = 11;
 const GRAPH_OUTPUT: u64 = 12;
-const GRAPH_VALUE_INFO: u64 = 13;
-const NODE_INPUT: u64 = 1;
-const NODE_OUTPUT: u64 = 2;
+pub(super) const GRAPH_VALUE_INFO: u64 = 13;
+pub(super) const NODE_INPUT: u64 = 1;
+pub(super) const NODE_OUTPUT: u64 = 2;
 const NODE_NAME: u64 = 3;
-const NODE_OP_TYPE: u64 = 4;
+pub(super) const NODE_OP_TYPE: u64 = 4;
 const NODE_DOMAIN: u64 = 7;
 const TENSOR_NAME: u64 = 8;
-const VALUE_NAME: u64 = 1;
+pub(super) const VALUE_NAME: u64 = 1;
 const VALUE_TYPE: u64 = 2;
 const TYPE_TENSOR: u64 = 1;
 const TENSOR_TYPE_SHAPE: u64 = 2;
@@ -44,6 +44,8 @@ pub(crate) enum Refused {
     Uses { name: String, uses: usize },
     #[error("input {name} goes into {op}, expected Unsqueeze")]
     Operator { name: String, op: String },
+    #[error("input {name} goes into {op} before it is cast")]
+    Computed { name: String, op: String },
 }
 
 /// Returns the model with its scalar input `timestep` declared as `[batch]`, the batch being named as `sample`'s first
@@ -52,12 +54,20 @@ pub(crate) enum Refused {
 /// # Errors
 /// [`Refused`] when the graph is not of the form described above.
 pub(crate) fn batched(model: &[u8], timestep: &str, sample: &str) -> Result<Vec<u8>, Refused> {
+    with_graph(model, |graph| edit_graph(graph, timestep, sample))
+}
+
+/// The model with its graph replaced by what `edit` makes of it.
+pub(super) fn with_graph(
+    model: &[u8],
+    edit: impl FnOnce(&[u8]) -> Result<Vec<u8>, Refused>,
+) -> Result<Vec<u8>, Refused> {
     let top = wire::collect(model)?;
     let graph = top
         .iter()
         .find(|field| field.number == MODEL_GRAPH)
         .ok_or(Refused::NoGraph)?;
-    let edited = edit_graph(graph.bytes, timestep, sample)?;
+    let edited = edit(graph.bytes)?;
     let mut out = Vec::with_capacity(model.len() + 64);
     for field in &top {
         if field.number == MODEL_GRAPH {
@@ -141,7 +151,7 @@ fn uses(graph: &[Field<'_>], name: &str) -> usize {
 }
 
 /// The same node as an Identity of `input`: name, output and domain stay.
-fn identity(node: &[u8], input: &str) -> Vec<u8> {
+pub(super) fn identity(node: &[u8], input: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(node.len());
     wire::put_bytes(&mut out, NODE_INPUT, input.as_bytes());
     for field in wire::fields(node).flatten() {
@@ -155,31 +165,39 @@ fn identity(node: &[u8], input: &str) -> Vec<u8> {
 
 /// A `ValueInfoProto` of a scalar with one named dimension added.
 fn with_dimension(value: &[u8], dimension: &str) -> Result<Vec<u8>, Malformed> {
-    let (mut dim, mut shape, mut tensor, mut kind, mut out) =
-        <(Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)>::default();
+    let (mut dim, mut shape) = <(Vec<u8>, Vec<u8>)>::default();
     wire::put_bytes(&mut dim, DIM_PARAM, dimension.as_bytes());
     wire::put_bytes(&mut shape, SHAPE_DIM, &dim);
-    for field in wire::collect(value)? {
-        if field.number != VALUE_TYPE {
-            out.extend_from_slice(field.raw);
+    with_tensor(value, TENSOR_TYPE_SHAPE, |tensor| {
+        wire::put_bytes(tensor, TENSOR_TYPE_SHAPE, &shape);
+    })
+}
+
+/// A `ValueInfoProto` with one field of its tensor type left out and put anew.
+pub(super) fn with_tensor(
+    value: &[u8],
+    field: u64,
+    put: impl Fn(&mut Vec<u8>),
+) -> Result<Vec<u8>, Malformed> {
+    let (mut tensor, mut kind, mut out) = <(Vec<u8>, Vec<u8>, Vec<u8>)>::default();
+    for part in wire::collect(value)? {
+        if part.number != VALUE_TYPE {
+            out.extend_from_slice(part.raw);
             continue;
         }
-        for field in wire::collect(field.bytes)? {
-            if field.number != TYPE_TENSOR {
-                kind.extend_from_slice(field.raw);
+        for part in wire::collect(part.bytes)? {
+            if part.number != TYPE_TENSOR {
+                kind.extend_from_slice(part.raw);
                 continue;
             }
-            for field in wire::collect(field.bytes)?
-                .iter()
-                .filter(|f| f.number != TENSOR_TYPE_SHAPE)
-            {
-                tensor.extend_from_slice(field.raw);
+            for part in wire::collect(part.bytes)?.iter().filter(|f| f.number != field) {
+                tensor.extend_from_slice(part.raw);
             }
-            wire::put_bytes(&mut tensor, TENSOR_TYPE_SHAPE, &shape);
+            put(&mut tensor);
+            wire::put_bytes(&mut kind, TYPE_TENSOR, &tensor);
         }
-        wire::put_bytes(&mut kind, TYPE_TENSOR, &tensor);
+        wire::put_bytes(&mut out, VALUE_TYPE, &kind);
     }
-    wire::put_bytes(&mut out, VALUE_TYPE, &kind);
     Ok(out)
 }
 
@@ -199,7 +217,7 @@ fn shape(value: &[u8]) -> Vec<&[u8]> {
 }
 
 /// The strings of a repeated field.
-fn texts(message: &[u8], number: u64) -> impl Iterator<Item = &str> {
+pub(super) fn texts(message: &[u8], number: u64) -> impl Iterator<Item = &str> {
     wire::fields(message)
         .flatten()
         .filter(move |field| field.number == number)
@@ -207,7 +225,7 @@ fn texts(message: &[u8], number: u64) -> impl Iterator<Item = &str> {
 }
 
 /// The string of a field; empty when absent.
-fn text(message: &[u8], number: u64) -> &str {
+pub(super) fn text(message: &[u8], number: u64) -> &str {
     texts(message, number).next().unwrap_or_default()
 }
 

@@ -1,12 +1,13 @@
 //! The UNet: finds out at load which form of timestep it takes and which sizes it can draw.
 //!
-//! A scalar timestep is made one per row by the edit in `timestep`, and the edited network is used only when it gives the
-//! original's bytes on equal timesteps and each row's own bytes on different ones. Where that fails, the original serves, and rows
-//! of equal timesteps share a call.
+//! A scalar timestep is made one per row by the edit in `timestep`, a whole one is made real by the edit in `real`, and the edited
+//! network is used only when it gives the original's bytes on equal timesteps and, with one per row, each row's own bytes on
+//! different ones. Where that fails, the original serves: rows of equal timesteps share a call, and timesteps are cut to whole ones.
 
 use super::super::{Batch, Error, Shape};
-use super::dialect;
+use super::dialect::{self, Dtype};
 use super::library::Runtime;
+use super::real;
 use super::session::{Input, Network, Values, Wanted};
 use super::timestep;
 use crate::model::Model;
@@ -36,6 +37,31 @@ pub(super) struct Unet {
     unit: usize,
 }
 
+/// What is changed about the timestep.
+#[derive(Debug, Clone, Copy)]
+struct Edit {
+    /// From a scalar to one per row.
+    batched: bool,
+    /// From a whole number to a real one.
+    real: bool,
+}
+
+impl Edit {
+    /// What is worth trying, best first.
+    fn all(form: Form, dtype: Option<Dtype>) -> &'static [Self] {
+        const fn edit(batched: bool, real: bool) -> Edit {
+            Edit { batched, real }
+        }
+        let whole = matches!(dtype, Some(Dtype::I64 | Dtype::I32));
+        match (form == Form::Scalar, whole) {
+            (true, true) => const { &[edit(true, true), edit(true, false), edit(false, true)] },
+            (true, false) => const { &[edit(true, false)] },
+            (false, true) => const { &[edit(false, true)] },
+            (false, false) => &[],
+        }
+    }
+}
+
 /// Rows for a small run.
 struct Probe {
     shape: Shape,
@@ -52,6 +78,10 @@ impl Unet {
         unet.find_unit(model, width)?;
         if unet.form != Form::Scalar {
             unet.find_form(model, width)?;
+        }
+        let form = unet.form;
+        let edits = Edit::all(form, unet.ports.timestep.dtype);
+        if edits.is_empty() {
             return Ok(unet);
         }
         let probe = Probe::new(unet.smallest(), model.window, width, &[501.0; 3]);
@@ -59,40 +89,50 @@ impl Unet {
         let unit = unet.unit;
         // Two large networks at once may be more than memory holds.
         drop(unet);
-        match Self::edited(model, runtime, unit) {
-            Ok(mut edited) => {
-                if edited.probe(&probe, 0..3)? == expected && edited.mixes(model, width)? {
-                    return Ok(edited);
+        for edit in edits {
+            match Self::edited(model, runtime, *edit) {
+                Ok(mut edited) => {
+                    edited.form = if edit.batched { Form::Rows } else { form };
+                    edited.unit = unit;
+                    let mixes = edited.form != Form::Rows || edited.mixes(model, width)?;
+                    if mixes && edited.probe(&probe, 0..3)? == expected {
+                        return Ok(edited);
+                    }
+                    tracing::warn!(
+                        ?edit,
+                        "the UNet with its timestep edited differs from the original"
+                    );
                 }
-                tracing::warn!(
-                    "the UNet with a timestep per row differs from the original, which is used instead"
-                );
-            }
-            Err(why) => {
-                tracing::warn!(%why, "the UNet's timestep stays a scalar: only rows of equal timesteps share calls")
+                Err(why) => tracing::warn!(%why, ?edit, "the UNet's timestep cannot be edited"),
             }
         }
+        tracing::warn!(
+            "the UNet is used as it is: rows of equal timesteps share calls, or timesteps are whole numbers"
+        );
         let mut unet = Self::of(Network::from_file(PART, &file, runtime)?)?;
-        unet.unit = unit;
+        (unet.form, unet.unit) = (form, unit);
         Ok(unet)
     }
 
-    /// Loads the network with one timestep per row.
-    fn edited(model: &Model, runtime: &Runtime, unit: usize) -> Result<Self, Error> {
+    /// Loads the network with its timestep edited.
+    fn edited(model: &Model, runtime: &Runtime, edit: Edit) -> Result<Self, Error> {
+        let refused = |why: timestep::Refused| Error::Model {
+            part: PART,
+            why: why.to_string(),
+        };
         let file = model.part(PART);
-        let bytes = std::fs::read(&file).map_err(|error| Error::File {
+        let mut bytes = std::fs::read(&file).map_err(|error| Error::File {
             path: format!("{PART}/model.onnx"),
             why: error.to_string(),
         })?;
-        let bytes = timestep::batched(&bytes, "timestep", "sample").map_err(|why| Error::Model {
-            part: PART,
-            why: why.to_string(),
-        })?;
+        if edit.batched {
+            bytes = timestep::batched(&bytes, "timestep", "sample").map_err(refused)?;
+        }
+        if edit.real {
+            bytes = real::real(&bytes, "timestep").map_err(refused)?;
+        }
         let folder = file.parent().unwrap_or_else(|| model.folder());
-        let mut unet = Self::of(Network::from_memory(PART, &bytes, folder, runtime)?)?;
-        unet.form = Form::Rows;
-        unet.unit = unit;
-        Ok(unet)
+        Self::of(Network::from_memory(PART, &bytes, folder, runtime)?)
     }
 
     fn of(network: Network) -> Result<Self, Error> {

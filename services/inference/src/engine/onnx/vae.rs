@@ -16,6 +16,8 @@ pub(super) struct Decoder {
     scaling: f32,
     shift: f32,
     scaled: Vec<f32>,
+    /// Whether pictures share a run; some exports fix the batch at one.
+    together: bool,
 }
 
 impl Decoder {
@@ -23,6 +25,7 @@ impl Decoder {
         let network = Network::from_file(PART, &model.part(PART), runtime)?;
         let ports = dialect::Decoder::of(&network.ports())?;
         let wanted = Wanted::new(PART, &ports.images)?;
+        let together = ports.latents.dims[0] != 1;
         let (scaling, shift) = (model.scaling_factor, model.shift_factor);
         Ok(Self {
             network,
@@ -31,6 +34,7 @@ impl Decoder {
             scaling,
             shift,
             scaled: Vec::new(),
+            together,
         })
     }
 
@@ -55,7 +59,7 @@ impl Decoder {
         }
     }
 
-    /// As diffusers: `vae.decode(latents / scaling_factor + shift_factor)`.
+    /// As diffusers: `vae.decode(latents / scaling_factor + shift_factor)`; returns the planes' shape in the last run.
     pub(super) fn run(
         &mut self,
         latents: &[f32],
@@ -66,12 +70,16 @@ impl Decoder {
         self.scaled.clear();
         self.scaled
             .extend(latents.iter().map(|value| value / self.scaling + self.shift));
-        let shape = [pictures, shape.channels, shape.height, shape.width];
-        let latents = Input {
-            port: &self.ports.latents,
-            shape: &shape,
-            values: Values::Real(&self.scaled),
-        };
-        self.network.run([latents], &self.wanted, out)
+        let each = if self.together { pictures } else { 1 };
+        let mut image = Vec::new();
+        for latents in self.scaled.chunks(each * shape.values()) {
+            let latents = Input {
+                port: &self.ports.latents,
+                shape: &[each, shape.channels, shape.height, shape.width],
+                values: Values::Real(latents),
+            };
+            image = self.network.run([latents], &self.wanted, out)?;
+        }
+        Ok(image)
     }
 }

@@ -106,6 +106,12 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u64, content: &[u8]) {
     out.extend_from_slice(content);
 }
 
+/// Appends a number's field.
+pub(crate) fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
+    put_varint(out, number << 3);
+    put_varint(out, value);
+}
+
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7F) as u8 | 0x80);
@@ -156,6 +162,10 @@ mod tests {
             put_bytes(&mut out, number, &content);
             let read = collect(&out).unwrap();
             prop_assert_eq!((read.len(), read[0].number, read[0].bytes), (1, number, &content[..]));
+            out.clear();
+            put_number(&mut out, number, content.len() as u64);
+            let read = collect(&out).unwrap();
+            prop_assert_eq!((read.len(), read[0].number, read[0].raw), (1, number, &out[..]));
         }
     }
 }

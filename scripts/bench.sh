@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Measures what ARCHITECTURE.md reports, each figure beside what it is compared with, in one run. Needs jq and quiet cores.
+#   scripts/bench.sh            everything
+#   scripts/bench.sh mesh       one part: start, mesh or pictures
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly SECONDS_EACH=${MOBULA_BENCH_SECONDS:-8} ROUNDS=${MOBULA_BENCH_ROUNDS:-3}
+readonly HTTP=127.0.0.1:18000 GRPC=127.0.0.1:19000 CONTROLLER=127.0.0.1:17265
+readonly BIN=target/release
+work=$(mktemp -d)
+mesh=
+
+stop_mesh() {
+  [ -z "$mesh" ] || { kill -TERM "$mesh" 2>/dev/null || true; wait "$mesh" 2>/dev/null || true; mesh=; }
+}
+trap 'stop_mesh; rm -rf "$work"' EXIT
+
+# start_mesh FLAGS...: returns once the mesh draws.
+start_mesh() {
+  "$BIN/mobula" up --http "$HTTP" --grpc "$GRPC" --controller "$CONTROLLER" --proxy-admin 127.0.0.1:0 \
+    --controller-admin 127.0.0.1:0 --state-dir "$work/state" "$@" >"$work/up.log" 2>&1 &
+  mesh=$!
+  "$BIN/mobula" imagine "a red circle on a blue background" --seed 7 --server "$GRPC" --wait 60 -q -o "$work/first.png" >/dev/null
+}
+
+# load NAME FLAGS...: a closed loop over gRPC; leaves NAME.json.
+load() {
+  local name=$1; shift
+  "$BIN/mobula-loadtest" --target "$GRPC" --duration "$SECONDS_EACH" --json "$work/$name.json" "$@" >"$work/$name.txt" || { cat "$work/$name.txt"; exit 1; }
+}
+figure() { jq -r "$2" "$work/$1.json"; }
+median() { sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
+
+# resident: MiB of `mobula up` and everything below it.
+resident() {
+  local pids=$mesh level=$mesh
+  while level=$(pgrep -P "$(tr ' ' , <<<"$level")" | tr '\n' ' '); level=${level% }; [ -n "$level" ]; do pids="$pids $level"; done
+  for pid in $pids; do awk '/^VmRSS/ {print $2}' "/proc/$pid/status"; done | awk '{sum += $1} END {printf "%.0f\n", sum / 1024}'
+}
+
+bench_start() {
+  for _ in $(seq "$ROUNDS"); do
+    local begin; begin=$(date +%s%N)
+    start_mesh
+    echo $((($(date +%s%N) - begin) / 1000000)) >>"$work/start"
+    resident >>"$work/resident"
+    stop_mesh
+  done
+  echo "start     mobula up to the first picture on disk: $(median <"$work/start") ms (asked: under 2000)"
+  echo "memory    all processes after one picture: $(median <"$work/resident") MiB resident (asked: under 250)"
+}
+
+bench_mesh() {
+  start_mesh --engine fake
+  load one --callers 1 --steps 1
+  load many --callers 64 --steps 1 --connections 4
+  echo "mesh      fake engine, 64 callers: $(figure many '.pictures_per_second | floor') requests/s (asked: 5000)"
+  echo "mesh      fake engine, one caller: p50 $(figure one '.latency_ms.p50') ms, p99 $(figure one '.latency_ms.p99') ms (asked: p50 under 1)"
+  stop_mesh
+}
+
+bench_pictures() {
+  cargo bench --quiet --locked -p mobula-inference --bench engine --no-run
+  start_mesh
+  load warm --callers 16
+  for round in $(seq "$ROUNDS"); do
+    cargo bench --quiet --locked -p mobula-inference --bench engine -- --bare --seconds "$SECONDS_EACH" | tail -1 >>"$work/bare"
+    load "round$round" --callers 16
+    figure "round$round" .pictures_per_second >>"$work/mesh"
+  done
+  local bare mesh_rate
+  bare=$(median <"$work/bare") mesh_rate=$(median <"$work/mesh")
+  echo "pictures  demo model, 128 x 128, 20 steps, guidance: mesh $(printf %.1f "$mesh_rate")/s, bare sessions $(printf %.1f "$bare")/s: $(awk -v a="$mesh_rate" -v b="$bare" 'BEGIN {printf "%.0f", 100 * a / b}') % (asked: 90)"
+  echo "memory    under that load: $(resident) MiB resident"
+  stop_mesh
+}
+
+for part in "${@:-start mesh pictures}"; do
+  for name in $part; do "bench_$name"; done
+done
