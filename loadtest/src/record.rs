@@ -62,16 +62,17 @@ impl Recorder {
         self.counting = true;
     }
 
-    /// One request is over, so long after it was due.
-    pub fn record(&mut self, shot: Shot, latency: Duration, outcome: Outcome) {
+    /// One request is over, so long after it was due. One that ended after the load did (`late`) counts with its latency, so
+    /// that a hang shows, but not as throughput.
+    pub fn record(&mut self, shot: Shot, latency: Duration, outcome: Outcome, late: bool) {
         match outcome {
             Outcome::Picture { digest, bytes } => {
                 let known = self.digests.entry(shot).or_insert_with(|| digest.clone());
                 // A wrong picture is wrong in the warm-up too.
                 self.differing += u64::from(*known != digest);
                 if self.counting {
-                    self.pictures += 1;
-                    self.bytes += bytes as u64;
+                    self.pictures += u64::from(!late);
+                    self.bytes += if late { 0 } else { bytes as u64 };
                     self.latencies.saturating_record(latency.as_micros() as u64);
                 }
             }
@@ -137,18 +138,36 @@ mod tests {
     #[test]
     fn the_warm_up_is_not_counted_but_compared() {
         let mut recorder = Recorder::new();
-        recorder.record(shot(1), Duration::from_millis(5), picture("a"));
+        recorder.record(shot(1), Duration::from_millis(5), picture("a"), false);
         recorder.start();
-        recorder.record(shot(1), Duration::from_millis(5), picture("b"));
+        recorder.record(shot(1), Duration::from_millis(5), picture("b"), false);
         assert_eq!((recorder.pictures(), recorder.differing()), (1, 1));
+    }
+
+    #[test]
+    fn a_late_answer_counts_as_latency_and_not_as_throughput() {
+        let mut recorder = Recorder::new();
+        recorder.start();
+        recorder.record(shot(1), Duration::from_secs(9), picture("a"), true);
+        assert_eq!((recorder.pictures(), recorder.latencies().len()), (0, 1));
     }
 
     #[test]
     fn failures_are_counted_by_code() {
         let mut recorder = Recorder::new();
         recorder.start();
-        recorder.record(shot(1), Duration::ZERO, Outcome::Failed("unavailable".into()));
-        recorder.record(shot(2), Duration::ZERO, Outcome::Failed("unavailable".into()));
+        recorder.record(
+            shot(1),
+            Duration::ZERO,
+            Outcome::Failed("unavailable".into()),
+            false,
+        );
+        recorder.record(
+            shot(2),
+            Duration::ZERO,
+            Outcome::Failed("unavailable".into()),
+            false,
+        );
         assert_eq!(recorder.failures()["unavailable"], 2);
         assert_eq!(recorder.pictures(), 0);
     }

@@ -132,12 +132,13 @@ mod tests {
                 digest: "d".into(),
                 bytes: 100,
             },
+            false,
         );
         let report =
             |recorder: &Recorder| Report::new("t".into(), "l".into(), Duration::from_secs(2), recorder);
         assert!(report(&recorder).is_clean());
         assert!((report(&recorder).pictures_per_second - 0.5).abs() < 1e-9);
-        recorder.record(shot, Duration::ZERO, Outcome::Failed("unavailable".into()));
+        recorder.record(shot, Duration::ZERO, Outcome::Failed("unavailable".into()), false);
         assert!(!report(&recorder).is_clean());
         assert!(
             report(&recorder)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use crate::target::Target;
@@ -13,6 +13,8 @@ use crate::{Args, Arrivals, Error, Mix, Outcome, Recorder, Report};
 
 /// Longer than this the answers of the last requests are not waited for, beyond the request's own timeout.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a caller of a closed loop waits after a failure: without it, refusals would be counted by the thousand.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 /// The schedule of an open loop; the same for every run, so that runs can be compared.
 const SCHEDULE_SEED: u64 = 1;
 
@@ -76,14 +78,14 @@ impl Session {
         }
     }
 
-    async fn draw(&self, number: u64, due: Instant, end: Instant) {
+    /// Draws one picture and records it; returns whether one came.
+    async fn draw(&self, number: u64, due: Instant, end: Instant) -> bool {
         let shot = self.mix.shot(number);
         let outcome = self.target.draw(number, &shot).await;
+        let drawn = matches!(outcome, Outcome::Picture { .. });
         let now = Instant::now();
-        // A closed loop's last answers come after the end and would count for time that is not counted.
-        if now <= end || due < end && matches!(outcome, Outcome::Failed(_)) {
-            lock(&self.recorder).record(shot, now - due, outcome);
-        }
+        lock(&self.recorder).record(shot, now - due, outcome, now > end);
+        drawn
     }
 }
 
@@ -113,6 +115,7 @@ async fn open(
             continue;
         };
         let session = session.clone();
+        // All were due before the end, and the rate is given: an answer is in time as long as its request may run.
         let last = end + Duration::from_secs_f64(args.timeout);
         tasks.spawn(async move {
             session.draw(number, due, last).await;
@@ -144,7 +147,9 @@ async fn closed(session: &Session, callers: usize, end: Instant, bar: &ProgressB
                 if caller == 0 {
                     bar.set_position((due - begin).as_millis() as u64);
                 }
-                session.draw(number, due, end).await;
+                if !session.draw(number, due, end).await {
+                    sleep(REFUSED_PAUSE).await;
+                }
                 number += callers as u64;
             }
         });

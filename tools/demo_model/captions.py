@@ -24,7 +24,6 @@ KEEP_POSITION = 0.85  # of the eight directions; the middle is what a prompt wit
 KEEP_CENTER = 0.15
 
 COLOUR_WORDS = {name: [name] * 6 for name in COLOURS}
-COLOUR_WORDS["gray"] += ["grey"] * 6
 COLOUR_WORDS["purple"] += ["violet"]
 COLOUR_WORDS["cyan"] += ["turquoise"]
 SHAPE_WORDS = {
@@ -44,7 +43,7 @@ PREFIXES = ["a photo of", "a picture of", "an image of", "a drawing of", "an ill
 SUFFIXES = ["flat", "simple", "minimal", "flat design", "vector art", "high quality", "clean", "sharp"]
 FILLER = (
     "blurry ugly bad low quality worst best noise noisy text watermark signature deformed cropped jpeg artifacts "
-    "photo picture image drawing detailed beautiful cat dog house tree person hand sky landscape dark bright"
+    "gray grey brown photo picture image drawing detailed beautiful cat dog house tree person hand sky landscape dark bright"
 ).split()
 
 _VERTICAL = {"top": ["top"] * 8 + ["upper"], "bottom": ["bottom"] * 8 + ["lower"]}

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Exports the trained networks as ONNX files in the layout of diffusers and Optimum, with Mobula's manifest.
 
-The UNet's `timestep` input is made `[batch_size]`, so that rows at different steps share one call. The manifest
+The UNet's `timestep` input is made `[batch_size]`, so that rows at different steps share one call, and its weights are
+stored as float16. The manifest
 mobula.json holds the generation defaults and the linear map from latents to colours that previews use.
 
 examples:
@@ -19,6 +20,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ from tokenizer import load_tokenizer
 from train_denoiser import SCHEDULE
 
 OPSET = 18
+HALVED_FROM = 1024  # values; smaller weights (biases, norms) stay float32
 PREVIEW_SAMPLES = 256  # pictures behind the least-squares map from latents to colours
 SCHEDULERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "trailing"}),
@@ -95,6 +98,28 @@ def batch_timestep(path: Path) -> None:
     onnx.save(model, path)
 
 
+def halve_weights(path: Path) -> None:
+    """Stores the large float32 weights as float16 behind a Cast; inputs, outputs and computing stay float32.
+
+    ONNX Runtime folds the casts when it loads the file, so only the file is smaller.
+    """
+    model = onnx.load(path)
+    graph, casts = model.graph, []
+    for weight in list(graph.initializer):
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < HALVED_FROM:
+            continue
+        stored = onnx.numpy_helper.from_array(values.astype(np.float16), f"{weight.name}_f16")
+        casts.append(onnx.helper.make_node("Cast", [stored.name], [weight.name], to=onnx.TensorProto.FLOAT))
+        graph.initializer.remove(weight)
+        graph.initializer.append(stored)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
 def tidy(folder: Path) -> None:
     """Drops from the JSON files what is no JSON (infinities; readers then use the defaults) or names this machine."""
     for file in [folder / "model_index.json", *folder.glob("*/*config.json")]:
@@ -134,6 +159,7 @@ def main() -> None:
         pipe.save_pretrained(source)
         main_export(str(source), target, task="text-to-image", opset=OPSET, do_validation=False, device="cpu")
         batch_timestep(target / "unet" / "model.onnx")
+        halve_weights(target / "unet" / "model.onnx")
         tidy(target)
         for part in target.iterdir():
             place = options.out / part.name

@@ -22,13 +22,13 @@ COLOUR_REACH = 60.0  # largest distance in 8-bit RGB at which a colour still has
 OBJECT_CONTRAST = 35.0  # least distance from the background of a pixel that belongs to an object
 LEAST_AREA = 60  # pixels of an object, at 128 x 128; the smallest star has about 190
 LEAST_OVERLAP = 0.75  # of the best shape
-POSITION_STEP = 7.0  # pixels off the middle from which a direction counts; between the two ranges of scenes.py
+POSITION_STEP = 4.0  # pixels off the middle from which a direction counts: half a cell of the grid of scenes.py
 FIT_SCALES = (0.94, 0.97, 1.0, 1.03, 1.06)  # around the radius that the bounding box suggests
 FIT_SHIFTS = (-1.0, 0.0, 1.0)  # pixels, per axis
 
 _NAMES = list(COLOURS)
 _PALETTE = np.array([COLOURS[name] for name in _NAMES], dtype=np.float32)
-_LIMITS = [(SIZES["small"][1] + SIZES["medium"][0]) / 2, (SIZES["medium"][1] + SIZES["large"][0]) / 2]
+_LIMITS = [(SIZES["small"] + SIZES["medium"]) / 2, (SIZES["medium"] + SIZES["large"]) / 2]
 _NO_OBJECT = "none"
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from tqdm import tqdm
@@ -32,11 +34,24 @@ BANK_PER_STEP = 8
 # Below this timestep a flat picture is easily read through the noise; what it will show is decided above.
 EASY_BELOW = 300
 EASY_SHARE = 0.12  # of a batch
-PEAK_RATE = 1e-3
 WARM_UP = 200  # steps
-DECAY_SHARE = 0.5  # of the time, at the end, in which the rate falls to zero
+# What tells a circle from a square is a few latent cells on the outline, a small share of the picture.
+OUTLINE_WEIGHT = 4.0
+OUTLINE_CHANGE = 0.02  # least change of coverage within a cell that makes it part of the outline
 EMA_DECAY = 0.998
 SAVE_EVERY = 120  # seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One stretch of training. The rate stays at its peak until the last `decay_share` of the time, then falls to 0."""
+
+    minutes: float
+    batch: int
+    seed: int
+    bfloat16: bool
+    peak_rate: float = 1e-3
+    decay_share: float = 0.5
 
 
 class Bank:
@@ -75,10 +90,21 @@ class Bank:
         self.latents[len(self.scenes) : len(self.scenes) + count] = posterior.mean.float() * SCALING_FACTOR
         self.scenes += scenes
 
-    def draw(self, count: int) -> tuple[torch.Tensor, list[str]]:
-        """Scaled latents [count, 4, 16, 16] and a fresh caption of each."""
+    def draw(self, count: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+        """Scaled latents [count, 4, 16, 16], a fresh caption of each, and the loss weight of each cell."""
         rows = [self._rng.randrange(len(self.scenes)) for _ in range(count)]
-        return self.latents[rows], [caption(self.scenes[row], self._rng) for row in rows]
+        scenes = [self.scenes[row] for row in rows]
+        return self.latents[rows], [caption(scene, self._rng) for scene in scenes], outline_weights(scenes)
+
+
+def outline_weights(scenes: list[Scene]) -> torch.Tensor:
+    """Weights [n, 1, 16, 16] of mean 1 each: cells that the outline crosses, and their neighbours, count more."""
+    mask = render(scenes)[1]
+    cell = mask.shape[-1] // LATENT_SIZE
+    change = F.max_pool2d(mask, cell) + F.max_pool2d(-mask, cell)
+    outline = F.max_pool2d((change > OUTLINE_CHANGE).float(), 3, 1, 1)
+    weights = 1 + (OUTLINE_WEIGHT - 1) * outline
+    return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 
 class Text(torch.nn.Module):
@@ -115,11 +141,11 @@ def timesteps(count: int) -> torch.Tensor:
     return torch.where(level < EASY_SHARE, easy, hard).long().clamp(max=TRAIN_STEPS - 1)
 
 
-def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16: bool) -> None:
-    """Trains for `minutes` (continuing from `folder/denoiser.pt` if it is there) and writes weights and averages."""
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    bank = Bank(folder, rng, bfloat16)
+def train_denoiser(folder: Path, plan: Plan) -> None:
+    """Trains by `plan` (continuing from `folder/denoiser.pt` if it is there) and writes weights and averages."""
+    torch.manual_seed(plan.seed)
+    rng = random.Random(plan.seed)
+    bank = Bank(folder, rng, plan.bfloat16)
     with tqdm(total=BANK_FIRST, initial=min(BANK_FIRST, len(bank.scenes)), unit="picture", desc="first latents") as bar:
         while len(bank.scenes) < BANK_FIRST:
             bank.grow(50)
@@ -130,7 +156,7 @@ def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16
     text.encoder.set_attn_implementation("eager")
     networks = torch.nn.ModuleDict({"unet": unet, "text": text.encoder})
     average = copy.deepcopy(networks).requires_grad_(False)
-    optimiser = torch.optim.AdamW(networks.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=plan.peak_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     checkpoint = folder / "denoiser.pt"
     step, spent_before = 0, 0.0
     if checkpoint.exists():
@@ -155,23 +181,23 @@ def train_denoiser(folder: Path, minutes: float, batch: int, seed: int, bfloat16
         checkpoint.with_suffix(".new").rename(checkpoint)
         bank.save()
 
-    budget = minutes * 60
+    budget = plan.minutes * 60
     start = last_saved = time.monotonic()
     smooth: list[float] = []
     with tqdm(total=round(budget), unit="s", desc="denoiser", mininterval=10) as bar:
         while (spent := spent_before + time.monotonic() - start) < budget:
-            rate = PEAK_RATE * min(1, (step + 1) / WARM_UP, (1 - spent / budget) / DECAY_SHARE)
+            rate = plan.peak_rate * min(1, (step + 1) / WARM_UP, (1 - spent / budget) / plan.decay_share)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             bank.grow(BANK_PER_STEP)
-            latents, captions = bank.draw(batch)
+            latents, captions, weights = bank.draw(plan.batch)
             noise = torch.randn_like(latents)
-            times = timesteps(batch)
+            times = timesteps(plan.batch)
             noisy = schedule.add_noise(latents, noise, times)
             target = schedule.get_velocity(latents, noise, times)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
                 guess = unet(noisy, times, text(captions)).sample
-            loss = (guess.float() - target).square().mean()
+            loss = ((guess.float() - target).square() * weights).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)

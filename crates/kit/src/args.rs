@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// What is logged when nothing is said. ONNX Runtime alone writes 60 lines per session at info.
-pub(crate) const DEFAULT_LOG: &str = "info,ort=warn,h2=warn,hyper=warn,tower=warn";
+/// What is logged when nothing is said.
+pub(crate) const DEFAULT_LOG: &str = "info";
+/// Libraries that talk too much unless a filter names them: ONNX Runtime alone writes 60 lines per session at info.
+pub(crate) const QUIET: &str = "ort=warn,h2=warn,hyper=warn,tower=warn";
 
 /// Flags of every service; a binary takes them in by `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]

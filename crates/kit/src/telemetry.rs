@@ -20,7 +20,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::{Common, Error, LogFormat, trace};
+use crate::{Common, Error, LogFormat, args::QUIET, trace};
 
 /// How long the last spans may take to leave: a collector that is up needs milliseconds.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ impl Telemetry {
     /// [`Error::Config`] for a filter, an endpoint or a ratio that cannot be used; [`Error::Telemetry`] when the process
     /// has a subscriber already.
     pub fn start(service: &'static str, common: &Common) -> Result<Self, Error> {
-        let filter = EnvFilter::try_new(&common.log).map_err(|error| Error::Config {
+        let filter = log_filter(&common.log).map_err(|error| Error::Config {
             setting: "--log (MOBULA_LOG)",
             value: common.log.clone(),
             why: format!("{error}; write a level, or levels by module such as info,mobula_proxy=debug"),
@@ -142,4 +142,9 @@ fn provider(service: &'static str, endpoint: &str, ratio: f64) -> Result<SdkTrac
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))))
         .with_resource(Resource::builder().with_service_name(service).build())
         .build())
+}
+/// The filter of the log: what was asked for, with chatty libraries kept down unless it names them.
+fn log_filter(asked: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    // Later directives replace earlier ones for the same target.
+    EnvFilter::try_new(format!("{QUIET},{asked}"))
 }

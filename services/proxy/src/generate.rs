@@ -254,8 +254,13 @@ impl Job {
             None => work.await,
         };
         meter.code = result.as_ref().map_or_else(Error::code, |()| Code::Ok);
-        if let Err(error) = &result {
-            self.log(error);
+        match &result {
+            Ok(()) => tracing::info!(
+                request_id = &*self.id,
+                elapsed_ms = millis(self.arrived.elapsed()),
+                "a request was served"
+            ),
+            Err(error) => self.log(error),
         }
         result
     }
