@@ -9,4 +9,4 @@ trap 'rm -f "$commands"' EXIT
 awk '/^```sh$/ {on = 1; next} /^```/ {on = 0} on' "$file" > "$commands"
 [ -s "$commands" ] || { echo "readme: $file has no \`\`\`sh block" >&2; exit 1; }
 cd "$(dirname "$file")"
-PS4='+ README: ' bash -exuo pipefail "$commands"
+bash -exuo pipefail "$commands"

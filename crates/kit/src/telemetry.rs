@@ -148,3 +148,25 @@ fn log_filter(asked: &str) -> Result<EnvFilter, tracing_subscriber::filter::Pars
     // Later directives replace earlier ones for the same target.
     EnvFilter::try_new(format!("{QUIET},{asked}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directives(asked: &str) -> Vec<String> {
+        let filter = log_filter(asked).unwrap().to_string();
+        filter.split(',').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn chatty_libraries_stay_quiet_whatever_the_level() {
+        assert!(directives("debug").contains(&"ort=warn".to_owned()));
+    }
+
+    #[test]
+    fn a_library_that_is_named_is_heard() {
+        let directives = directives("info,ort=debug");
+        assert!(directives.contains(&"ort=debug".to_owned()), "{directives:?}");
+        assert!(!directives.contains(&"ort=warn".to_owned()), "{directives:?}");
+    }
+}

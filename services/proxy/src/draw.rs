@@ -67,7 +67,8 @@ impl<'a> Draw<'a> {
             plan,
             tokens,
             preprocess,
-            queued: Duration::ZERO,
+            // What came before the tokens was waiting too: for a route table or a first replica.
+            queued: job.arrived.elapsed().saturating_sub(preprocess),
             sent: vec![false; plan.seeds.len()],
             model: Arc::clone(&served.model),
             last: Timings::default(),
