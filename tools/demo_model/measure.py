@@ -20,7 +20,7 @@ from scenes import COLOURS, PICTURE_SIZE, POSITIONS, SHAPES, SIZES
 BORDER = 2  # pixels
 COLOUR_REACH = 60.0  # largest distance in 8-bit RGB at which a colour still has a name
 OBJECT_CONTRAST = 35.0  # least distance from the background of a pixel that belongs to an object
-LEAST_AREA = 60  # pixels of an object, at 128 x 128; the smallest star has about 190
+LEAST_AREA = 60  # pixels of an object, at 128 x 128; far below the smallest star of scenes.py
 LEAST_OVERLAP = 0.75  # of the best shape
 POSITION_STEP = 4.0  # pixels off the middle from which a direction counts: half a cell of the grid of scenes.py
 FIT_SCALES = (0.94, 0.97, 1.0, 1.03, 1.06)  # around the radius that the bounding box suggests
