@@ -7,13 +7,13 @@
 //! which balancers hear of it; then no new ones, what runs may finish; at the deadline it is cut. Handlers of streams
 //! without an end must watch the stop themselves.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     server::NamedService,
@@ -24,6 +24,7 @@ use tower::Service;
 
 use crate::{
     Error, Readiness, Stop,
+    accept::{self, NOTICE},
     channel::{CONNECTION_WINDOW, STREAM_WINDOW},
     dispatch::Table,
     health::Health,
@@ -36,9 +37,6 @@ use crate::{
 /// tonic's own bound is 4 MB; pass this one to `max_decoding_message_size` of servers and clients that carry pictures.
 pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
-/// How long a draining server goes on taking calls: a route update needs a few milliseconds to reach every proxy, a
-/// Kubernetes endpoint some more.
-const NOTICE: Duration = Duration::from_millis(250);
 /// Calls at a time on one connection; a proxy has one connection per worker, and workers refuse by their own limits.
 const MAX_STREAMS: u32 = 4096;
 /// Callers that leave at once are normal here (a batch cancelled), an attack only in great numbers. hyper's default of
@@ -49,8 +47,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection on which nothing comes by then is held for nothing: HTTP/2 begins with the client's preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause after accepting failed, which means that descriptors ran out: an immediate retry would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A gRPC server that is being put together.
 #[derive(Debug)]
@@ -119,37 +115,15 @@ impl Server {
         let _hold = stop.hold("grpc server");
         let stack = Arc::new(self.assemble(readiness.clone(), closing.clone())?);
         tracing::debug!(service, services = ?stack.table, "gRPC server is up");
-        let connections = TaskTracker::new();
-        let mut end_of_notice = pin!(async {
+        let connection = |stream| serve_connection(stream, Arc::clone(&stack), closing.clone(), stop.clone());
+        let not_ready = async {
             stop.triggered().await;
             readiness.drain();
-            tokio::select! {
-                () = tokio::time::sleep(notice) => {}
-                () = stop.expired() => {}
-            }
-        });
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut end_of_notice => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        let connection = serve_connection(stream, stack.clone(), closing.clone(), stop.clone());
-                        connections.spawn(connection);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        // Closed before the connections drain: a caller that dials now is refused at once and goes elsewhere.
-        drop(listener);
-        closing.cancel();
-        connections.close();
-        // Each connection ends by itself at the deadline.
-        connections.wait().await;
+        };
+        tokio::join!(
+            accept::connections(listener, notice, &closing, &stop, connection),
+            not_ready
+        );
         Ok(())
     }
 
@@ -193,9 +167,6 @@ impl Server {
 
 /// Serves one connection: until its peer leaves; or, draining, until its calls are over; or until the deadline.
 async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: CancellationToken, stop: Stop) {
-    if let Err(error) = stream.set_nodelay(true) {
-        return gone(&error);
-    }
     let mut first = [0];
     let spoke = tokio::select! {
         biased;
@@ -233,10 +204,6 @@ async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: Cancell
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
-}
-
-fn gone(error: &io::Error) {
-    tracing::debug!(%error, "a connection was gone before it was served");
 }
 
 fn http() -> http2::Builder<TokioExecutor> {

@@ -50,6 +50,7 @@ mod stack;
 mod start;
 mod telemetry;
 
+pub mod accept;
 pub mod admin;
 pub mod channel;
 pub mod deadline;

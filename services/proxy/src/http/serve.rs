@@ -3,7 +3,7 @@
 //! It accepts by itself because axum's own loop sets no limits on a connection's head: not on how long it may take, and
 //! not on how much of an over-long address is read before it is answered.
 
-use std::{convert::Infallible, io, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use axum::Router;
 use hyper::{body::Incoming, service::service_fn};
@@ -11,16 +11,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use mobula_kit::Stop;
+use mobula_kit::{
+    Stop,
+    accept::{self, NOTICE},
+};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::door;
 use crate::generate::Generator;
 
-/// A draining door still takes requests for so long, as the gRPC door does: balancers need a moment to hear of it.
-const NOTICE: Duration = Duration::from_millis(250);
 /// A head that is not complete by then is a caller who holds a connection for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection over HTTP/2 whose peer vanished is given up after the interval and the timeout, as at the gRPC door.
@@ -29,47 +30,20 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// So much of a head is read. The address itself may have 64 KiB (more is answered 414); a prompt of a megabyte must be
 /// read to be told so, or its sender sees a broken connection instead.
 const HEAD_MAX: usize = 2 << 20;
-/// Pause after accepting failed, which means that descriptors ran out: an immediate retry would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
 pub(crate) async fn serve(listener: TcpListener, generator: Generator, stop: Stop) {
     let app = door::app(generator, stop.clone());
     let closing = CancellationToken::new();
-    let connections = TaskTracker::new();
-    let mut end_of_notice = pin!(async {
-        stop.triggered().await;
-        tokio::time::sleep(NOTICE).await;
-    });
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut end_of_notice => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, app.clone(), closing.clone(), stop.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-    // Closed before the connections drain: a caller that dials now is refused at once and goes elsewhere.
-    drop(listener);
-    closing.cancel();
-    connections.close();
-    // Each connection ends by itself at the deadline.
-    connections.wait().await;
+    accept::connections(listener, NOTICE, &closing, &stop, |stream| {
+        connection(stream, app.clone(), closing.clone(), stop.clone())
+    })
+    .await;
 }
 
 /// Serves one connection: until its caller leaves, or asks for nothing; or, draining, until its request is over; or until
 /// the deadline.
 async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, stop: Stop) {
-    if let Err(error) = stream.set_nodelay(true) {
-        return gone(&error);
-    }
     let asked = CancellationToken::new();
     // hyper's own limit on a head begins once it knows the version of HTTP, which a caller may withhold.
     let asks_nothing = {
@@ -120,8 +94,4 @@ async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, 
     if let Err(error) = ended {
         tracing::debug!(error, "a connection broke");
     }
-}
-
-fn gone(error: &io::Error) {
-    tracing::debug!(%error, "a connection was gone before it was served");
 }

@@ -1,0 +1,64 @@
+//! The accept loop of every door, and its drain. It knows no protocol: what a connection carries is the caller's future.
+//!
+//! Drain, once the stop is triggered: connections are taken for the notice time, in which balancers hear of it; then no
+//! new ones, and those there are told through `closing`. Invariant: when [`connections`] returns, none is left.
+
+use std::{io, pin::pin, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::Stop;
+
+/// How long a draining server goes on taking calls: a route update needs a few milliseconds to reach every proxy, a
+/// Kubernetes endpoint some more.
+pub const NOTICE: Duration = Duration::from_millis(250);
+/// Pause after accepting failed, which means that descriptors ran out: an immediate retry would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves connections, with TCP_NODELAY, until the stop is triggered and all of them have ended. Each has to end by itself:
+/// soon after `closing` is cancelled, at the latest when the stop expires.
+pub async fn connections<F, C>(
+    listener: TcpListener,
+    notice: Duration,
+    closing: &CancellationToken,
+    stop: &Stop,
+    mut connection: F,
+) where
+    F: FnMut(TcpStream) -> C,
+    C: Future<Output = ()> + Send + 'static,
+{
+    let tasks = TaskTracker::new();
+    let mut end_of_notice = pin!(async {
+        stop.triggered().await;
+        tokio::select! {
+            () = tokio::time::sleep(notice) => {}
+            () = stop.expired() => {}
+        }
+    });
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut end_of_notice => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => match stream.set_nodelay(true) {
+                    Ok(()) => drop(tasks.spawn(connection(stream))),
+                    Err(error) => gone(&error),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    // Closed before the connections drain: a caller that dials now is refused at once and goes elsewhere.
+    drop(listener);
+    closing.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+fn gone(error: &io::Error) {
+    tracing::debug!(%error, "a connection was gone before it was served");
+}
