@@ -52,7 +52,7 @@ clippy: ## Lint; warnings are errors here, not in the lint table
 .PHONY: deny
 deny: tools-deny ## Check licences, sources and who may depend on what
 	cargo deny --log-level error check bans licenses sources
-	@for crate in serving diffusion; do \
+	@for crate in serving diffusion embeddings; do \
 	  cargo deny --log-level error --manifest-path crates/$$crate/Cargo.toml --config $(CURDIR)/deny/pure.toml check bans || exit 1; \
 	done
 

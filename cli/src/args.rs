@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{Error, imagine, status, up};
+use crate::{Error, imagine, prepare, status, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -10,6 +10,7 @@ Examples:
   mobula imagine \"a red circle on a blue background\"           draw a picture into out.png
   mobula imagine \"a small green star\" --seed 7 -o star.png     the same seed draws the same picture
   mobula status                                                what runs, what does not, and why
+  mobula prepare models/demo --check                           say what a model is and how it is served
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
@@ -29,6 +30,8 @@ enum Command {
     Imagine(Box<imagine::Args>),
     /// Show applications, replicas, workers and proxies
     Status(status::Args),
+    /// Look at a model folder, prepare it for serving, and measure it
+    Prepare(prepare::Args),
 }
 
 impl Cli {
@@ -38,6 +41,7 @@ impl Cli {
             Command::Up(args) => Box::pin(up::run(*args)).await,
             Command::Imagine(args) => Box::pin(imagine::run(*args)).await,
             Command::Status(args) => status::run(args).await,
+            Command::Prepare(args) => prepare::run(&args),
         }
     }
 }

@@ -41,6 +41,9 @@ pub enum Error {
     /// The stream ended without a last event.
     #[error("the answer from {address} ended early; the request may still have been drawn")]
     Cut { address: String },
+    /// A picture to draw from cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
     /// The file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -103,6 +106,7 @@ impl Error {
             | Self::Address { .. }
             | Self::Refused(_)
             | Self::Cut { .. }
+            | Self::Read { .. }
             | Self::Write { .. }
             | Self::Output(_)
             | Self::PortInUse { .. }

@@ -4,6 +4,7 @@
 //! checks itself is what the mesh cannot know: where the files go. A user who interrupts it frees the mesh at once.
 
 mod files;
+mod options;
 mod progress;
 mod report;
 
@@ -18,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use self::files::Files;
+use self::options::{Options, Pictures};
 use self::progress::Progress;
 use crate::Error;
 use crate::interrupt::Interrupts;
@@ -38,6 +40,8 @@ Examples:
   mobula imagine \"a green square\" --count 4 -o square.png          square-0.png to square-3.png
   mobula imagine \"a white triangle\" -q -o - | display              the picture on standard output
   mobula imagine \"a red star\" --previews steps/ --preview-interval 2
+  mobula imagine \"a red star\" --init-image sketch.png --strength 0.6
+  mobula imagine \"a (red:1.3) star\" --syntax a1111 --scheduler \"DPM++ 2M\" --sigma-schedule karras
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (the mesh stops drawing at once).";
 
@@ -86,9 +90,11 @@ pub(crate) struct Args {
     /// Pixels, a multiple of 8
     #[arg(long, value_name = "PIXELS")]
     height: Option<u32>,
-    /// pndm, ddim, euler, euler_a, dpmpp_2m, or one of them with _karras
+    /// euler_a, dpmpp_2m_karras and others, or a name of A1111 ("DPM++ 2M Karras") or diffusers; a wrong one is told with all
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scheduler: String,
+    #[command(flatten)]
+    options: Options,
     /// Write small pictures of the state on the way into this folder
     #[arg(long, value_name = "DIR")]
     previews: Option<PathBuf>,
@@ -124,8 +130,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
-    fn request(&self) -> GenerateRequest {
-        GenerateRequest {
+    fn request(&self, pictures: &Pictures) -> GenerateRequest {
+        let mut request = GenerateRequest {
             model: self.model.clone(),
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -142,8 +148,10 @@ impl Args {
             } else {
                 0
             },
-            request_id: String::new(),
-        }
+            ..GenerateRequest::default()
+        };
+        self.options.fill(&mut request, pictures);
+        request
     }
 
     /// Pictures that will come.
@@ -157,6 +165,7 @@ impl Args {
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let mut interrupts = Interrupts::listen()?;
     let files = Files::plan(&args.output, args.pictures(), args.previews.as_deref())?;
+    let given = args.options.read().await?;
     let remote = Remote {
         address: args.server.clone(),
         who: Who::Mesh,
@@ -167,6 +176,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         remote,
         files,
         progress: Progress::new(args.quiet, args.output.as_os_str() == "-"),
+        given,
         request_id: None,
         done: false,
     };
@@ -190,6 +200,8 @@ struct Drawing {
     remote: Remote,
     files: Files,
     progress: Progress,
+    /// The pictures to draw from.
+    given: Pictures,
     /// Known from the accepted event on.
     request_id: Option<String>,
     done: bool,
@@ -218,7 +230,7 @@ impl Drawing {
     }
 
     async fn attempt(&mut self, args: &Args) -> Result<(), Failure> {
-        let mut request = tonic::Request::new(args.request());
+        let mut request = tonic::Request::new(args.request(&self.given));
         if let Some(timeout) = args.timeout {
             request.set_timeout(timeout);
         }
@@ -310,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_bare_prompt_leaves_every_choice_to_the_model() {
-        let request = parse(&["a red circle"]).unwrap().request();
+        let request = parse(&["a red circle"]).unwrap().request(&Pictures::default());
         let defaults = GenerateRequest {
             prompt: "a red circle".into(),
             format: ImageFormat::Png.into(),
@@ -331,11 +343,17 @@ mod tests {
 
     #[test]
     fn previews_are_asked_for_only_with_a_folder_to_put_them_in() {
-        assert_eq!(parse(&["x"]).unwrap().request().preview_interval, 0);
+        assert_eq!(
+            parse(&["x"])
+                .unwrap()
+                .request(&Pictures::default())
+                .preview_interval,
+            0
+        );
         assert_eq!(
             parse(&["x", "--previews", "steps"])
                 .unwrap()
-                .request()
+                .request(&Pictures::default())
                 .preview_interval,
             5
         );

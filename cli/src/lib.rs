@@ -10,6 +10,7 @@ mod human;
 mod imagine;
 mod interrupt;
 mod paint;
+mod prepare;
 mod remote;
 mod status;
 mod up;

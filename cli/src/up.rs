@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use self::banner::Banner;
 use self::command::{Addresses, Deploy, Drain, Settings};
-use self::locate::Binaries;
+pub(crate) use self::locate::Binaries;
 use self::logs::{Log, StateDir};
 use self::ports::reached;
 use self::ready::{Ready, Watcher};

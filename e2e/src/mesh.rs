@@ -1,6 +1,8 @@
 //! A whole mesh in this process: a controller that starts no workers itself, workers, and a proxy, each a [`Part`] that can
 //! be killed and started again. They talk over real sockets, as they do everywhere else.
 
+mod config;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,7 @@ pub(crate) const APPLICATION: &str = "e2e";
 #[derive(Clone, Debug)]
 pub struct Builder {
     model: String,
+    refiner: Option<String>,
     options: Vec<(&'static str, u64)>,
     inference: usize,
     preprocess: usize,
@@ -72,6 +75,13 @@ impl Builder {
         self
     }
 
+    /// Adds an application `refiner` with this model folder, one replica of each kind; its workers come beside the others.
+    #[must_use]
+    pub fn refiner(mut self, folder: &Path) -> Self {
+        self.refiner = Some(folder.display().to_string());
+        self
+    }
+
     /// Starts everything and waits until every replica can be reached through the proxy.
     ///
     /// # Errors
@@ -95,50 +105,15 @@ impl Builder {
         };
         let (proxy, (http, grpc)) = start_proxy(controller_address).await?;
         (mesh.proxy, mesh.http, mesh.grpc, mesh.client) = (Some(proxy), http, grpc, image_client(grpc)?);
-        for _ in 0..self.preprocess {
+        let beside = usize::from(self.refiner.is_some());
+        for _ in 0..self.preprocess + beside {
             mesh.add_preprocess().await?;
         }
-        for _ in 0..self.inference {
+        for _ in 0..self.inference + beside {
             mesh.add_inference().await?;
         }
-        mesh.ready(self.inference).await?;
+        mesh.ready(self.inference + beside).await?;
         Ok(mesh)
-    }
-
-    fn config(&self) -> String {
-        let Self {
-            model,
-            inference,
-            preprocess,
-            max_ongoing_requests,
-            options,
-        } = self;
-        let options: String = options
-            .iter()
-            .map(|(name, value)| format!("\n      {name}: {value}"))
-            .collect();
-        let options = if options.is_empty() {
-            String::new()
-        } else {
-            format!("\n    options:{options}")
-        };
-        format!(
-            "applications:
-- name: {APPLICATION}
-  route_prefix: /
-  import_path: mobula.image:text_to_image
-  args:
-    model: {model}{options}
-  deployments:
-  - name: preprocess
-    num_replicas: {preprocess}
-  - name: pipeline
-    num_replicas: {inference}
-    max_ongoing_requests: {max_ongoing_requests}
-    ray_actor_options:
-      num_cpus: 1
-"
-        )
     }
 }
 
@@ -163,6 +138,7 @@ impl Mesh {
     pub fn builder() -> Builder {
         Builder {
             model: "fake".into(),
+            refiner: None,
             options: Vec::new(),
             inference: 1,
             preprocess: 1,

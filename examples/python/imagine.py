@@ -16,12 +16,17 @@ def main() -> None:
     parser.add_argument("prompt")
     parser.add_argument("file")
     parser.add_argument("--seed", type=int, action="append", default=[])
+    parser.add_argument("--init-image", help="a PNG, JPEG or WebP file to start from")
+    parser.add_argument("--strength", type=float, help="how much of it is drawn anew, 0 to 1")
     parser.add_argument("--server", default="127.0.0.1:9000")
     args = parser.parse_args()
 
     with grpc.insecure_channel(args.server) as channel:
         stub = image_pb2_grpc.ImageServiceStub(channel)
-        request = image_pb2.GenerateRequest(prompt=args.prompt, seeds=args.seed)
+        request = image_pb2.GenerateRequest(prompt=args.prompt, seeds=args.seed, strength=args.strength)
+        if args.init_image:
+            with open(args.init_image, "rb") as file:
+                request.init_image = file.read()
         for response in stub.Generate(request, timeout=60):
             event = response.WhichOneof("event")
             if event == "step":

@@ -27,12 +27,19 @@ pub(crate) fn done(done: &Done) -> String {
     };
     let digest: String = parameters.model_digest.chars().take(DIGEST_DIGITS).collect();
     let mut text = format!(
-        "  with   {} ({digest}), {}, {}, guidance {}",
+        "  with   {} ({digest}), {}{}, {}, guidance {}",
         parameters.model,
         parameters.scheduler,
+        match parameters.sigma_schedule.as_str() {
+            "" => String::new(),
+            schedule => format!(" {schedule}"),
+        },
         human::count(parameters.steps as usize, "step"),
         parameters.guidance_scale,
     );
+    if parameters.strength > 0.0 {
+        text.push_str(&format!(", strength {}", parameters.strength));
+    }
     for (which, lost) in [
         ("prompt", &parameters.truncated_prompt),
         ("negative prompt", &parameters.truncated_negative_prompt),
@@ -107,6 +114,8 @@ mod tests {
             scheduler: "euler".into(),
             steps: 20,
             guidance_scale: 7.5,
+            sigma_schedule: "karras".into(),
+            strength: 0.5,
             truncated_prompt: "and a cat".into(),
             ..Parameters::default()
         };
@@ -115,7 +124,7 @@ mod tests {
                 parameters: Some(parameters),
                 ..Done::default()
             }),
-            "  with   demo (0123456789ab), euler, 20 steps, guidance 7.5\n  \
+            "  with   demo (0123456789ab), euler karras, 20 steps, guidance 7.5, strength 0.5\n  \
              note: the prompt is too long for the model; not seen: \"and a cat\""
         );
     }

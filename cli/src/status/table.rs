@@ -61,7 +61,7 @@ fn render_application(application: &Application, paint: Paint) -> String {
         .collect();
     if !rows.is_empty() {
         text.push_str(&table(
-            &["DEPLOYMENT", "REPLICA", "STATE", "WORKER", "LOAD", "WHY"],
+            &["DEPLOYMENT", "REPLICA", "STATE", "WORKER", "ON", "LOAD", "WHY"],
             rows,
             paint,
         ));
@@ -96,9 +96,18 @@ fn row(deployment: &Deployment, replica: &Replica) -> Vec<Cell> {
             state: true,
         },
         worker.to_owned().into(),
+        provider(&replica.execution_provider).to_owned().into(),
         load(replica).into(),
         replica.message.replace('\n', "; ").into(),
     ]
+}
+
+/// `CPU` of `CPUExecutionProvider`.
+fn provider(name: &str) -> &str {
+    match name.strip_suffix("ExecutionProvider").unwrap_or(name) {
+        "" => "-",
+        short => short,
+    }
 }
 
 /// `idle`, or what is under way with the time that the queue still takes.
@@ -252,6 +261,7 @@ mod tests {
             ongoing_requests: 0,
             queued_rows: 0,
             row_ns: 0,
+            execution_provider: String::new(),
         }
     }
 
@@ -261,6 +271,7 @@ mod tests {
             ongoing_requests: 3,
             queued_rows: 40,
             row_ns: 2_500_000,
+            execution_provider: "CPUExecutionProvider".into(),
             ..replica("k3x", "RUNNING")
         };
         let pending = Replica {
@@ -314,9 +325,9 @@ mod tests {
 Mobula 0.1.0, controller up 3 min 5 s
 
 demo DEPLOYING at /
-  DEPLOYMENT  REPLICA  STATE    WORKER       LOAD                         WHY
-  pipeline    k3x      RUNNING  inference-1  3 ongoing, 40 rows (100 ms)
-  pipeline    p9z      PENDING  -            idle                         no inference worker has 2 CPUs free
+  DEPLOYMENT  REPLICA  STATE    WORKER       ON   LOAD                         WHY
+  pipeline    k3x      RUNNING  inference-1  CPU  3 ongoing, 40 rows (100 ms)
+  pipeline    p9z      PENDING  -            -    idle                         no inference worker has 2 CPUs free
   pipeline: 1 of 2 running
 
   WORKER       KIND       STATE  ADDRESS          PID   USED                  RESIDENT  SEEN

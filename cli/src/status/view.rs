@@ -42,6 +42,8 @@ pub(crate) struct Replica {
     pub(crate) ongoing_requests: u32,
     pub(crate) queued_rows: u64,
     pub(crate) row_ns: u64,
+    /// As ONNX Runtime names it; empty where no network is run.
+    pub(crate) execution_provider: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,6 +131,7 @@ impl From<pb::ReplicaStatus> for Replica {
             replica_id: replica.replica_id,
             message: replica.message,
             worker_id: replica.worker_id,
+            execution_provider: replica.execution_provider,
             ongoing_requests,
             queued_rows,
             row_ns,

@@ -34,6 +34,16 @@ pub enum Error {
     },
     #[error("scheduler: unknown name `{name}`, accepted are {accepted}")]
     UnknownScheduler { name: String, accepted: String },
+    #[error("scheduler: `{name}` is not served: {reason}")]
+    RefusedScheduler { name: String, reason: &'static str },
+    #[error("sigma_schedule: unknown name `{name}`, accepted are {accepted}")]
+    UnknownSchedule { name: String, accepted: String },
+    #[error("sigma_schedule: `{schedule}` cannot be used with scheduler `{kind}`, accepted are {accepted}")]
+    Schedule {
+        schedule: String,
+        kind: String,
+        accepted: String,
+    },
     #[error("scheduler: `{kind}` cannot be used with this model's `{key}` = {value}: {reason}")]
     Incompatible {
         kind: String,
@@ -77,6 +87,9 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::UnknownScheduler { .. }
+            | Self::RefusedScheduler { .. }
+            | Self::UnknownSchedule { .. }
+            | Self::Schedule { .. }
             | Self::Incompatible { .. }
             | Self::Steps { .. }
             | Self::StepsForKind { .. }
@@ -93,7 +106,10 @@ impl Error {
     pub fn field(&self) -> &'static str {
         match self {
             Self::Missing { key } | Self::Value { key, .. } | Self::Unsupported { key, .. } => key,
-            Self::UnknownScheduler { .. } | Self::Incompatible { .. } => "scheduler",
+            Self::UnknownScheduler { .. } | Self::RefusedScheduler { .. } | Self::Incompatible { .. } => {
+                "scheduler"
+            }
+            Self::UnknownSchedule { .. } | Self::Schedule { .. } => "sigma_schedule",
             Self::Steps { .. } | Self::StepsForKind { .. } => "steps",
             Self::Field { field, .. } => field,
             Self::Json { .. } => "scheduler_config.json",

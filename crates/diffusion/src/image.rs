@@ -1,4 +1,5 @@
-//! The last step of a picture: from the VAE decoder's planes to 8-bit RGB, as diffusers' `VaeImageProcessor` does it.
+//! Between 8-bit pictures and a VAE: the decoder's planes to RGB, RGB and masks to what the encoder takes, as diffusers'
+//! `VaeImageProcessor` and `StableDiffusionInpaintPipeline` do it.
 //!
 //! It does not resize, encode or colour-manage. NaN becomes 0, so a broken model gives a black picture and not undefined bytes.
 
@@ -14,14 +15,8 @@ const CHANNELS: usize = 3;
 /// # Errors
 /// [`Error::Length`] when `planes` does not hold `3 * height * width` values.
 pub fn to_rgb8(planes: &[f32], height: usize, width: usize) -> Result<Vec<u8>, Error> {
-    let pixels = height * width;
-    if planes.len() != CHANNELS * pixels {
-        return Err(Error::Length {
-            what: "decoded image",
-            got: planes.len(),
-            expected: CHANNELS * pixels,
-        });
-    }
+    let pixels = height.saturating_mul(width);
+    expect("decoded image", planes.len(), pixels.saturating_mul(CHANNELS))?;
     let mut bytes = vec![0; CHANNELS * pixels];
     let (red, rest) = planes.split_at(pixels);
     let (green, blue) = rest.split_at(pixels);
@@ -34,6 +29,71 @@ pub fn to_rgb8(planes: &[f32], height: usize, width: usize) -> Result<Vec<u8>, E
     Ok(bytes)
 }
 
+/// Converts RGB bytes (`[height, width, 3]`) to a VAE encoder's input of 3 planes (`[3, height, width]`, f32 in [-1, 1]).
+///
+/// # Errors
+/// [`Error::Length`] when `rgb` does not hold `3 * height * width` bytes.
+pub fn to_planes(rgb: &[u8], height: usize, width: usize) -> Result<Vec<f32>, Error> {
+    let pixels = height.saturating_mul(width);
+    expect("picture", rgb.len(), pixels.saturating_mul(CHANNELS))?;
+    let mut planes = vec![0.0; CHANNELS * pixels];
+    for (channel, plane) in planes.chunks_exact_mut(pixels.max(1)).enumerate() {
+        for (value, pixel) in plane.iter_mut().zip(rgb.chunks_exact(CHANNELS)) {
+            *value = 2.0 * (f32::from(pixel[channel]) / 255.0) - 1.0;
+        }
+    }
+    Ok(planes)
+}
+
+/// A mask at latent size, for a VAE that makes one position of `factor` by `factor` pixels: 1 is drawn anew, 0 is kept.
+///
+/// `mask` has one byte a pixel (`[height, width]`), of which 128 and above are drawn anew; a position takes its first pixel, as
+/// torch's nearest interpolation does.
+///
+/// # Errors
+/// [`Error::Length`] when `mask` does not hold `height * width` bytes; [`Error::Field`] naming `size` when `factor` is 0 or does
+/// not divide both.
+pub fn mask_weights(mask: &[u8], height: usize, width: usize, factor: usize) -> Result<Vec<f32>, Error> {
+    expect("mask", mask.len(), height.saturating_mul(width))?;
+    if factor == 0 || !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
+        return Err(Error::Field {
+            field: "size",
+            value: format!("{height}x{width} in positions of {factor}"),
+            accepted: "multiples of a latent position's pixels",
+        });
+    }
+    let rows = mask.chunks_exact(width.max(1)).step_by(factor);
+    let firsts = rows.flat_map(|row| row.iter().step_by(factor));
+    Ok(firsts.map(|byte| f32::from(is_drawn(*byte))).collect())
+}
+
+/// Blanks what a mask draws anew in a VAE encoder's input, to 0, which is grey: the masked picture of inpainting models.
+///
+/// # Errors
+/// [`Error::Length`] when `planes` does not hold 3 values for each byte of `mask`.
+pub fn blank(planes: &mut [f32], mask: &[u8]) -> Result<(), Error> {
+    expect("picture", planes.len(), mask.len().saturating_mul(CHANNELS))?;
+    for plane in planes.chunks_exact_mut(mask.len().max(1)) {
+        for (value, _) in plane.iter_mut().zip(mask).filter(|(_, byte)| is_drawn(**byte)) {
+            *value = 0.0;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a mask's byte is half white or more.
+fn is_drawn(byte: u8) -> bool {
+    byte >= 128
+}
+
+fn expect(what: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+    if got == expected {
+        Ok(())
+    } else {
+        Err(Error::Length { what, got, expected })
+    }
+}
+
 /// One value in [-1, 1] to one byte.
 pub(crate) fn to_byte(value: f32) -> u8 {
     ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
@@ -41,6 +101,8 @@ pub(crate) fn to_byte(value: f32) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -65,5 +127,28 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        assert!(to_planes(&[0; 11], 2, 2).is_err());
+        assert!(to_planes(&[0; 3], usize::MAX, 2).is_err());
+        assert!(mask_weights(&[0; 6], 2, 2, 1).is_err());
+        assert!(mask_weights(&[0; 4], 2, 2, 0).is_err());
+        assert!(mask_weights(&[0; 6], 2, 3, 2).is_err());
+        assert!(blank(&mut [0.0; 5], &[255; 2]).is_err());
+        assert!(to_planes(&[], 0, 2).unwrap().is_empty());
+        assert!(mask_weights(&[], 0, 0, 8).unwrap().is_empty());
+        assert!(blank(&mut [], &[]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_picture_survives_the_way_to_planes_and_back((width, rgb) in (1_usize..9).prop_flat_map(|width| {
+            (Just(width), proptest::collection::vec(any::<u8>(), 3 * 4 * width))
+        })) {
+            let planes = to_planes(&rgb, 4, width).unwrap();
+            prop_assert_eq!(to_rgb8(&planes, 4, width).unwrap(), rgb);
+        }
     }
 }

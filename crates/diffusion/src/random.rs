@@ -1,11 +1,61 @@
-//! Normal noise as torch's CPU generator draws it, so that a seed means the same picture as in diffusers.
+//! Normal noise as torch draws it, so that a seed means the same picture as in diffusers.
 //!
-//! Draws of 16 values and more are torch's bit for bit, on every platform. Smaller ones take torch's scalar path in f64 and are
-//! rounded once; they are as exact as the platform's logarithm, sine and cosine. Uniform and integer draws are not offered.
+//! [`Generator`] is torch's CPU generator: draws of 16 values and more are torch's bit for bit, on every platform. Smaller ones
+//! take torch's scalar path in f64 and are rounded once; they are as exact as the platform's logarithm, sine and cosine.
+//! [`Philox`] is torch's CUDA generator; its file says how near it comes. Uniform and integer draws are not offered.
 //!
 //! Invariant: the state after a draw depends on the seed and the sizes of all draws before it, as in torch.
 
 mod cephes;
+mod philox;
+
+pub use philox::Philox;
+
+/// Whose generator draws the noise of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Source {
+    /// `torch.Generator("cpu")`: what diffusers' documentation advises, the same on every machine.
+    #[default]
+    Cpu,
+    /// `torch.Generator("cuda")`: what AUTOMATIC1111's web UI and most scripts on a GPU use.
+    Cuda,
+}
+
+/// The noise of one picture, from either generator.
+#[derive(Debug, Clone)]
+pub enum Random {
+    /// torch's CPU generator.
+    Cpu(Generator),
+    /// torch's CUDA generator.
+    Cuda(Philox),
+}
+
+impl Random {
+    /// Seeds a generator of that source.
+    #[must_use]
+    pub fn new(source: Source, seed: u64) -> Self {
+        match source {
+            Source::Cpu => Self::Cpu(Generator::new(seed)),
+            Source::Cuda => Self::Cuda(Philox::new(seed)),
+        }
+    }
+
+    /// Fills `out` with standard normals, as one `torch.randn` call of that many values does.
+    pub fn fill_normal(&mut self, out: &mut [f32]) {
+        match self {
+            Self::Cpu(generator) => generator.fill_normal(out),
+            Self::Cuda(generator) => generator.fill_normal(out),
+        }
+    }
+
+    /// Draws `n` standard normals: `torch.randn(n, generator=...)` in float32.
+    #[must_use]
+    pub fn randn(&mut self, n: usize) -> Vec<f32> {
+        let mut out = vec![0.0; n];
+        self.fill_normal(&mut out);
+        out
+    }
+}
 
 /// Words of state of a Mersenne twister.
 const WORDS: usize = 624;
@@ -36,19 +86,26 @@ impl Generator {
     /// Seeds the generator; as in torch, only the low 32 bits of `seed` count.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let mut state = Box::new([0_u32; WORDS]);
-        state[0] = (seed & 0xFFFF_FFFF) as u32;
+        let mut generator = Self {
+            state: Box::new([0; WORDS]),
+            next: WORDS,
+            spare: None,
+        };
+        generator.reseed(seed);
+        generator
+    }
+
+    /// Begins anew with another seed, in the memory it has.
+    pub(crate) fn reseed(&mut self, seed: u64) {
+        self.state[0] = (seed & 0xFFFF_FFFF) as u32;
         for i in 1..WORDS {
-            let before = state[i - 1];
-            state[i] = 1_812_433_253_u32
+            let before = self.state[i - 1];
+            self.state[i] = 1_812_433_253_u32
                 .wrapping_mul(before ^ (before >> 30))
                 .wrapping_add(i as u32);
         }
-        Self {
-            state,
-            next: WORDS,
-            spare: None,
-        }
+        self.next = WORDS;
+        self.spare = None;
     }
 
     /// Draws `n` standard normals: `torch.randn(n, generator=...)` in float32.

@@ -1,24 +1,31 @@
 //! One image on its way from noise to latents: what the next model call gets, and what is made of its answer.
 //!
 //! A trajectory owns everything that changes (latents, history, generator) and never touches another's, so that the batch it is
-//! computed in cannot change it. It does not call a model and does not decode. No step allocates.
+//! computed in cannot change it. It does not call a model and does not encode or decode. No step allocates.
 //!
 //! Invariant: after [`Sampler::calls`] accepted outputs the trajectory is done, and its latents depend only on the spec, the
 //! sampler and those outputs.
 
+mod guidance;
+mod start;
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::random::Generator;
-use crate::scheduler::{Sampler, Solve, Step};
+use crate::random::{Random, Source};
+use crate::scheduler::{Sampler, Step};
+
+pub use guidance::Guidance;
+pub use start::{Mask, Posterior, Start};
+
+use start::{Begun, Kept};
 
 /// Most values latents may have: 64 channels of 512 by 512, far above any model served.
 const MAX_VALUES: usize = 1 << 24;
-/// Largest guidance scale; above it the picture is noise in every model, and finite latents could overflow.
-const MAX_GUIDANCE: f32 = 1000.0;
 
 /// What a trajectory is made from, beside its sampler.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Channels of the latents.
     pub channels: usize,
@@ -26,41 +33,53 @@ pub struct Spec {
     pub height: usize,
     /// Width of the latents (an eighth of the picture's).
     pub width: usize,
-    /// Classifier-free guidance; above 1 each call has an unconditional row too (diffusers' `guidance_scale`).
-    pub guidance_scale: f32,
-    /// Seed of this image's own generator (`torch.Generator("cpu").manual_seed(seed)`).
+    /// Classifier-free guidance.
+    pub guidance: Guidance,
+    /// Seed of this image's own generator (`torch.Generator(source).manual_seed(seed)`).
     pub seed: u64,
-    /// Weight of the noise that DDIM adds at each step, 0 to 1; other schedulers take no notice, as in diffusers.
-    pub eta: f32,
+    /// Whose generator it is.
+    pub source: Source,
+    /// What it starts from.
+    pub start: Start,
 }
 
 /// One image on its way.
 #[derive(Debug)]
 pub struct Trajectory {
     sampler: Arc<Sampler>,
-    spec: Spec,
+    guidance: Guidance,
+    /// Calls with two rows.
+    guided: Range<usize>,
+    seed: u64,
     call: usize,
     latents: Vec<f32>,
     original: Vec<f32>,
     model: Vec<f32>,
     scratch: Vec<f32>,
     slots: Vec<Vec<f32>>,
-    random: Generator,
+    random: Random,
+    kept: Option<Kept>,
+    /// What follows the latents in the model's input.
+    extra: Vec<f32>,
 }
 
 impl Trajectory {
-    /// Draws the initial noise and scales it; all memory the trajectory will need is taken here.
+    /// Draws what the trajectory starts from; all memory it will need is taken here.
     ///
     /// # Errors
-    /// [`Error::Field`] naming `size`, `guidance_scale` or `eta` when it is out of range or not a number.
+    /// [`Error::Field`] naming `size`, `guidance_scale`, `guidance_rescale`, `guidance_interval`, `init_image`, `mask_image`,
+    /// `init_latents` or `scaling_factor` when it is out of range or not a number, and `strength` or `denoising_start` when the
+    /// sampler begins within the schedule and there is only noise to start from; [`Error::Length`] when a picture, mask or latents
+    /// are not of this size.
     pub fn new(spec: Spec, sampler: Arc<Sampler>) -> Result<Self, Error> {
         let Spec {
             channels,
             height,
             width,
-            guidance_scale,
+            guidance,
             seed,
-            eta,
+            source,
+            start,
         } = spec;
         let values = channels.checked_mul(height).and_then(|n| n.checked_mul(width));
         let Some(values) = values.filter(|n| (1..=MAX_VALUES).contains(n)) else {
@@ -70,28 +89,16 @@ impl Trajectory {
                 accepted: "1 to 16777216 values in all",
             });
         };
-        if !(0.0..=MAX_GUIDANCE).contains(&guidance_scale) {
-            return Err(Error::Field {
-                field: "guidance_scale",
-                value: guidance_scale.to_string(),
-                accepted: "0 to 1000",
-            });
-        }
-        if !(0.0..=1.0).contains(&eta) {
-            return Err(Error::Field {
-                field: "eta",
-                value: eta.to_string(),
-                accepted: "0 to 1",
-            });
-        }
-        let mut random = Generator::new(seed);
-        let mut latents = random.randn(values);
-        let deviation = sampler.initial_deviation();
-        latents.iter_mut().for_each(|x| *x *= deviation);
+        guidance.check()?;
+        start.check(values, height * width, &sampler)?;
+        let mut random = Random::new(source, seed);
+        let Begun { latents, kept, extra } = start.begin(values, &sampler, &mut random);
         let slots = vec![vec![0.0; values]; sampler.solver().slots()];
         Ok(Self {
+            guided: guidance.calls(sampler.calls()),
             sampler,
-            spec,
+            guidance,
+            seed,
             call: 0,
             latents,
             original: vec![0.0; values],
@@ -99,13 +106,21 @@ impl Trajectory {
             scratch: vec![0.0; values],
             slots,
             random,
+            kept,
+            extra,
         })
     }
 
-    /// What it was made from.
+    /// How it is guided.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.spec
+    pub fn guidance(&self) -> &Guidance {
+        &self.guidance
+    }
+
+    /// Seed of its generator.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The schedule it follows.
@@ -120,7 +135,7 @@ impl Trajectory {
         self.call
     }
 
-    /// Model calls in all; PNDM has one more than the steps asked for.
+    /// Model calls in all; PNDM has one more than the steps asked for, second-order schedulers have two a step.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.sampler.calls()
@@ -132,16 +147,28 @@ impl Trajectory {
         self.call == self.steps()
     }
 
-    /// Rows of each model call: 2 with guidance (unconditional first, then conditional, both with the same input), else 1.
+    /// Whether the next model call is guided; no call is left when done, so then it is not.
     #[must_use]
-    pub fn rows(&self) -> usize {
-        if self.spec.guidance_scale > 1.0 { 2 } else { 1 }
+    pub fn is_guided(&self) -> bool {
+        self.guided.contains(&self.call)
     }
 
-    /// Values of one row.
+    /// Rows of the next model call: 2 when guided (unconditional first, then conditional, both with the same input), else 1.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        1 + usize::from(self.is_guided())
+    }
+
+    /// Values of the latents, and of one row of the model's output.
     #[must_use]
     pub fn values(&self) -> usize {
         self.latents.len()
+    }
+
+    /// Values of one row of the model's input: the latents, and for a model with extra channels the mask and the masked picture.
+    #[must_use]
+    pub fn input_values(&self) -> usize {
+        self.latents.len() + self.extra.len()
     }
 
     /// Timestep of the next model call; the last call's when done.
@@ -151,21 +178,25 @@ impl Trajectory {
         timesteps[self.call.min(timesteps.len() - 1)]
     }
 
-    /// Writes one row of the next model call's input: the latents, scaled as the scheduler wants them.
+    /// Writes one row of the next model call's input: the latents, scaled as the scheduler wants them, then (unscaled) the mask
+    /// and the masked picture for a model with extra channels.
     ///
     /// # Errors
-    /// [`Error::Length`] when `out` is not as long as the latents; [`Error::Done`] when no call is left.
+    /// [`Error::Length`] when `out` is not [`Trajectory::input_values`] long; [`Error::Done`] when no call is left.
     pub fn write_input(&self, out: &mut [f32]) -> Result<(), Error> {
         self.expect_call()?;
-        self.expect_length("model input", out.len())?;
-        out.copy_from_slice(&self.latents);
+        expect_length("model input", out.len(), self.input_values())?;
+        let (latents, extra) = out.split_at_mut(self.latents.len());
+        latents.copy_from_slice(&self.latents);
         if let Some(divisor) = self.sampler.divisor(self.call) {
-            out.iter_mut().for_each(|x| *x /= divisor);
+            latents.iter_mut().for_each(|x| *x /= divisor);
         }
+        extra.copy_from_slice(&self.extra);
         Ok(())
     }
 
-    /// Takes the model's output for the next call: guides it (`uncond + scale * (cond - uncond)`) and takes the step.
+    /// Takes the model's output for the next call: guides it (`uncond + scale * (cond - uncond)`), takes the step, and puts back
+    /// what a mask keeps.
     ///
     /// # Errors
     /// [`Error::Done`] when no call is left, [`Error::Rows`] when `uncond` is present without guidance or absent with it, and
@@ -180,15 +211,12 @@ impl Trajectory {
                 expected: self.rows(),
             });
         }
-        self.expect_length("model output", cond.len())?;
+        expect_length("model output", cond.len(), self.values())?;
         match uncond {
             None => self.model.copy_from_slice(cond),
             Some(uncond) => {
-                self.expect_length("unconditional model output", uncond.len())?;
-                let scale = self.spec.guidance_scale;
-                for ((m, u), c) in self.model.iter_mut().zip(uncond).zip(cond) {
-                    *m = u + scale * (c - u);
-                }
+                expect_length("unconditional model output", uncond.len(), self.values())?;
+                self.guidance.combine(&mut self.model, uncond, cond);
             }
         }
         self.sampler.solver().step(Step {
@@ -199,9 +227,14 @@ impl Trajectory {
             slots: &mut self.slots,
             scratch: &mut self.scratch,
             random: &mut self.random,
-            eta: self.spec.eta,
+            options: self.sampler.options(),
+            seed: self.seed,
         });
         self.call += 1;
+        if let Some(kept) = &self.kept {
+            let mix = (!self.is_done()).then(|| self.sampler.mix(self.call));
+            kept.restore(&mut self.latents, mix);
+        }
         Ok(())
     }
 
@@ -224,13 +257,12 @@ impl Trajectory {
             Ok(())
         }
     }
+}
 
-    fn expect_length(&self, what: &'static str, got: usize) -> Result<(), Error> {
-        let expected = self.values();
-        if got == expected {
-            Ok(())
-        } else {
-            Err(Error::Length { what, got, expected })
-        }
+fn expect_length(what: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+    if got == expected {
+        Ok(())
+    } else {
+        Err(Error::Length { what, got, expected })
     }
 }

@@ -4,13 +4,19 @@
 
 use std::sync::Arc;
 
-use mobula_diffusion::{Code, Config, Kind, Sampler, Spec, Trajectory};
+use mobula_diffusion::random::Source;
+use mobula_diffusion::{Ask, Choice, Code, Config, Error, Guidance, Kind, Sampler, Spec, Start, Trajectory};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn assert_send<T: Send + 'static>(value: T) -> T {
-    value
-}
+/// Solvers of one call a step whose step counts are those of diffusers to the last (PNDM has one call more).
+const SINGLE: [Kind; 5] = [
+    Kind::Pndm,
+    Kind::Ddim,
+    Kind::Euler,
+    Kind::EulerAncestral,
+    Kind::DpmppTwoM,
+];
 
 fn kind() -> impl Strategy<Value = Kind> {
     proptest::sample::select(Kind::ALL.to_vec())
@@ -46,9 +52,10 @@ fn spec(seed: u64, guidance_scale: f32) -> Spec {
         channels: 4,
         height: 2,
         width: 3,
-        guidance_scale,
+        guidance: Guidance::new(guidance_scale),
         seed,
-        eta: 0.0,
+        source: Source::Cpu,
+        start: Start::Noise,
     }
 }
 
@@ -68,56 +75,36 @@ fn advance(trajectory: &mut Trajectory) {
     trajectory.accept(uncond.as_deref(), &cond).unwrap();
 }
 
+/// A sampler of the kind, or of the model's own.
+fn make(config: &Config, kind: Option<Kind>, steps: usize) -> Result<Sampler, Error> {
+    let choice = Choice { kind, schedule: None };
+    let ask = Ask {
+        choice,
+        ..Ask::steps(steps)
+    };
+    Sampler::new(config, &ask)
+}
+
 fn sampler(kind: Kind, steps: usize) -> Arc<Sampler> {
     let text = r#"{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
         "beta_schedule": "scaled_linear", "clip_sample": false, "skip_prk_steps": true, "steps_offset": 1}"#;
-    Arc::new(Sampler::new(&Config::from_json(text).unwrap(), Some(kind), steps).unwrap())
+    Arc::new(make(&Config::from_json(text).unwrap(), Some(kind), steps).unwrap())
 }
 
 proptest! {
     #[test]
-    fn company_and_order_do_not_change_a_trajectory(
-        seeds in proptest::collection::vec((any::<u64>(), kind(), 1_usize..8), 2..5),
-        order in proptest::collection::vec(any::<proptest::sample::Index>(), 200),
-    ) {
-        let fresh = || -> Vec<Trajectory> {
-            seeds.iter().map(|(seed, kind, steps)| Trajectory::new(spec(*seed, 3.0), sampler(*kind, *steps)).unwrap()).collect()
-        };
-        let mut alone = fresh();
-        for trajectory in &mut alone {
-            while !trajectory.is_done() {
-                advance(trajectory);
-            }
-        }
-        let mut together = fresh();
-        for index in order {
-            let trajectory = index.get_mut(&mut together);
-            if !trajectory.is_done() {
-                advance(trajectory);
-            }
-        }
-        for trajectory in &mut together {
-            while !trajectory.is_done() {
-                advance(trajectory);
-            }
-        }
-        for (a, b) in alone.iter().zip(&together) {
-            prop_assert_eq!(a.latents(), b.latents());
-        }
-    }
-
-    #[test]
     fn every_schedule_is_refused_for_a_reason_or_ends_with_finite_latents(
         config in config(),
         kind in proptest::option::of(kind()),
-        steps in prop_oneof![1_usize..=60, 900_usize..=1000],
+        steps in prop_oneof![15 => 1_usize..=60, 1 => 900_usize..=1000],
         seed in any::<u64>(),
         guidance in 0.0_f32..20.0,
     ) {
-        match Sampler::new(&config, kind, steps) {
+        match make(&config, kind, steps) {
             Err(error) => prop_assert!(!error.field().is_empty() && error.code() != Code::Internal, "{}", error),
             Ok(sampler) => {
-                prop_assert!((steps..=steps + 9).contains(&sampler.calls()));
+                // Runge-Kutta steps of PNDM have nine calls more, second-order solvers nearly two a step.
+                prop_assert!((steps..=(2 * steps).max(steps + 9)).contains(&sampler.calls()));
                 let mut trajectory = Trajectory::new(spec(seed, guidance), Arc::new(sampler)).unwrap();
                 for _ in 0..trajectory.steps() {
                     advance(&mut trajectory);
@@ -140,7 +127,7 @@ proptest! {
         for class in ["PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"] {
             let config = json!({ "_class_name": class, key.as_str(): value });
             if let Ok(config) = Config::from_json(&config.to_string()) {
-                let _ = Sampler::new(&config, None, 5);
+                let _ = make(&config, None, 5);
             }
         }
     }
@@ -148,7 +135,7 @@ proptest! {
 
 #[test]
 fn every_kind_takes_the_step_counts_of_a_usual_model() {
-    for kind in Kind::ALL {
+    for kind in SINGLE {
         for steps in (1..=60).chain([99, 100, 250, 333, 500, 997, 998, 999]) {
             assert_eq!(
                 sampler(kind, steps).calls(),
@@ -164,105 +151,12 @@ fn a_thousand_steps_are_refused_where_diffusers_cannot_take_them() {
     // repetition. diffusers raises, or gives NaN.
     let text = r#"{"_class_name": "PNDMScheduler", "skip_prk_steps": true, "steps_offset": 1}"#;
     let config = Config::from_json(text).unwrap();
-    for kind in Kind::ALL {
+    for kind in SINGLE {
         let refused = matches!(kind, Kind::Pndm | Kind::Ddim | Kind::DpmppTwoM);
-        match Sampler::new(&config, Some(kind), 1000) {
+        match make(&config, Some(kind), 1000) {
             Ok(sampler) => assert!(!refused && sampler.calls() == 1000, "{kind}"),
             Err(error) => assert!(refused && error.field() == "steps", "{error}"),
         }
-    }
-}
-
-#[test]
-fn a_trajectory_moves_between_threads_with_its_noise_scaled() {
-    let trajectory = assert_send(Trajectory::new(spec(7, 1.0), sampler(Kind::Euler, 5)).unwrap());
-    let deviation = trajectory.sampler().initial_deviation();
-    assert!(deviation > 14.0);
-    let noise = mobula_diffusion::random::Generator::new(7).randn(24);
-    assert!(
-        trajectory
-            .latents()
-            .iter()
-            .zip(noise)
-            .all(|(x, n)| *x == n * deviation)
-    );
-}
-
-#[test]
-fn guidance_up_to_one_needs_one_row_and_above_it_two() {
-    for (guidance, rows) in [(0.0, 1), (1.0, 1), (1.01, 2), (7.5, 2)] {
-        let mut trajectory = Trajectory::new(spec(7, guidance), sampler(Kind::Ddim, 5)).unwrap();
-        assert_eq!(trajectory.rows(), rows);
-        let output = vec![0.5; trajectory.values()];
-        let wrong = if rows == 2 { None } else { Some(output.as_slice()) };
-        assert_eq!(
-            trajectory.accept(wrong, &output).unwrap_err().code(),
-            Code::Internal
-        );
-        assert_eq!(trajectory.step(), 0);
-    }
-}
-
-#[test]
-fn outputs_of_another_length_and_calls_too_many_are_refused_and_change_nothing() {
-    let mut trajectory = Trajectory::new(spec(7, 1.0), sampler(Kind::Pndm, 2)).unwrap();
-    let before = trajectory.latents().to_vec();
-    assert!(trajectory.accept(None, &[0.0; 5]).is_err());
-    assert!(trajectory.write_input(&mut [0.0; 5]).is_err());
-    assert_eq!(trajectory.latents(), before);
-    while !trajectory.is_done() {
-        advance(&mut trajectory);
-    }
-    let output = vec![0.0; trajectory.values()];
-    assert!(trajectory.accept(None, &output).is_err());
-    assert_eq!((trajectory.step(), trajectory.steps()), (3, 3));
-}
-
-#[test]
-fn a_spec_out_of_range_is_refused_by_field() {
-    let good = spec(7, 7.5);
-    for (bad, field) in [
-        (Spec { width: 0, ..good }, "size"),
-        (
-            Spec {
-                height: usize::MAX,
-                width: 2,
-                ..good
-            },
-            "size",
-        ),
-        (
-            Spec {
-                guidance_scale: f32::NAN,
-                ..good
-            },
-            "guidance_scale",
-        ),
-        (
-            Spec {
-                guidance_scale: -1.0,
-                ..good
-            },
-            "guidance_scale",
-        ),
-        (
-            Spec {
-                guidance_scale: f32::INFINITY,
-                ..good
-            },
-            "guidance_scale",
-        ),
-        (Spec { eta: 1.5, ..good }, "eta"),
-        (
-            Spec {
-                eta: f32::NAN,
-                ..good
-            },
-            "eta",
-        ),
-    ] {
-        let error = Trajectory::new(bad, sampler(Kind::Euler, 5)).unwrap_err();
-        assert_eq!((error.field(), error.code()), (field, Code::InvalidArgument));
     }
 }
 
@@ -271,14 +165,12 @@ fn the_predicted_picture_is_the_final_one_when_the_model_knows_it() {
     // A model that predicts the picture itself and always the same one must be believed by every scheduler that takes it.
     let text = r#"{"_class_name": "DDIMScheduler", "prediction_type": "sample", "clip_sample": false}"#;
     let config = Config::from_json(text).unwrap();
-    for kind in [
-        Kind::Ddim,
-        Kind::Euler,
-        Kind::EulerKarras,
-        Kind::DpmppTwoM,
-        Kind::DpmppTwoMKarras,
-    ] {
-        let sampler = Arc::new(Sampler::new(&config, Some(kind), 10).unwrap());
+    for name in ["ddim", "euler", "euler_karras", "dpmpp_2m", "dpmpp_2m_karras"] {
+        let ask = Ask {
+            choice: Choice::parse(name, "").unwrap(),
+            ..Ask::steps(10)
+        };
+        let sampler = Arc::new(Sampler::new(&config, &ask).unwrap());
         let mut trajectory = Trajectory::new(spec(3, 1.0), sampler).unwrap();
         let picture: Vec<f32> = (0..24_u8).map(|i| f32::from(i) * 0.05 - 0.5).collect();
         while !trajectory.is_done() {
@@ -291,6 +183,6 @@ fn the_predicted_picture_is_the_final_one_when_the_model_knows_it() {
             .zip(&picture)
             .map(|(a, b)| (a - b).abs())
             .fold(0.0, f32::max);
-        assert!(far < 1e-4, "{kind}: {far}");
+        assert!(far < 1e-4, "{name}: {far}");
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use mobula_kit::worker::WorkerArgs;
 use tokio::net::TcpListener;
 
-use crate::engine::onnx::Runtime;
+use crate::engine::onnx::{Runtime, Setup};
+use crate::error::Error;
 
 /// Flags of the service, beside those that all services have.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,6 +32,16 @@ pub struct Config {
     /// Memory for encoded texts that may be asked for again, bytes per replica
     #[arg(long, env = "MOBULA_EMBEDDING_CACHE_BYTES", default_value_t = EMBEDDING_CACHE_BYTES)]
     pub embedding_cache_bytes: usize,
+    /// Windows of text in a prompt at most; each holds 75 tokens, and a UNet call takes longer with more
+    #[arg(long, env = "MOBULA_MAX_PROMPT_WINDOWS", default_value_t = MAX_PROMPT_WINDOWS, value_parser = at_least_one)]
+    pub max_prompt_windows: usize,
+    /// Who computes, best first: cpu, cuda, tensorrt, openvino and others that the ONNX Runtime library was built with; the
+    /// start fails when the first of them cannot be had
+    #[arg(long, env = "MOBULA_PROVIDERS", default_value = "cpu")]
+    pub providers: String,
+    /// Pictures with a side above this many pixels are decoded and encoded in tiles, which bounds the memory it takes
+    #[arg(long, env = "MOBULA_TILE_ABOVE")]
+    pub tile_above: Option<usize>,
     /// Who this worker is and what it offers
     #[command(flatten)]
     pub worker: WorkerArgs,
@@ -42,6 +53,8 @@ const MAX_BATCH_ROWS: usize = 16;
 const MAX_SIZE: u32 = 1024;
 /// 280 texts of Stable Diffusion 1.
 const EMBEDDING_CACHE_BYTES: usize = 64 << 20;
+/// 1,200 tokens: the longest prompts that people share are half of it.
+const MAX_PROMPT_WINDOWS: usize = 16;
 
 impl Default for Config {
     fn default() -> Self {
@@ -53,6 +66,9 @@ impl Default for Config {
             max_batch_rows: MAX_BATCH_ROWS,
             max_size: MAX_SIZE,
             embedding_cache_bytes: EMBEDDING_CACHE_BYTES,
+            max_prompt_windows: MAX_PROMPT_WINDOWS,
+            providers: "cpu".to_owned(),
+            tile_above: None,
             worker: WorkerArgs {
                 controller: "127.0.0.1:7265".to_owned(),
                 ..WorkerArgs::default()
@@ -62,6 +78,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How networks are run where a replica's options do not say.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a provider that there is not.
+    pub fn setup(&self) -> Result<Setup, Error> {
+        Setup::new(&self.providers, self.tile_above)
+    }
+
     /// What ONNX Runtime is started with.
     #[must_use]
     pub fn runtime(&self) -> Runtime {

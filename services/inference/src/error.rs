@@ -37,6 +37,19 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A model does not fit into the worker's memory beside those that are there.
+    #[error(
+        "it takes {} MiB, and {} of the {} MiB of this worker are left: stop another model here, place it on another worker, \
+         or give this one more (--memory-bytes)", needs >> 20, left >> 20, budget >> 20
+    )]
+    Memory {
+        /// Bytes that the model takes.
+        needs: u64,
+        /// Bytes that are left.
+        left: u64,
+        /// Bytes in all.
+        budget: u64,
+    },
     /// A replica was assigned with an option that its engine does not have, or with a wrong value.
     #[error("option {name}: {why}")]
     Option {
@@ -71,6 +84,9 @@ pub enum Error {
         /// What the engine said.
         why: String,
     },
+    /// A run was ended from another thread, because nobody wants its outcome any more.
+    #[error("the run was interrupted")]
+    Interrupted,
     /// The engine's contract was broken by its caller.
     #[error("{what} has {got} values, expected {expected}")]
     Contract {
@@ -112,10 +128,12 @@ impl Error {
                 diffusion::Code::FailedPrecondition => Code::FailedPrecondition,
                 diffusion::Code::Internal => Code::Internal,
             },
-            Self::File { .. } | Self::Model { .. } | Self::Option { .. } => Code::FailedPrecondition,
+            Self::File { .. } | Self::Model { .. } | Self::Memory { .. } | Self::Option { .. } => {
+                Code::FailedPrecondition
+            }
             Self::Overloaded { .. } => Code::ResourceExhausted,
             Self::DeadlinePassed { .. } => Code::DeadlineExceeded,
-            Self::Run { .. } | Self::Contract { .. } | Self::Encode(_) => Code::Internal,
+            Self::Run { .. } | Self::Interrupted | Self::Contract { .. } | Self::Encode(_) => Code::Internal,
             Self::Library { .. } | Self::Failed(_) | Self::Stopping | Self::Kit(_) | Self::Thread(_) => {
                 Code::Unavailable
             }
@@ -127,11 +145,11 @@ impl Error {
         match self {
             Self::Request(_) => "INVALID_REQUEST",
             Self::Diffusion(_) => "SCHEDULER",
-            Self::File { .. } | Self::Model { .. } | Self::Option { .. } => "MODEL",
+            Self::File { .. } | Self::Model { .. } | Self::Memory { .. } | Self::Option { .. } => "MODEL",
             Self::Overloaded { .. } => "REPLICA_FULL",
             Self::DeadlinePassed { .. } => "DEADLINE_PASSED",
             Self::Run { .. } => "RUN_FAILED",
-            Self::Contract { .. } | Self::Encode(_) => "INTERNAL",
+            Self::Interrupted | Self::Contract { .. } | Self::Encode(_) => "INTERNAL",
             Self::Library { .. } | Self::Failed(_) | Self::Kit(_) | Self::Thread(_) => "ENGINE_FAILED",
             Self::Stopping => "REPLICA_STOPPING",
         }
@@ -160,9 +178,11 @@ impl From<Error> for Status {
             Error::Library { .. }
             | Error::File { .. }
             | Error::Model { .. }
+            | Error::Memory { .. }
             | Error::Option { .. }
             | Error::Diffusion(_)
             | Error::DeadlinePassed { .. }
+            | Error::Interrupted
             | Error::Contract { .. }
             | Error::Stopping
             | Error::Encode(_)
@@ -178,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_wrong_scheduler_is_the_callers_fault_and_names_the_field() {
-        let error = Error::from("nonsense".parse::<diffusion::Kind>().unwrap_err());
+        let error = Error::from(diffusion::scheduler::Choice::parse("nonsense", "").unwrap_err());
         assert_eq!(error.code(), Code::InvalidArgument);
         let violations = status::violations(&Status::from(error));
         assert_eq!(violations[0].0, "scheduler");

@@ -2,14 +2,21 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use clap::Parser;
-use mobula_inference::{Config, Listeners};
+use clap::{Parser, Subcommand};
+use mobula_inference::{Config, Listeners, prepare};
 use mobula_kit::{Common, listen};
 
 /// Mobula's inference worker: draws pictures from tokens.
 #[derive(Debug, Parser)]
-#[command(name = "mobula-inference", version)]
+#[command(
+    name = "mobula-inference",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Address for proxies (gRPC)
     #[arg(long, env = "MOBULA_LISTEN", default_value = "127.0.0.1:7200")]
     listen: SocketAddr,
@@ -22,13 +29,30 @@ struct Args {
     common: Common,
 }
 
+/// What it does instead of serving.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at a model folder, prepare it for serving, and measure it
+    Prepare(prepare::Args),
+}
+
 fn main() -> ExitCode {
     let Args {
+        command,
         listen,
         admin_listen,
         config,
         common,
     } = mobula_kit::parse();
+    if let Some(Command::Prepare(args)) = command {
+        return match prepare::run(&args, &mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     mobula_kit::main("mobula-inference", &common, |stop| async move {
         let listeners = Listeners {
             grpc: listen::bind("gRPC", listen).await?,

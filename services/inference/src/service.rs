@@ -11,7 +11,8 @@ use mobula_proto::inference::v1::inference_service_server::InferenceService;
 use mobula_proto::inference::v1::{GenerateRequest, GenerateResponse};
 use tonic::{Request, Response, Status};
 
-use crate::replica::{Loader, Replica};
+use crate::loader::Loader;
+use crate::replica::Replica;
 use crate::runner::Inbox;
 
 /// The service over a worker's replicas.

@@ -8,6 +8,9 @@ use std::{
 use mobula_kit::{chain, status, worker::Refused};
 use tonic::{Code, Status};
 
+/// A photograph of some megapixels takes about as long.
+const PICTURE_RETRY: Duration = Duration::from_millis(200);
+
 /// Everything that can fail.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,6 +44,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The model's embeddings cannot be used.
+    #[error(transparent)]
+    Embeddings(#[from] mobula_embeddings::Error),
     /// The specification of a replica asks for something that this service does not do.
     #[error("{0}")]
     Specification(String),
@@ -65,6 +71,12 @@ pub enum Error {
         depth: usize,
         /// When it should have drained.
         retry_after: Duration,
+    },
+    /// More files are here than memory is meant for.
+    #[error("{limit} pictures are being prepared, which is the limit")]
+    Pictures {
+        /// How many there may be.
+        limit: usize,
     },
     /// The tokenizer threads have ended.
     #[error("service is stopping")]
@@ -101,8 +113,9 @@ impl Error {
             Self::NoTokenizer { .. }
             | Self::Unsupported { .. }
             | Self::Malformed { .. }
+            | Self::Embeddings(_)
             | Self::Specification(_) => Code::FailedPrecondition,
-            Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::Pictures { .. } => Code::ResourceExhausted,
             Self::Stopping => Code::Unavailable,
             Self::Refused(refused) => refused.code(),
             Self::Kit(error) => error.code(),
@@ -120,9 +133,11 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::Unreadable { .. }
             | Self::Malformed { .. }
+            | Self::Embeddings(_)
             | Self::Specification(_) => "MODEL_UNUSABLE",
             Self::Tokenizer(_) | Self::Panicked => "TOKENIZER_FAILED",
             Self::Overloaded { .. } => "TOKENIZER_QUEUE_FULL",
+            Self::Pictures { .. } => "PICTURE_LIMIT",
             Self::Stopping => "STOPPING",
             Self::Refused(refused) => refused.reason(),
             Self::Start { .. } | Self::Kit(_) => "SERVICE_FAILED",
@@ -141,11 +156,15 @@ impl From<Error> for Status {
             Error::Overloaded { retry_after, .. } => {
                 status::retryable(error.code(), error.reason(), error.to_string(), retry_after)
             }
+            Error::Pictures { .. } => {
+                status::retryable(error.code(), error.reason(), error.to_string(), PICTURE_RETRY)
+            }
             Error::Refused(refused) => refused.into(),
             Error::NoTokenizer { .. }
             | Error::Unsupported { .. }
             | Error::Unreadable { .. }
             | Error::Malformed { .. }
+            | Error::Embeddings(_)
             | Error::Specification(_)
             | Error::Tokenizer(_)
             | Error::Panicked

@@ -7,13 +7,15 @@ use metrics::{
     histogram,
 };
 
-use crate::tokenizer::Sequence;
+use mobula_proto::preprocess::v1::TokenizedText;
 
 const TEXTS: &str = "mobula_preprocess_texts_total";
 const TOKENS: &str = "mobula_preprocess_tokens_total";
 const TRUNCATED_TEXTS: &str = "mobula_preprocess_truncated_texts_total";
 const TRUNCATED_TOKENS: &str = "mobula_preprocess_truncated_tokens_total";
 const TOKENIZE: &str = "mobula_preprocess_tokenize_seconds";
+const PICTURES: &str = "mobula_preprocess_pictures_total";
+const PICTURE: &str = "mobula_preprocess_picture_seconds";
 const WAIT: &str = "mobula_preprocess_pool_wait_seconds";
 const QUEUE_IN: &str = "mobula_preprocess_pool_entered_total";
 const QUEUE_OUT: &str = "mobula_preprocess_pool_left_total";
@@ -29,6 +31,9 @@ pub(crate) struct Metrics {
     truncated_tokens: Counter,
     inline: Histogram,
     pool: Histogram,
+    prepared: Counter,
+    refused_pictures: Counter,
+    picture: Histogram,
     pub(crate) queue: Queue,
 }
 
@@ -67,6 +72,11 @@ impl Metrics {
             Unit::Seconds,
             "Computing time of a request's texts, by where they were tokenized."
         );
+        describe_counter!(
+            PICTURES,
+            "Files that were brought to pixels, or refused for what is in them."
+        );
+        describe_histogram!(PICTURE, Unit::Seconds, "Computing time of a file.");
         describe_histogram!(
             WAIT,
             Unit::Seconds,
@@ -86,6 +96,9 @@ impl Metrics {
             truncated_tokens: counter!(TRUNCATED_TOKENS),
             inline: histogram!(TOKENIZE, "place" => "inline"),
             pool: histogram!(TOKENIZE, "place" => "pool"),
+            prepared: counter!(PICTURES, "outcome" => "done"),
+            refused_pictures: counter!(PICTURES, "outcome" => "refused"),
+            picture: histogram!(PICTURE),
             queue: Queue {
                 entered: counter!(QUEUE_IN),
                 done: counter!(QUEUE_OUT, "outcome" => "done"),
@@ -98,13 +111,13 @@ impl Metrics {
     }
 
     /// Records one request.
-    pub(crate) fn tokenized(&self, sequences: &[Sequence], place: Place, took: Duration) {
-        self.texts.increment(sequences.len() as u64);
+    pub(crate) fn tokenized(&self, texts: &[TokenizedText], place: Place, took: Duration) {
+        self.texts.increment(texts.len() as u64);
         self.tokens
-            .increment(sequences.iter().map(|sequence| sequence.token_count as u64).sum());
-        let truncated = sequences.iter().filter(|sequence| sequence.truncated_count > 0);
-        let (texts, tokens) = truncated.fold((0, 0), |(texts, tokens), sequence| {
-            (texts + 1, tokens + sequence.truncated_count as u64)
+            .increment(texts.iter().map(|text| u64::from(text.token_count)).sum());
+        let truncated = texts.iter().filter(|text| text.truncated_count > 0);
+        let (texts, tokens) = truncated.fold((0, 0), |(texts, tokens), text| {
+            (texts + 1, tokens + u64::from(text.truncated_count))
         });
         if texts > 0 {
             self.truncated_texts.increment(texts);
@@ -114,6 +127,19 @@ impl Metrics {
             Place::Inline => self.inline.record(took),
             Place::Pool => self.pool.record(took),
         }
+    }
+}
+
+impl Metrics {
+    /// Records one file.
+    pub(crate) fn picture(&self, done: bool, took: Duration) {
+        if done {
+            &self.prepared
+        } else {
+            &self.refused_pictures
+        }
+        .increment(1);
+        self.picture.record(took);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A replica of a preprocess deployment: one model's tokenizer.
+//! A replica of a preprocess deployment: one model's tokenizers and embeddings.
 //!
 //! Refuses what is meant for another kind of worker, and options: it knows none. Invariant: a replica that was loaded can
 //! tokenize; nothing makes it fail later.
@@ -11,8 +11,9 @@ use mobula_kit::{
 };
 
 use crate::{
-    Error,
-    tokenizer::{FAKE, Tokenizer},
+    Error, Model,
+    prompt::{self, Ask, Limits, Syntax},
+    tokenizer::FAKE,
 };
 
 /// Loads tokenizers.
@@ -39,11 +40,11 @@ impl Loader {
     }
 }
 
-/// A loaded tokenizer.
+/// A loaded model, as far as texts go.
 #[derive(Debug)]
 pub struct Replica {
     /// Shared with the jobs of the pool.
-    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) model: Arc<Model>,
 }
 
 #[async_trait]
@@ -85,11 +86,19 @@ fn check(spec: &ReplicaSpec) -> Result<(), Error> {
 }
 
 fn load(model: PathBuf) -> Result<Replica, Error> {
-    let tokenizer = Tokenizer::load(&model)?;
+    let model = Model::load(&model)?;
     // A first text touches every table, so that the first request does not wait for them.
-    tokenizer.window("a photo of an astronaut riding a horse on mars")?;
+    prompt::tokenize(
+        &model,
+        Ask {
+            texts: &["a photo of an astronaut riding a horse on mars".into()],
+            syntax: Syntax::Plain,
+            steps: 1,
+            limits: Limits::default(),
+        },
+    )?;
     Ok(Replica {
-        tokenizer: Arc::new(tokenizer),
+        model: Arc::new(model),
     })
 }
 

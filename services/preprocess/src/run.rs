@@ -39,9 +39,13 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         admin::serve(listeners.admin, readiness.clone(), stop.clone()),
     );
     let service = Service::new(replicas, pool.clone(), metrics, config.inline_bytes);
-    let server = grpc::Server::new("mobula-preprocess").add(PreprocessServiceServer::new(service));
+    let service = PreprocessServiceServer::new(service)
+        .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
+    let server = grpc::Server::new("mobula-preprocess").add(service);
     let served = server.serve(listeners.grpc, readiness, stop).await;
-    // Nobody waits for what is left. A thread ends after the request that it is at, milliseconds at most.
+    // Nobody waits for what is left. A thread ends after the request that it is at: milliseconds for texts, at most a few
+    // seconds for a picture at the limits.
     pool.close();
     let _ = tokio::task::spawn_blocking(move || pool.join()).await;
     Ok(served?)

@@ -6,7 +6,14 @@ use std::{path::Path, time::Duration};
 
 use mobula_kit::{Stop, channel, status};
 use mobula_preprocess::{Config, Error, Listeners, run};
-use mobula_proto::preprocess::v1::{TokenizeRequest, preprocess_service_client::PreprocessServiceClient};
+use mobula_proto::{
+    common::v1::Emphasis,
+    image::v1::PromptSyntax,
+    preprocess::v1::{
+        ImageKind, PrepareImageRequest, TokenizeRequest, TokenizedText,
+        preprocess_service_client::PreprocessServiceClient,
+    },
+};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Code, transport::Channel};
 
@@ -56,21 +63,18 @@ impl Running {
         running
     }
 
-    async fn tokenize(
-        &self,
-        replica: &str,
-        texts: &[&str],
-    ) -> Result<Vec<mobula_proto::preprocess::v1::TokenSequence>, tonic::Status> {
+    async fn tokenize(&self, replica: &str, texts: &[&str]) -> Result<Vec<TokenizedText>, tonic::Status> {
         let texts = texts.iter().map(|text| (*text).to_owned()).collect();
         let request = TokenizeRequest {
             replica_id: replica.into(),
             texts,
+            ..TokenizeRequest::default()
         };
         self.client
             .clone()
             .tokenize(request)
             .await
-            .map(|response| response.into_inner().sequences)
+            .map(|response| response.into_inner().texts)
     }
 
     async fn stop(self) {
@@ -78,6 +82,11 @@ impl Running {
         self.stop.trigger();
         self.ended.await.unwrap().unwrap();
     }
+}
+
+/// The ids of a text's only window.
+fn ids(text: &TokenizedText) -> &[u32] {
+    &text.prompt.as_ref().unwrap().spans[0].variants[0].windows[0].ids
 }
 
 /// A model folder with the golden vocabulary.
@@ -108,7 +117,7 @@ async fn texts_come_back_as_windows_in_order_whichever_thread_made_them() {
         )
         .await;
         let sequences = running.tokenize("r", &["a red circle", "", &long]).await.unwrap();
-        assert!(sequences.iter().all(|sequence| sequence.ids.len() == 77));
+        assert!(sequences.iter().all(|sequence| ids(sequence).len() == 77));
         let counts: Vec<_> = sequences
             .iter()
             .map(|s| (s.token_count, s.truncated_count))
@@ -152,6 +161,71 @@ async fn bad_requests_are_refused_with_the_field_and_good_ones_beside_them_are_s
 
     let sequences = running.tokenize("r", &[&large[1..], "two words"]).await.unwrap();
     assert_eq!((sequences[0].token_count, sequences[1].token_count), (3, 4));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn texts_with_syntax_are_read_and_an_unknown_one_is_refused() {
+    let running = Running::start(&[("r", "fake")], Config::default()).await;
+    let request = |syntax: i32| TokenizeRequest {
+        replica_id: "r".into(),
+        texts: vec!["a (red:1.5) [circle:square:2]".into(), String::new()],
+        syntax,
+        steps: 4,
+    };
+    let answer = running
+        .client
+        .clone()
+        .tokenize(request(PromptSyntax::A1111.into()))
+        .await
+        .unwrap();
+    let prompt = answer.into_inner().texts[0].prompt.clone().unwrap();
+    let ends: Vec<u32> = prompt.spans.iter().map(|span| span.until_step).collect();
+    assert_eq!(ends, [2, 0]);
+    assert_eq!(prompt.emphasis(), Emphasis::Mean);
+    assert_eq!(
+        prompt.spans[0].variants[0].windows[0].weights[..4],
+        [1.0, 1.0, 1.5, 1.0]
+    );
+    let status = running.client.clone().tokenize(request(9)).await.unwrap_err();
+    assert_eq!(status::violations(&status)[0].0, "syntax");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_comes_back_as_pixels_and_a_broken_one_is_refused_with_the_field() {
+    let running = Running::start(&[("r", "fake")], Config::default()).await;
+    // A grey PNG of 2 x 1 pixels, 0 and 255, uncompressed.
+    let png = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x02\x00\x00\x00\x01\x08\x00\x00\x00\x00\xd1\x49\x20\x56\x00\x00\
+        \x00\x0e\x49\x44\x41\x54\x78\x01\x01\x03\x00\xfc\xff\x00\x00\xff\x01\x02\x01\x00\xb7\x01\x2e\xf7\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
+    let prepare = |data: &[u8], kind: ImageKind, width| {
+        let request = PrepareImageRequest {
+            replica_id: "r".into(),
+            data: data.to_vec().into(),
+            width,
+            height: u32::from(width > 0),
+            kind: kind.into(),
+        };
+        let mut client = running.client.clone();
+        async move {
+            client
+                .prepare_image(request)
+                .await
+                .map(|answer| answer.into_inner().pixels.unwrap())
+        }
+    };
+    let mask = prepare(png, ImageKind::Mask, 0).await.unwrap();
+    assert_eq!((mask.width, mask.height, &mask.data[..]), (2, 1, &[0, 255][..]));
+    let picture = prepare(png, ImageKind::Picture, 4).await.unwrap();
+    assert_eq!((picture.width, picture.data.len()), (4, 12));
+    for (data, kind, field) in [
+        (&png[..20], ImageKind::Picture, "data"),
+        (png, ImageKind::Unspecified, "kind"),
+    ] {
+        let status = prepare(data, kind, 0).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status::violations(&status)[0].0, field);
+    }
     running.stop().await;
 }
 

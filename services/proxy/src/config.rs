@@ -35,7 +35,21 @@ pub struct Config {
     /// UTF-8 bytes that a prompt may have.
     #[arg(long, env = "MOBULA_MAX_PROMPT_BYTES", default_value_t = 65_536)]
     pub max_prompt_bytes: usize,
+    /// Bytes that a picture or a mask may have that is drawn from; more than the default needs a larger limit in the
+    /// preprocess workers too.
+    #[arg(long, env = "MOBULA_MAX_IMAGE_BYTES", default_value_t = MAX_IMAGE_BYTES)]
+    pub max_image_bytes: usize,
+    /// Bytes that all requests may hold together for pictures that are drawn from.
+    #[arg(long, env = "MOBULA_MAX_HELD_IMAGE_BYTES", default_value_t = MAX_HELD_IMAGE_BYTES)]
+    pub max_held_image_bytes: u64,
 }
+
+/// Sixteen million pixels of a photograph's JPEG take less.
+const MAX_IMAGE_BYTES: usize = 16 << 20;
+/// A fourth of a small proxy's memory of 4 GiB.
+const MAX_HELD_IMAGE_BYTES: u64 = 1 << 30;
+/// Bytes of a request beside its prompts and files, with room.
+const REQUEST_REST: usize = 1 << 20;
 
 /// Ports that were bound by the caller.
 #[derive(Debug)]
@@ -53,7 +67,15 @@ impl Config {
         Limits {
             max_images: self.max_images,
             max_prompt_bytes: self.max_prompt_bytes,
+            max_image_bytes: self.max_image_bytes,
         }
+    }
+
+    /// Bytes of the largest request: twice what a file and a prompt may have, and the rest; what is a little larger is
+    /// still read, and told by its field.
+    pub(crate) fn max_request_bytes(&self) -> usize {
+        let file_and_prompt = self.max_image_bytes.saturating_add(self.max_prompt_bytes);
+        file_and_prompt.saturating_mul(2).saturating_add(REQUEST_REST)
     }
 
     pub(crate) fn request_timeout(&self) -> Option<Duration> {
@@ -78,6 +100,8 @@ impl Default for Config {
             max_attempts: 3,
             max_images: 16,
             max_prompt_bytes: 65_536,
+            max_image_bytes: MAX_IMAGE_BYTES,
+            max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
         }
     }
 }

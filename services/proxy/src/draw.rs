@@ -1,20 +1,21 @@
-//! Drawing on a replica, and on another one when it is lost.
+//! Drawing on a replica, and on another one when it is lost; with a refiner in two halves, each on a replica of its model.
 //!
 //! Invariants: a picture that the caller has is never sent again; the caller hears of every loss by one `restarted`
-//! event; what was asked of the second replica is what was asked of the first.
+//! event; what was asked of the second replica is what was asked of the first; latents that the first half brought are
+//! kept until the last half is done, so that a replica lost there costs the last half only.
+
+mod request;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
 use mobula_proto::{
-    common::v1::Timings,
+    common::v1::{Latents, Timings},
     control::v1::ModelInfo,
     image::v1::{self as image, generate_response::Event},
-    inference::v1::{
-        self as inference, generate_response::Event as Drawn,
-        inference_service_client::InferenceServiceClient,
-    },
+    inference::v1::{generate_response::Event as Drawn, inference_service_client::InferenceServiceClient},
 };
-use mobula_serving::retry::Attempts;
+use mobula_serving::{retry::Attempts, route::Cost};
 use tokio::time::Instant;
 use tonic::{Request, Status};
 use tracing::{Instrument, debug_span};
@@ -23,26 +24,68 @@ use crate::{
     Error,
     fault::{Fault, classify},
     generate::{Job, Served},
-    infotext,
     metrics::Reroute,
     permit::Permit,
     place::Place,
+    prepare::Inputs,
+    problem::{Problem, Rule},
     tokenize::Tokens,
     validate::Plan,
 };
 
-/// A planned and tokenized request that is drawn.
+/// A model that draws, or refines.
+pub(crate) struct Drawer<'a> {
+    served: &'a Served,
+    tokens: Tokens,
+    /// As the replica that drew last reports it.
+    model: Arc<ModelInfo>,
+}
+
+impl<'a> Drawer<'a> {
+    pub(crate) fn new(served: &'a Served, tokens: Tokens) -> Self {
+        Self {
+            served,
+            tokens,
+            model: Arc::clone(&served.model),
+        }
+    }
+}
+
+/// What was made ready for a plan.
+pub(crate) struct Ready<'a> {
+    pub(crate) first: Drawer<'a>,
+    pub(crate) refiner: Option<Drawer<'a>>,
+    pub(crate) inputs: Inputs,
+    /// How long that took.
+    pub(crate) took: Duration,
+}
+
+/// The part of the steps that is drawn now.
+enum Half {
+    /// All of them.
+    Whole,
+    /// Those before the refiner, up to this part.
+    First(f32),
+    /// The refiner's, from this part, with one latent per picture.
+    Last(f32, Vec<Latents>),
+}
+
+/// A planned and prepared request that is drawn.
 pub(crate) struct Draw<'a> {
     job: &'a Job,
-    served: &'a Served,
     plan: &'a Plan,
-    tokens: Tokens,
-    preprocess: Duration,
+    ready: Ready<'a>,
+    half: Half,
+    attempts: Attempts,
     queued: Duration,
     /// The pictures that the caller has.
     sent: Vec<bool>,
-    /// The model that drew, as the replica reports it.
-    model: Arc<ModelInfo>,
+    /// What the first half brought.
+    latents: Vec<Option<Latents>>,
+    /// Steps of the first half, as its replica counts them.
+    steps_before: u32,
+    /// Timings of the first half.
+    before: Timings,
     /// Timings of the last picture, should the replica be lost between it and its last word.
     last: Timings,
 }
@@ -54,40 +97,55 @@ struct Ended {
 }
 
 impl<'a> Draw<'a> {
-    pub(crate) fn new(
-        job: &'a Job,
-        served: &'a Served,
-        plan: &'a Plan,
-        tokens: Tokens,
-        preprocess: Duration,
-    ) -> Self {
+    pub(crate) fn new(job: &'a Job, plan: &'a Plan, ready: Ready<'a>) -> Self {
         Self {
             job,
-            served,
             plan,
-            tokens,
-            preprocess,
+            half: Half::Whole,
+            attempts: Attempts::default(),
             // What came before the tokens was waiting too: for a route table or a first replica.
-            queued: job.arrived.elapsed().saturating_sub(preprocess),
+            queued: job.arrived.elapsed().saturating_sub(ready.took),
             sent: vec![false; plan.seeds.len()],
-            model: Arc::clone(&served.model),
+            latents: vec![None; plan.seeds.len()],
+            steps_before: 0,
+            before: Timings::default(),
             last: Timings::default(),
+            ready,
         }
     }
 
-    /// Draws every picture and says so.
-    pub(crate) async fn run(mut self, mut place: Place) -> Result<(), Error> {
-        let mut attempts = Attempts::default();
-        let timings = loop {
+    /// Draws every picture and says so; `second` is the place at the refiner's replicas.
+    pub(crate) async fn run(mut self, first: Place, second: Option<Place>) -> Result<(), Error> {
+        if let Some((refine, mut second)) = self.plan.refine.as_ref().zip(second) {
+            self.half = Half::First(refine.switch_at);
+            self.before = self.draw(first, self.plan.cost).await?;
+            self.last = Timings::default();
+            let latents = std::mem::take(&mut self.latents).into_iter().flatten().collect();
+            self.half = Half::Last(refine.switch_at, latents);
+            self.job.shared.metrics.handovers.increment(1);
+            // Its wait for a replica begins now.
+            second.served();
+            let timings = self.draw(second, refine.cost).await?;
+            self.done(timings).await;
+        } else {
+            let timings = self.draw(first, self.plan.cost).await?;
+            self.done(timings).await;
+        }
+        Ok(())
+    }
+
+    /// Draws the half that it is at, on as many replicas as it takes.
+    async fn draw(&mut self, mut place: Place, cost: Cost) -> Result<Timings, Error> {
+        loop {
             let asked = Instant::now();
-            let mut permit = place.acquire(self.plan.cost).await?;
+            let mut permit = place.acquire(cost).await?;
             self.queued += asked.elapsed();
             if let Some(model) = permit.replica().model() {
-                self.model = model;
+                self.drawer_mut().model = model;
             }
             let span = debug_span!("draw", replica = permit.replica().id, otel.kind = "client");
-            let ended = match self.attempt(&mut permit).instrument(span).await {
-                Ok(timings) => break timings,
+            let ended = match self.attempt(&mut permit, cost).instrument(span).await {
+                Ok(timings) => return Ok(timings),
                 Err(ended) => ended,
             };
             if ended.accepted {
@@ -111,26 +169,25 @@ impl<'a> Draw<'a> {
                         accepted = ended.accepted,
                         "replica lost"
                     );
-                    if self.sent.iter().all(|sent| *sent) {
-                        break self.last;
+                    if self.is_complete() {
+                        return Ok(self.last);
                     }
                     if ended.accepted {
-                        self.restart(&mut attempts, status).await?;
+                        self.restart(status).await?;
                     } else {
                         self.job.shared.metrics.rerouted(Reroute::Unreachable);
                     }
                 }
                 Fault::TimedOut => return Err(Error::DeadlinePassed),
-                Fault::Final(status) => return Err(Error::Worker(Box::new(status))),
+                Fault::Final(status) => return Err(self.told(status)),
             }
-        };
-        self.done(timings).await;
-        Ok(())
+        }
     }
 
     /// Tells the caller that it starts again, if it may.
-    async fn restart(&self, attempts: &mut Attempts, status: Status) -> Result<(), Error> {
+    async fn restart(&mut self, status: Status) -> Result<(), Error> {
         let policy = self.job.shared.policy;
+        let attempts = &mut self.attempts;
         match self
             .job
             .shared
@@ -152,8 +209,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Draws on one replica what the caller does not have yet.
-    async fn attempt(&mut self, permit: &mut Permit) -> Result<Timings, Ended> {
+    /// Draws on one replica what is not there yet.
+    async fn attempt(&mut self, permit: &mut Permit, cost: Cost) -> Result<Timings, Ended> {
         let mut client = InferenceServiceClient::new(permit.channel())
             .max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES);
         let mut request = Request::new(self.request(permit));
@@ -186,126 +243,64 @@ impl<'a> Draw<'a> {
             }
             match message.event {
                 Some(Drawn::Done(done)) => {
-                    if self.sent.iter().all(|sent| *sent) {
+                    if self.is_complete() {
                         return Ok(done.timings.unwrap_or(self.last));
                     }
                     return Err(ended(Status::unavailable("pictures are missing"), accepted));
                 }
-                Some(event) => self.pass_on(event, permit).await,
+                Some(Drawn::Latents(done)) => self.keep(done),
+                Some(event) => {
+                    if let Drawn::Step(step) = &event {
+                        let left = u64::from(step.of.saturating_sub(step.index));
+                        permit.progress(cost.get() * left / u64::from(step.of.max(1)));
+                    }
+                    self.pass_on(event, &permit.replica().id).await;
+                }
                 None => {}
             }
         }
     }
 
-    fn request(&self, permit: &Permit) -> inference::GenerateRequest {
-        let plan = self.plan;
-        let model = infotext::Model {
-            name: &self.served.application.name,
-            digest: &self.model.digest,
-        };
-        inference::GenerateRequest {
-            replica_id: permit.replica().id.clone(),
-            request_id: self.job.id.as_ref().to_owned(),
-            prompt_ids: self.tokens.prompt.ids.clone(),
-            negative_prompt_ids: self.tokens.negative.ids.clone(),
-            width: plan.width,
-            height: plan.height,
-            steps: plan.steps,
-            guidance_scale: plan.guidance_scale,
-            scheduler: plan.scheduler.clone(),
-            seeds: plan.seeds.clone(),
-            preview_interval: plan.preview_interval,
-            text_chunks: infotext::chunks(plan, model),
-            skip_images: (0u32..)
-                .zip(&self.sent)
-                .filter_map(|(i, sent)| sent.then_some(i))
-                .collect(),
+    /// The model that is drawing.
+    fn drawer(&self) -> &Drawer<'a> {
+        match (&self.half, &self.ready.refiner) {
+            (Half::Last(..), Some(refiner)) => refiner,
+            (Half::Whole | Half::First(_) | Half::Last(..), _) => &self.ready.first,
         }
     }
 
-    /// Passes an event on in the words of the public API.
-    async fn pass_on(&mut self, event: Drawn, permit: &mut Permit) {
-        let event = match event {
-            Drawn::Accepted(_) | Drawn::Done(_) => return,
-            Drawn::Started(_) => Event::Started(image::Started {
-                replica_id: permit.replica().id.clone(),
-            }),
-            Drawn::Step(step) => {
-                let left = u64::from(step.of.saturating_sub(step.index));
-                permit.progress(self.plan.cost.get() * left / u64::from(step.of.max(1)));
-                Event::Step(image::Step {
-                    index: step.index,
-                    of: step.of,
-                })
+    fn drawer_mut(&mut self) -> &mut Drawer<'a> {
+        match (&self.half, &mut self.ready.refiner) {
+            (Half::Last(..), Some(refiner)) => refiner,
+            (Half::Whole | Half::First(_) | Half::Last(..), _) => &mut self.ready.first,
+        }
+    }
+
+    /// What this half has brought already, by picture.
+    fn has(&self) -> Vec<bool> {
+        match self.half {
+            Half::First(_) => self.latents.iter().map(Option::is_some).collect(),
+            Half::Whole | Half::Last(..) => self.sent.clone(),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.has().iter().all(|has| *has)
+    }
+
+    /// What a replica said last, by the fields that the caller knows.
+    fn told(&self, status: Status) -> Error {
+        let found = mobula_kit::status::violations(&status);
+        if found.is_empty() {
+            return Error::Worker(Box::new(status));
+        }
+        let problem = |(field, why): (String, String)| match (&self.half, field.as_str()) {
+            (Half::First(_) | Half::Last(..), "denoising_start" | "denoising_end") => {
+                Problem::new("refiner.switch_at", Rule::Wrong(why))
             }
-            Drawn::Preview(preview) => Event::Preview(image::Preview {
-                image_index: preview.image_index,
-                step: preview.step,
-                png: preview.png,
-            }),
-            Drawn::Image(drawn) => match self.picture(drawn) {
-                Some(event) => event,
-                None => return,
-            },
+            (Half::Last(..), _) => Problem::new("refiner.model", Rule::Wrong(format!("{field}: {why}"))),
+            (Half::Whole | Half::First(_), _) => Problem::new(field, Rule::Wrong(why)),
         };
-        self.job.emit.send(event).await;
+        Error::Invalid(found.into_iter().map(problem).collect())
     }
-
-    /// A finished picture, unless the caller has it or never asked for it.
-    fn picture(&mut self, drawn: inference::Image) -> Option<Event> {
-        let index = drawn.index as usize;
-        let sent = self.sent.get_mut(index)?;
-        if std::mem::replace(sent, true) {
-            return None;
-        }
-        self.last = drawn.timings.unwrap_or_default();
-        self.job.shared.metrics.images.increment(1);
-        Some(Event::Image(image::Image {
-            index: drawn.index,
-            seed: self.plan.seeds[index],
-            data: drawn.png,
-            format: image::ImageFormat::Png.into(),
-            width: self.plan.width,
-            height: self.plan.height,
-            digest: drawn.digest,
-            timings: Some(self.merged(self.last)),
-        }))
-    }
-
-    /// The replica's timings with this proxy's share.
-    fn merged(&self, drawn: Timings) -> Timings {
-        Timings {
-            queue_us: drawn.queue_us.saturating_add(micros(self.queued)),
-            preprocess_us: micros(self.preprocess),
-            total_us: micros(self.job.arrived.elapsed()),
-            ..drawn
-        }
-    }
-
-    async fn done(self, timings: Timings) {
-        let timings = self.merged(timings);
-        self.job.shared.metrics.timed(&timings);
-        let plan = self.plan;
-        let parameters = image::Parameters {
-            model: self.served.application.name.clone(),
-            model_digest: self.model.digest.clone(),
-            width: plan.width,
-            height: plan.height,
-            steps: plan.steps,
-            guidance_scale: plan.guidance_scale,
-            scheduler: plan.scheduler.clone(),
-            seeds: plan.seeds.clone(),
-            truncated_prompt: self.tokens.prompt.truncated_text,
-            truncated_negative_prompt: self.tokens.negative.truncated_text,
-        };
-        let done = image::Done {
-            timings: Some(timings),
-            parameters: Some(parameters),
-        };
-        self.job.emit.send(Event::Done(done)).await;
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -51,6 +51,12 @@ pub enum Error {
     /// Too many wait.
     #[error("{0}")]
     Overloaded(#[from] Full),
+    /// Too many pictures are held that others draw from.
+    #[error("requests with pictures hold all of the {limit} bytes that they may")]
+    PicturesFull {
+        /// Bytes that they may hold together.
+        limit: u64,
+    },
     /// The deadline would pass.
     #[error("{0}")]
     TooLate(#[from] TooLate),
@@ -104,7 +110,7 @@ impl Error {
             Self::Invalid(_) | Self::ModelNotNamed { .. } => Code::InvalidArgument,
             Self::UnknownModel { .. } | Self::NotRunning { .. } => Code::NotFound,
             Self::Duplicate { .. } => Code::AlreadyExists,
-            Self::Overloaded(_) => Code::ResourceExhausted,
+            Self::Overloaded(_) | Self::PicturesFull { .. } => Code::ResourceExhausted,
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
@@ -122,6 +128,7 @@ impl Error {
             Self::Duplicate { .. } => "DUPLICATE_REQUEST",
             Self::NotRunning { .. } => "NOT_RUNNING",
             Self::Overloaded(_) => "QUEUE_FULL",
+            Self::PicturesFull { .. } => "PICTURES_FULL",
             Self::TooLate(_) => "DEADLINE_UNREACHABLE",
             Self::DeadlinePassed => "DEADLINE_PASSED",
             Self::NotRead { .. } => "NOT_READ",
@@ -138,7 +145,9 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded(full) => Some(full.retry_after),
-            Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Some(RETRY_SOON),
+            Self::PicturesFull { .. } | Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => {
+                Some(RETRY_SOON)
+            }
             Self::Worker(status) => status::retry_after(status),
             Self::Invalid(_)
             | Self::UnknownModel { .. }
@@ -169,6 +178,7 @@ impl Error {
             | Self::Duplicate { .. }
             | Self::NotRunning { .. }
             | Self::Overloaded(_)
+            | Self::PicturesFull { .. }
             | Self::TooLate(_)
             | Self::DeadlinePassed
             | Self::NotRead { .. }

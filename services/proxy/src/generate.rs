@@ -1,10 +1,12 @@
 //! One request from door to picture: both doors call [`Generator::start`] and read the events.
 //!
-//! find the application → validate → admit → tokenize → take a replica → draw there → pass the events on; again with the
-//! same seeds on another replica when that one is lost.
+//! find the application → validate → admit → tokenize and prepare pictures → take a replica → draw there → pass the events
+//! on; again with the same seeds on another replica when that one is lost; the last steps at a refiner where it is asked.
 //!
 //! It refuses to know gRPC or HTTP. Invariants: a picture is sent once; seeds never change between attempts; every end
 //! of a request, a caller who leaves included, is counted and gives back what it held.
+
+mod ready;
 
 use std::{
     convert::Infallible,
@@ -27,13 +29,13 @@ use crate::{
     clock::Clock,
     draw::Draw,
     events::{Emit, Events},
+    hold::Holder,
     metrics::{Door, Metrics},
     pool::Pool,
     problem::Problem,
     registry::Registry,
     table::{Application, Table},
-    tokenize,
-    validate::{self, Limits, Plan},
+    validate::{self, Limits, Models, Plan},
 };
 
 /// How long an event may wait for its caller to read it: as long as nginx waits for a client that takes nothing.
@@ -64,6 +66,7 @@ pub(crate) struct Shared {
     no_replica_timeout: Duration,
     pub(crate) policy: Policy,
     budget: Mutex<Budget>,
+    holder: Arc<Holder>,
     pub(crate) metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -85,6 +88,7 @@ impl Generator {
                 max_attempts: config.max_attempts,
             },
             budget: Mutex::new(Budget::new(clock.now())),
+            holder: Holder::new(config.max_held_image_bytes, metrics.held.clone()),
             metrics,
             clock,
         }))
@@ -265,23 +269,39 @@ impl Job {
         result
     }
 
-    async fn generate(&self, request: image::GenerateRequest, problems: Vec<Problem>) -> Result<(), Error> {
+    async fn generate(
+        &self,
+        request: image::GenerateRequest,
+        mut problems: Vec<Problem>,
+    ) -> Result<(), Error> {
         let served = self.shared.find(&request.model).await?;
-        let plan = check(problems, request, &served.model, self.shared.limits)?;
+        let refiner = self.refiner(&request, &mut problems).await?;
+        let models = Models {
+            first: &served.model,
+            refiner: refiner.as_ref().map(|refiner| &*refiner.model),
+        };
+        let plan = check(problems, request, models, self.shared.limits)?;
+        let _held = self.shared.holder.hold(plan.held_bytes())?;
         let admitted = served.pipeline.admit(plan.cost, self.deadline)?;
+        let second = match refiner.as_ref().zip(plan.refine.as_ref()) {
+            Some((refiner, refine)) => Some(refiner.pipeline.admit(refine.cost, self.deadline)?),
+            None => None,
+        };
         self.shared.budget(|budget, _| budget.deposit());
+        let both = || [Some(&admitted), second.as_ref()].into_iter().flatten();
         self.emit
             .send(Event::Accepted(image::Accepted {
                 request_id: self.id.as_ref().to_owned(),
                 queue_position: u32::try_from(admitted.ahead).unwrap_or(u32::MAX),
-                eta_ms: admitted.eta.map_or(0, millis),
+                eta_ms: both()
+                    .map(|of| of.eta)
+                    .sum::<Option<Duration>>()
+                    .map_or(0, millis),
             }))
             .await;
-        let begun = Instant::now();
-        let tokens = tokenize::run(self, &served.preprocess, &plan).await?;
-        let preprocess = begun.elapsed();
-        Draw::new(self, &served, &plan, tokens, preprocess)
-            .run(admitted.place)
+        let ready = self.prepare(&plan, &served, refiner.as_ref()).await?;
+        Draw::new(self, &plan, ready)
+            .run(admitted.place, second.map(|second| second.place))
             .await
     }
 
@@ -316,10 +336,10 @@ impl Job {
 fn check(
     mut problems: Vec<Problem>,
     request: image::GenerateRequest,
-    model: &ModelInfo,
+    models: Models<'_>,
     limits: Limits,
 ) -> Result<Plan, Error> {
-    match validate::plan(request, model, limits, draw_seed) {
+    match validate::plan(request, models, limits, draw_seed) {
         Ok(plan) if problems.is_empty() => Ok(plan),
         Ok(_) => Err(Error::Invalid(problems)),
         Err(found) => {

@@ -162,6 +162,9 @@ fn model(application: &Application) -> Option<Model> {
         size_multiple: info.size_multiple,
         max_size: info.max_size,
         ready_replicas: u32::try_from(ready).unwrap_or(u32::MAX),
+        tasks: info.tasks,
+        sigma_schedules: info.sigma_schedules,
+        max_clip_skip: info.max_clip_skip,
     })
 }
 

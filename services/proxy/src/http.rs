@@ -9,6 +9,7 @@ mod answer;
 mod door;
 mod fastapi;
 mod query;
+mod read;
 mod serve;
 
 pub(crate) use serve::serve;

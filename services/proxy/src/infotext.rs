@@ -4,13 +4,19 @@
 //! - `mobula-*`: one chunk per parameter, named as the HTTP headers are.
 //! - `Software`, a keyword of the PNG specification, and `AI-Generated`, so that a picture says what it is.
 //!
-//! Invariant: with what is written anybody with the same model draws the same picture again.
+//! Invariant: with what is written anybody with the same model, and the same picture where it starts from one, draws the
+//! same picture again.
+
+mod seldom;
 
 use std::fmt::Write as _;
 
 use mobula_proto::inference::v1::TextChunk;
 
-use crate::validate::Plan;
+use crate::{
+    names::{self, Named},
+    validate::Plan,
+};
 
 /// Characters of the digest in the infotext; A1111 shows ten.
 const SHORT_DIGEST: usize = 10;
@@ -24,9 +30,9 @@ pub(crate) struct Model<'a> {
     pub(crate) digest: &'a str,
 }
 
-/// All chunks of all pictures of a request.
-pub(crate) fn chunks(plan: &Plan, model: Model<'_>) -> Vec<TextChunk> {
-    let mut chunks = Vec::with_capacity(7 + 2 * plan.seeds.len());
+/// All chunks of all pictures of a request; `refiner` draws the last steps where the plan says so.
+pub(crate) fn chunks(plan: &Plan, model: Model<'_>, refiner: Option<Model<'_>>) -> Vec<TextChunk> {
+    let mut chunks = Vec::with_capacity(9 + 2 * plan.seeds.len());
     for (index, &seed) in (0u32..).zip(&plan.seeds) {
         let image_index = (plan.seeds.len() > 1).then_some(index);
         chunks.push(TextChunk {
@@ -38,11 +44,16 @@ pub(crate) fn chunks(plan: &Plan, model: Model<'_>) -> Vec<TextChunk> {
             ..chunk("mobula-seed", seed.to_string())
         });
     }
-    chunks.push(chunk("mobula-scheduler", plan.scheduler.clone()));
+    chunks.push(chunk("mobula-scheduler", plan.chosen.scheduler.clone()));
     chunks.push(chunk("mobula-steps", plan.steps.to_string()));
     chunks.push(chunk("mobula-guidance-scale", plan.guidance_scale.to_string()));
     chunks.push(chunk("mobula-model", model.name.to_owned()));
     chunks.push(chunk("mobula-model-digest", model.digest.to_owned()));
+    chunks.extend(
+        seldom::chunks(plan, refiner)
+            .into_iter()
+            .map(|(name, text)| chunk(name, text)),
+    );
     chunks.push(chunk(
         "Software",
         concat!("Mobula ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -67,37 +78,51 @@ fn infotext(plan: &Plan, model: Model<'_>, seed: u64) -> String {
         text.push_str("\nNegative prompt: ");
         text.push_str(&plan.negative_prompt);
     }
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model hash: {}, Model: {}, Version: mobula {}",
-        plan.steps,
-        sampler(&plan.scheduler),
-        plan.guidance_scale,
-        plan.width,
-        plan.height,
-        model.digest.get(..SHORT_DIGEST).unwrap_or(model.digest),
-        quoted(model.name),
-        env!("CARGO_PKG_VERSION"),
-    );
+    let (sampler, schedule) = sampler(plan);
+    let mut parts = vec![("Steps", plan.steps.to_string()), ("Sampler", sampler)];
+    parts.extend(schedule.map(|schedule| ("Schedule type", schedule)));
+    parts.extend([
+        ("CFG scale", plan.guidance_scale.to_string()),
+        ("Seed", seed.to_string()),
+        ("Size", format!("{}x{}", plan.width, plan.height)),
+        (
+            "Model hash",
+            model
+                .digest
+                .get(..SHORT_DIGEST)
+                .unwrap_or(model.digest)
+                .to_owned(),
+        ),
+        ("Model", quoted(model.name)),
+    ]);
+    parts.extend(seldom::parts(plan));
+    parts.push((
+        "Version",
+        concat!("mobula ", env!("CARGO_PKG_VERSION")).to_owned(),
+    ));
+    for (i, (name, value)) in parts.into_iter().enumerate() {
+        let before = if i == 0 { "\n" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{before}{name}: {value}");
+    }
     text
 }
 
-/// The name that A1111 gives a scheduler; those it does not have keep theirs.
-fn sampler(scheduler: &str) -> String {
-    let (base, karras) = match scheduler.strip_suffix("_karras") {
-        Some(base) => (base, " Karras"),
-        None => (scheduler, ""),
+/// The names that A1111 gives a scheduler and its schedule; those it does not have keep theirs.
+fn sampler(plan: &Plan) -> (String, Option<String>) {
+    let Some(named) = Named::read(&plan.chosen.scheduler) else {
+        let schedule = &plan.chosen.schedule;
+        return (
+            quoted(&plan.chosen.scheduler),
+            (!schedule.is_empty()).then(|| names::schedule_label(schedule).to_owned()),
+        );
     };
-    let name = match base {
-        "pndm" => "PLMS",
-        "ddim" => "DDIM",
-        "euler" => "Euler",
-        "euler_a" => "Euler a",
-        "dpmpp_2m" => "DPM++ 2M",
-        other => other,
-    };
-    format!("{name}{karras}")
+    let asked = Some(&*plan.chosen.schedule).filter(|schedule| !schedule.is_empty());
+    let schedule = named.schedule.or(asked);
+    (
+        named.base.label.to_owned(),
+        schedule.map(|schedule| names::schedule_label(schedule).to_owned()),
+    )
 }
 
 /// A value with a comma, colon or line break is a JSON string, as A1111's `quote` makes it.
@@ -110,81 +135,4 @@ fn quoted(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use mobula_serving::route::Cost;
-
-    use super::*;
-
-    fn plan() -> Plan {
-        Plan {
-            prompt: "a red circle".into(),
-            negative_prompt: String::new(),
-            width: 128,
-            height: 64,
-            steps: 20,
-            guidance_scale: 7.5,
-            scheduler: "dpmpp_2m_karras".into(),
-            seeds: vec![42],
-            preview_interval: 0,
-            cost: Cost::rows(1),
-        }
-    }
-
-    const MODEL: Model<'_> = Model {
-        name: "demo",
-        digest: "0123456789abcdef",
-    };
-
-    #[test]
-    fn the_infotext_is_what_other_tools_read() {
-        let expected = concat!(
-            "a red circle\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 42, Size: 128x64, ",
-            "Model hash: 0123456789, Model: demo, Version: mobula ",
-            env!("CARGO_PKG_VERSION"),
-        );
-        assert_eq!(infotext(&plan(), MODEL, 42), expected);
-    }
-
-    #[test]
-    fn a_negative_prompt_has_its_own_line() {
-        let plan = Plan {
-            negative_prompt: "blue".into(),
-            guidance_scale: 7.0,
-            ..plan()
-        };
-        let text = infotext(&plan, MODEL, 1);
-        assert!(
-            text.starts_with("a red circle\nNegative prompt: blue\nSteps: 20"),
-            "{text}"
-        );
-        assert!(text.contains("CFG scale: 7,"), "{text}");
-    }
-
-    #[test]
-    fn each_picture_has_its_own_seed_and_all_share_the_rest() {
-        let chunks = chunks(
-            &Plan {
-                seeds: vec![5, 6],
-                ..plan()
-            },
-            MODEL,
-        );
-        let of = |keyword: &str| -> Vec<_> {
-            chunks
-                .iter()
-                .filter(|c| c.keyword == keyword)
-                .map(|c| (c.image_index, c.text.as_str()))
-                .collect()
-        };
-        assert_eq!(of("mobula-seed"), [(Some(0), "5"), (Some(1), "6")]);
-        assert_eq!(of("mobula-steps"), [(None, "20")]);
-        assert_eq!(of("parameters").len(), 2);
-        assert_eq!(of("AI-Generated"), [(None, "true")]);
-    }
-
-    #[test]
-    fn a_model_name_that_would_break_the_list_is_quoted() {
-        assert_eq!(quoted("a, b"), "\"a, b\"");
-        assert_eq!(quoted("plain"), "plain");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The proxy: the only door for users, over HTTP and gRPC. It validates, admits, queues, routes, starts lost requests
 //! again and streams; it keeps no state but what runs, and serves on when the controller is away.
 
+mod aside;
 mod channels;
 mod clock;
 mod config;
@@ -11,13 +12,17 @@ mod fault;
 mod follow;
 mod generate;
 mod grpc;
+mod header;
+mod hold;
 mod http;
 mod infotext;
 mod malformed;
 mod metrics;
+mod names;
 mod permit;
 mod place;
 mod pool;
+mod prepare;
 mod problem;
 mod registry;
 mod replica;

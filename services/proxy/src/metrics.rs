@@ -12,6 +12,8 @@ const IN_FLIGHT: &str = "mobula_proxy_requests_in_flight";
 const STAGE: &str = "mobula_proxy_stage_seconds";
 const IMAGES: &str = "mobula_proxy_images_total";
 const RESTARTS: &str = "mobula_proxy_restarts_total";
+const HANDOVERS: &str = "mobula_proxy_handovers_total";
+const HELD: &str = "mobula_proxy_held_image_bytes";
 const REROUTES: &str = "mobula_proxy_reroutes_total";
 const QUEUE_IN: &str = "mobula_proxy_queue_entered_total";
 const QUEUE_OUT: &str = "mobula_proxy_queue_left_total";
@@ -67,6 +69,8 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: Gauge,
     pub(crate) images: Counter,
     pub(crate) restarts: Counter,
+    pub(crate) handovers: Counter,
+    pub(crate) held: Gauge,
     full: Counter,
     unreachable: Counter,
     pub(crate) table: Gauge,
@@ -95,6 +99,8 @@ impl Metrics {
             in_flight: gauge!(IN_FLIGHT),
             images: counter!(IMAGES),
             restarts: counter!(RESTARTS),
+            handovers: counter!(HANDOVERS),
+            held: gauge!(HELD),
             full: counter!(REROUTES, "reason" => "full"),
             unreachable: counter!(REROUTES, "reason" => "unreachable"),
             table: gauge!(TABLE),
@@ -171,6 +177,8 @@ fn describe() {
         RESTARTS,
         "Requests that started again because their replica was lost."
     );
+    describe_counter!(HANDOVERS, "Requests whose latents were handed over to a refiner.");
+    describe_gauge!(HELD, "Bytes of pictures that requests hold to draw from.");
     describe_counter!(
         REROUTES,
         "Calls that a replica did not take, by reason; the request went elsewhere."

@@ -37,6 +37,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let images = ImageServiceServer::new(Images {
         generator: generator.clone(),
     })
+    .max_decoding_message_size(config.max_request_bytes())
     .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
     let grpc = grpc::Server::new("mobula-proxy").add(Checked(images)).serve(
         listeners.grpc,

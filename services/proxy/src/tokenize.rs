@@ -1,98 +1,180 @@
-//! Prompts to token ids, on any preprocess replica. The call costs microseconds and changes nothing, so it is simply made
-//! again elsewhere when a replica is full or gone.
+//! Prompts to tokens, on any preprocess replica of the model that they are for.
 
-use mobula_proto::preprocess::v1::{
-    TokenSequence, TokenizeRequest, preprocess_service_client::PreprocessServiceClient,
+use std::sync::Arc;
+
+use mobula_proto::{
+    common::v1::Prompt,
+    control::v1::ModelInfo,
+    preprocess::v1::{TokenizeRequest, TokenizedText},
 };
-use mobula_serving::route::Cost;
-use tonic::Request;
 use tracing::{Instrument, debug_span};
 
 use crate::{
-    Error,
-    fault::{Fault, classify},
+    Error, aside,
     generate::Job,
-    metrics::Reroute,
-    permit::Permit,
     pool::Pool,
+    problem::{Problem, Rule},
     validate::Plan,
 };
 
-use std::sync::Arc;
+/// The fields of a request whose texts are sent, in this order.
+const FIELDS: [&str; 2] = ["prompt", "negative_prompt"];
 
 /// A plan's prompts as tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    pub(crate) prompt: TokenSequence,
-    /// Empty without guidance.
-    pub(crate) negative: TokenSequence,
+    pub(crate) prompt: TokenizedText,
+    /// Empty where the model does not see it.
+    pub(crate) negative: TokenizedText,
+}
+
+/// What is tokenized for one model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct For<'a> {
+    pub(crate) pool: &'a Arc<Pool>,
+    pub(crate) model: &'a ModelInfo,
+    /// The model sees the negative prompt.
+    pub(crate) is_guided: bool,
 }
 
 /// Tokenizes the prompts of a plan.
-pub(crate) async fn run(job: &Job, pool: &Arc<Pool>, plan: &Plan) -> Result<Tokens, Error> {
+pub(crate) async fn run(job: &Job, plan: &Plan, of: For<'_>) -> Result<Tokens, Error> {
     let mut texts = vec![plan.prompt.clone()];
-    if plan.is_guided() {
+    if of.is_guided {
         texts.push(plan.negative_prompt.clone());
     }
-    let mut place = pool.place();
-    loop {
-        let permit = place.acquire(Cost::rows(1)).await?;
-        let span = debug_span!("tokenize", replica = permit.replica().id, otel.kind = "client");
-        let fault = match call(job, &permit, texts.clone()).instrument(span).await {
-            Ok(sequences) => {
-                permit.accepted();
-                return tokens(sequences, texts.len());
-            }
-            Err(fault) => fault,
-        };
-        match fault {
-            Fault::Full => {
-                job.shared.metrics.rerouted(Reroute::Full);
-                permit.refused();
-            }
-            Fault::Gone(status) => {
-                tracing::info!(
-                    request_id = &*job.id,
-                    replica = permit.replica().id,
-                    why = status.message(),
-                    "preprocess replica lost"
-                );
-                job.shared.metrics.rerouted(Reroute::Unreachable);
-                permit.failed();
-            }
-            Fault::TimedOut => return Err(Error::DeadlinePassed),
-            Fault::Final(status) => return Err(Error::Worker(Box::new(status))),
+    let make = |replica_id| TokenizeRequest {
+        replica_id,
+        texts: texts.clone(),
+        syntax: plan.syntax.into(),
+        steps: plan.taken(),
+    };
+    let span = debug_span!("tokenize", otel.kind = "client");
+    let answer = aside::call(job, of.pool, make, async |mut client, request| {
+        client.tokenize(request).await
+    })
+    .instrument(span)
+    .await
+    .map_err(named)?;
+    let tokens = tokens(answer.into_inner().texts, texts.len())?;
+    fits(&tokens, of.model)?;
+    Ok(tokens)
+}
+
+/// The worker knows texts by their index, the caller by their names.
+fn named(error: Error) -> Error {
+    let Error::Worker(status) = &error else {
+        return error;
+    };
+    let violations = mobula_kit::status::violations(status);
+    if violations.is_empty() {
+        return error;
+    }
+    let problem = |(field, why): (String, String)| {
+        let digits = field.chars().filter(char::is_ascii_digit).collect::<String>();
+        let name = digits.parse().ok().and_then(|index: usize| FIELDS.get(index));
+        match name {
+            Some(name) => Problem::new(*name, Rule::Wrong(why)),
+            None => Problem::new(field, Rule::Wrong(why)),
         }
-    }
+    };
+    Error::Invalid(violations.into_iter().map(problem).collect())
 }
 
-async fn call(job: &Job, permit: &Permit, texts: Vec<String>) -> Result<Vec<TokenSequence>, Fault> {
-    let mut request = Request::new(TokenizeRequest {
-        replica_id: permit.replica().id.clone(),
-        texts,
-    });
-    if let Some(deadline) = job.deadline {
-        deadline.apply(&mut request);
-    }
-    mobula_kit::trace::inject(request.metadata_mut());
-    let mut client = PreprocessServiceClient::new(permit.channel());
-    let response = client
-        .tokenize(request)
-        .await
-        .map_err(|status| classify(status, false))?;
-    Ok(response.into_inner().sequences)
-}
-
-fn tokens(sequences: Vec<TokenSequence>, texts: usize) -> Result<Tokens, Error> {
-    if sequences.len() != texts {
+fn tokens(texts: Vec<TokenizedText>, asked: usize) -> Result<Tokens, Error> {
+    if texts.len() != asked {
         return Err(Error::Answer(
-            "tokenize gave another number of sequences than texts",
+            "tokenize gave another number of prompts than texts",
         ));
     }
-    let mut sequences = sequences.into_iter();
-    let mut next = || sequences.next().unwrap_or_default();
+    let mut texts = texts.into_iter();
+    let mut next = || texts.next().unwrap_or_default();
     Ok(Tokens {
         prompt: next(),
         negative: next(),
     })
+}
+
+/// Refuses a prompt that has more windows than the model takes, before a device sees it.
+fn fits(tokens: &Tokens, model: &ModelInfo) -> Result<(), Error> {
+    let max = model.max_prompt_windows as usize;
+    let most = |prompt: &Prompt| {
+        let variants = prompt.spans.iter().flat_map(|span| &span.variants);
+        variants.map(|variant| variant.windows.len()).max().unwrap_or(0)
+    };
+    // All texts of a request have as many windows as the longest.
+    let has = tokens.prompt.prompt.as_ref().map_or(0, most);
+    if max == 0 || has <= max {
+        return Ok(());
+    }
+    let longer = tokens.negative.token_count > tokens.prompt.token_count;
+    let why = format!("needs {has} windows of tokens, and the model takes {max} at most");
+    Err(Error::Invalid(vec![Problem::new(
+        FIELDS[usize::from(longer)],
+        Rule::Wrong(why),
+    )]))
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_proto::common::v1::{PromptSpan, PromptVariant, PromptWindow};
+
+    use super::*;
+
+    fn text(windows: usize, token_count: u32) -> TokenizedText {
+        let variant = PromptVariant {
+            weight: 1.0,
+            windows: vec![PromptWindow::default(); windows],
+        };
+        let span = PromptSpan {
+            until_step: 0,
+            variants: vec![variant],
+        };
+        TokenizedText {
+            prompt: Some(Prompt {
+                spans: vec![span],
+                ..Prompt::default()
+            }),
+            token_count,
+            ..TokenizedText::default()
+        }
+    }
+
+    #[test]
+    fn the_longer_prompt_is_named_when_there_are_too_many_windows() {
+        let model = ModelInfo {
+            max_prompt_windows: 2,
+            ..ModelInfo::default()
+        };
+        let tokens = |prompt, negative| Tokens {
+            prompt: text(3, prompt),
+            negative: text(3, negative),
+        };
+        let field = |tokens: &Tokens| fits(tokens, &model).unwrap_err().violations().remove(0).0;
+        assert_eq!(field(&tokens(200, 10)), "prompt");
+        assert_eq!(field(&tokens(10, 200)), "negative_prompt");
+        let short = Tokens {
+            prompt: text(2, 100),
+            negative: text(2, 10),
+        };
+        assert!(fits(&short, &model).is_ok());
+        assert!(
+            fits(&tokens(200, 10), &ModelInfo::default()).is_ok(),
+            "no limit is told"
+        );
+    }
+
+    #[test]
+    fn a_text_that_the_worker_refuses_is_told_by_its_field() {
+        for (said, field) in [
+            ("texts[1]", "negative_prompt"),
+            ("texts[0]", "prompt"),
+            ("1", "negative_prompt"),
+            ("steps", "steps"),
+        ] {
+            let status = mobula_kit::status::invalid(said, "has too many windows");
+            let error = named(Error::Worker(Box::new(status)));
+            assert_eq!(error.violations()[0].0, field, "{said}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use mobula_proto::{
     inference::v1::Image as LookAlike,
 };
 use mobula_proxy::Config;
-use support::{Act, Mesh, Worker, images, names, picture, prompt, soon};
+use support::{Act, Mesh, Worker, encoded, images, names, picture, prompt, soon};
 use tonic::{Code, IntoRequest, Request};
 
 fn config() -> Config {
@@ -64,14 +64,8 @@ async fn a_request_is_streamed_from_accepted_to_done() {
     );
     let asked = &worker.requests()[0];
     assert_eq!(asked.replica_id, "demo#a");
-    assert_eq!(
-        asked.prompt_ids,
-        "a red circle".bytes().map(u32::from).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        asked.negative_prompt_ids,
-        "blue".bytes().map(u32::from).collect::<Vec<_>>()
-    );
+    assert_eq!(asked.prompt, Some(encoded("a red circle")));
+    assert_eq!(asked.negative_prompt, Some(encoded("blue")));
     assert!(
         asked
             .text_chunks

@@ -2,10 +2,10 @@
 
 mod support;
 
-use mobula_proto::image::v1::CancelRequest;
+use mobula_proto::{common::v1::Priority, image::v1::CancelRequest};
 use mobula_proxy::Config;
 use serde_json::json;
-use support::{Act, Mesh, Worker, call, get, picture, prompt, soon};
+use support::{Act, Mesh, Worker, call, encoded, get, picture, prompt, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -62,8 +62,45 @@ async fn what_a_picture_was_made_with_is_in_its_headers() {
         "{}",
         answer.header("server-timing")
     );
-    assert_eq!(worker.requests()[0].negative_prompt_ids.len(), 3);
+    assert_eq!(worker.requests()[0].negative_prompt, Some(encoded("dog")));
     assert_eq!(worker.requests()[0].width, 128, "the model's own size");
+}
+
+#[tokio::test]
+async fn seldom_fields_have_query_names_and_priority_a_header() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let request = |query: &str, priority: &str| {
+        format!(
+            "GET /imagine?prompt=cat&{query} HTTP/1.1\r\nhost: m\r\nx-mobula-priority: {priority}\r\nconnection: close\r\n\r\n"
+        )
+    };
+    let good = request(
+        "scheduler=Euler%20a&clip_skip=1&guidance_end=0.5&priority=low",
+        "high",
+    );
+    assert_eq!(call(mesh.http, &good).await.status, 200);
+    let asked = &worker.requests()[0];
+    assert_eq!((asked.scheduler.as_str(), asked.clip_skip), ("euler_a", 1));
+    assert_eq!(asked.guidance_interval.map(|part| part.end), Some(0.5));
+    assert_eq!(asked.priority(), Priority::High, "the header has the last word");
+    let bad = request(
+        "guidance_rescale=2&guidance_start=-1&eta=x&refiner=nobody&switch_at=0.5",
+        "urgent",
+    );
+    let answer = call(mesh.http, &bad).await;
+    assert_eq!(answer.status, 422);
+    let json = answer.json();
+    let places = json["detail"].as_array().unwrap().iter();
+    let places: Vec<_> = places.map(|entry| entry["loc"].clone()).collect();
+    let expected = [
+        json!(["query", "eta"]),
+        json!(["header", "x-mobula-priority"]),
+        json!(["query", "refiner"]),
+        json!(["query", "guidance_rescale"]),
+        json!(["query", "guidance_start"]),
+    ];
+    assert_eq!(places, expected);
 }
 
 #[tokio::test]

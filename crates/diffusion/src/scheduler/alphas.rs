@@ -7,9 +7,24 @@ use std::f64::consts::PI;
 /// How the betas run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Betas {
-    Linear { start: f64, end: f64 },
-    ScaledLinear { start: f64, end: f64 },
+    Linear {
+        start: f64,
+        end: f64,
+    },
+    ScaledLinear {
+        start: f64,
+        end: f64,
+    },
     SquaredCosine,
+    /// A sigmoid from -6 to 6, which of the classes DDPM alone knows.
+    Sigmoid {
+        start: f64,
+        end: f64,
+    },
+    /// A Laplace distribution of the log-SNR (Hang and Gu 2024, arXiv 2407.03297), which DDPM alone knows.
+    Laplace,
+    /// `exp(-12 t)`, which of the classes Heun alone knows.
+    Exponential,
 }
 
 /// The training side of a scheduler configuration.
@@ -41,16 +56,32 @@ impl Training {
                 let roots = linspace(start.sqrt() as f32, end.sqrt() as f32, self.timesteps);
                 roots.into_iter().map(|root| root * root).collect()
             }
-            Betas::SquaredCosine => (0..self.timesteps).map(|i| self.cosine_beta(i)).collect(),
+            Betas::SquaredCosine => self.betas_of(|t| ((t + 0.008) / 1.008 * PI / 2.0).cos().powi(2)),
+            Betas::Sigmoid { start, end } => {
+                let span = (end - start) as f32;
+                let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+                linspace(-6.0, 6.0, self.timesteps)
+                    .into_iter()
+                    .map(|x| sigmoid(x) * span + start as f32)
+                    .collect()
+            }
+            Betas::Laplace => self.betas_of(|t| {
+                let half = 0.5 - t;
+                let snr = (-0.5 * 1.0_f64.copysign(half) * (1.0 - 2.0 * half.abs() + 1e-6).ln()).exp();
+                (snr / (1.0 + snr)).sqrt()
+            }),
+            Betas::Exponential => self.betas_of(|t| (t * -12.0).exp()),
         }
     }
 
-    /// diffusers' `betas_for_alpha_bar`, in f64.
-    fn cosine_beta(&self, i: usize) -> f32 {
+    /// diffusers' `betas_for_alpha_bar`, in f64: the betas whose cumulative alphas are `bar`.
+    fn betas_of(&self, bar: impl Fn(f64) -> f64) -> Vec<f32> {
         const MAX_BETA: f64 = 0.999;
-        let bar = |t: f64| ((t + 0.008) / 1.008 * PI / 2.0).cos().powi(2);
         let n = self.timesteps as f64;
-        (1.0 - bar((i + 1) as f64 / n) / bar(i as f64 / n)).min(MAX_BETA) as f32
+        let beta = |i: usize| 1.0 - bar((i + 1) as f64 / n) / bar(i as f64 / n);
+        (0..self.timesteps)
+            .map(|i| beta(i).min(MAX_BETA) as f32)
+            .collect()
     }
 }
 

@@ -6,39 +6,12 @@
 
 use serde_json::{Map, Value};
 
-use super::alphas::{Betas, Training};
-use super::keys::{Keys, quote_infinities};
-use super::kind::Kind;
-use super::{ddim, dpm_multistep, euler, pndm};
+use super::flow::Growth;
+use super::keys::quote_infinities;
+use super::levels::Levels;
+use super::settings::Settings;
+use super::{Ask, Choice, Class, Kind, Sampler, Schedule};
 use crate::Error;
-
-/// Largest `num_train_timesteps` that is accepted; models have 1000, and every table is this long.
-const MAX_TRAIN_TIMESTEPS: usize = 100_000;
-
-/// The diffusers scheduler classes that are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// `PNDMScheduler`
-    Pndm,
-    /// `DDIMScheduler`
-    Ddim,
-    /// `EulerDiscreteScheduler`
-    Euler,
-    /// `EulerAncestralDiscreteScheduler`
-    EulerAncestral,
-    /// `DPMSolverMultistepScheduler`
-    DpmMultistep,
-}
-
-impl Class {
-    const ALL: [(&'static str, Self); 5] = [
-        ("PNDMScheduler", Self::Pndm),
-        ("DDIMScheduler", Self::Ddim),
-        ("EulerDiscreteScheduler", Self::Euler),
-        ("EulerAncestralDiscreteScheduler", Self::EulerAncestral),
-        ("DPMSolverMultistepScheduler", Self::DpmMultistep),
-    ];
-}
 
 /// What the model's output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +22,8 @@ pub enum Prediction {
     Velocity,
     /// The picture itself.
     Sample,
+    /// The flow from picture to noise, `noise - picture` (Lipman et al. 2022, arXiv 2210.02747).
+    Flow,
 }
 
 impl Prediction {
@@ -59,56 +34,9 @@ impl Prediction {
             Self::Epsilon => "epsilon",
             Self::Velocity => "v_prediction",
             Self::Sample => "sample",
+            Self::Flow => "flow_prediction",
         }
     }
-}
-
-/// How timesteps are laid over the training timesteps (Lin et al. 2023, arXiv 2305.08891, table 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spacing {
-    Linspace,
-    Leading,
-    Trailing,
-}
-
-/// What the noise level after the last step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FinalSigma {
-    Zero,
-    SigmaMin,
-}
-
-/// How noise levels are spread between the largest and the smallest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Levels {
-    /// As the timesteps lie.
-    Timesteps,
-    Karras,
-    Exponential,
-    /// Uniform in log-SNR (Lu et al. 2022, arXiv 2206.00927).
-    Lu,
-}
-
-/// A configuration as one class reads it.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) kind: Kind,
-    pub(super) training: Training,
-    pub(super) prediction: Prediction,
-    pub(super) spacing: Spacing,
-    pub(super) steps_offset: usize,
-    pub(super) class: ClassSettings,
-    pub(super) ignored: Vec<String>,
-}
-
-/// The keys that only one class (or two) has.
-#[derive(Debug)]
-pub(super) enum ClassSettings {
-    Pndm(pndm::Settings),
-    Ddim(ddim::Settings),
-    Euler(euler::Settings),
-    EulerAncestral,
-    DpmMultistep(dpm_multistep::Settings),
 }
 
 /// A model's scheduler_config.json.
@@ -116,7 +44,9 @@ pub(super) enum ClassSettings {
 pub struct Config {
     class: Class,
     kind: Kind,
+    schedule: Option<Schedule>,
     prediction: Prediction,
+    growth: Option<Growth>,
     ignored: Vec<String>,
     keys: Map<String, Value>,
 }
@@ -138,26 +68,22 @@ impl Config {
             .ok_or(Error::Missing { key: "_class_name" })?;
         let class = Class::ALL
             .into_iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, class)| class)
+            .find(|known| known.name() == name)
             .ok_or_else(|| Error::Value {
                 key: "_class_name",
                 value: name.chars().take(80).collect(),
-                expected: Class::ALL.map(|(known, _)| known).join(", "),
+                expected: Class::ALL.map(Class::name).join(", "),
             })?;
-        let kind = Kind::of(class, false);
-        let mut config = Self {
+        let settings = Settings::read(&own(&keys, class), class)?;
+        Ok(Self {
             class,
-            kind,
-            prediction: Prediction::Epsilon,
-            ignored: Vec::new(),
+            kind: settings.kind,
+            schedule: settings.levels.schedule(),
+            prediction: settings.prediction,
+            growth: settings.growth(),
+            ignored: settings.ignored,
             keys,
-        };
-        let settings = config.read(None)?;
-        config.kind = settings.kind;
-        config.prediction = settings.prediction;
-        config.ignored = settings.ignored;
-        Ok(config)
+        })
     }
 
     /// The scheduler that the model itself names, which a request gets when it names none.
@@ -178,39 +104,139 @@ impl Config {
         &self.ignored
     }
 
+    /// The exponent of a dynamic shift for a picture of `tokens` tokens (latent pixels over the model's patch), as diffusers'
+    /// pipelines compute it for [`Options::mu`](super::Options); absent where the model has no dynamic shift.
+    #[must_use]
+    pub fn mu(&self, tokens: usize) -> Option<f32> {
+        self.growth.map(|growth| growth.mu(tokens) as f32)
+    }
+
     /// What the model's output is.
     #[must_use]
     pub fn prediction(&self) -> Prediction {
         self.prediction
     }
 
-    /// Reads the keys for `kind`, or for the model's own scheduler.
-    pub(super) fn read(&self, kind: Option<Kind>) -> Result<Settings, Error> {
-        let foreign = kind.filter(|kind| *kind != self.kind);
-        let map = match foreign {
-            None => self.own(),
-            Some(kind) => self.carried(kind),
+    /// The name of the model's own scheduler, as a request would give it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.own().to_string()
+    }
+
+    /// The names of the schedulers that work with this model, its own first.
+    ///
+    /// Each is tried with as many steps as users take.
+    #[must_use]
+    pub fn choices(&self) -> Vec<String> {
+        let own = self.own();
+        let all = Kind::ALL.into_iter().flat_map(|kind| {
+            let schedules = kind.class().schedules().iter().copied().map(Some);
+            [None].into_iter().chain(schedules).map(move |schedule| Choice {
+                kind: Some(kind),
+                schedule,
+            })
+        });
+        [own]
+            .into_iter()
+            .chain(all.filter(|choice| *choice != own && self.works(*choice)))
+            .map(|choice| choice.to_string())
+            .collect()
+    }
+
+    /// Whether a sampler can be made with a usual number of steps.
+    fn works(&self, choice: Choice) -> bool {
+        const STEPS: usize = 20;
+        const DISTILLED_STEPS: usize = 4;
+        let mut ask = Ask::steps(match choice.kind {
+            Some(Kind::Lcm | Kind::Tcd) => DISTILLED_STEPS,
+            Some(_) | None => STEPS,
+        });
+        ask.choice = choice;
+        // Any will do to tell whether it works; a request's is of its picture's size.
+        ask.options.mu = Some(1.0);
+        match Sampler::new(self, &ask) {
+            Ok(_) => true,
+            // A model of fewer training timesteps than that.
+            Err(Error::Steps { max, .. }) => {
+                ask.steps = max;
+                Sampler::new(self, &ask).is_ok()
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The model's own scheduler as a choice.
+    fn own(&self) -> Choice {
+        Choice {
+            kind: Some(self.kind),
+            schedule: self.schedule,
+        }
+    }
+
+    /// Reads the keys for what a request chose; a kind without a schedule spreads by timesteps, whatever the model's own does.
+    pub(super) fn read(&self, choice: Choice) -> Result<Settings, Error> {
+        let own_choice = self.own();
+        let kind = choice.kind.unwrap_or(self.kind);
+        let schedule = match choice.kind {
+            None => choice.schedule.or(self.schedule),
+            Some(_) => choice.schedule,
         };
-        let class = foreign.map_or(self.class, Kind::class);
-        let mut settings = read_class(&map, class)?;
-        settings.ignored.sort();
+        let asked = Choice {
+            kind: Some(kind),
+            schedule,
+        };
+        if asked == own_choice {
+            return Settings::read(&own(&self.keys, self.class), self.class);
+        }
+        asked.check()?;
+        self.check_family(asked)?;
+        let mut settings = Settings::read(&self.carried(kind, schedule), kind.class())?;
+        settings.kind = kind;
+        if let Some(levels) = schedule.and_then(Levels::of_request) {
+            settings.levels = levels;
+        }
         Ok(settings)
     }
 
-    /// The keys as StableDiffusionPipeline corrects them when it is made with this scheduler.
-    fn own(&self) -> Map<String, Value> {
-        let mut keys = self.keys.clone();
-        // diffusers' pipeline overrides an outdated `steps_offset`, absent or not, and a true or absent `clip_sample`.
-        keys.insert("steps_offset".into(), 1.into());
-        let clip = keys.get("clip_sample");
-        if clip == Some(&Value::Bool(true)) || (clip.is_none() && self.class == Class::Ddim) {
-            keys.insert("clip_sample".into(), false.into());
+    /// Refuses a kind of another family than the model's: what it makes of the output would be no picture.
+    fn check_family(&self, asked: Choice) -> Result<(), Error> {
+        let kind = asked.kind.unwrap_or(self.kind);
+        let class = kind.class();
+        if let (Prediction::Flow, true, Some(schedule)) = (self.prediction, class.has_flow(), asked.schedule)
+        {
+            return Err(Error::Schedule {
+                schedule: schedule.to_string(),
+                kind: kind.to_string(),
+                accepted: "none, because this model predicts a flow and has levels of its own".to_owned(),
+            });
         }
-        keys
+        let flows = class.has_flow() || class == Class::FlowEuler;
+        let edm = (self.class == Class::EdmEuler, class == Class::EdmEuler);
+        let reason = match (self.prediction, edm) {
+            (_, (true, false)) => "the model's own scheduler has a preconditioning that others have not",
+            (_, (false, true)) => "it has a preconditioning that this model was not trained with",
+            (Prediction::Flow, _) if !flows => "diffusers has no step of it for models that predict a flow",
+            (Prediction::Epsilon | Prediction::Velocity | Prediction::Sample, _)
+                if class == Class::FlowEuler =>
+            {
+                "it is for models that predict a flow"
+            }
+            _ => return Ok(()),
+        };
+        let (key, value) = match edm {
+            (true, false) | (false, true) => ("_class_name", self.class.name()),
+            _ => ("prediction_type", self.prediction.name()),
+        };
+        Err(Error::Incompatible {
+            kind: kind.to_string(),
+            key,
+            value: value.to_owned(),
+            reason,
+        })
     }
 
     /// The keys as `from_config(pipe.scheduler.config)` of another class sees them: corrected where the file has them.
-    fn carried(&self, kind: Kind) -> Map<String, Value> {
+    fn carried(&self, kind: Kind, schedule: Option<Schedule>) -> Map<String, Value> {
         let mut keys = self.keys.clone();
         if let Some(offset) = keys.get_mut("steps_offset") {
             *offset = 1.into();
@@ -218,134 +244,53 @@ impl Config {
         if keys.get("clip_sample") == Some(&Value::Bool(true)) {
             keys.insert("clip_sample".into(), false.into());
         }
-        // A name says with or without Karras, whatever the model's configuration says.
-        if matches!(kind.class(), Class::Euler | Class::DpmMultistep) {
-            keys.insert("use_karras_sigmas".into(), kind.karras().into());
+        // The name says how levels are spread, whatever the model's configuration says.
+        for other in FLAGS {
+            keys.remove(other);
         }
-        if kind.karras() {
-            for other in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"] {
-                keys.remove(other);
+        if self.prediction == Prediction::Flow {
+            // From flow matching's own class to the others and back the same things have other names.
+            let shift = |from: &str| self.keys.get(from).cloned().unwrap_or_else(|| 1.into());
+            if self.class == Class::FlowEuler {
+                keys.insert("flow_shift".into(), shift("shift"));
+                keys.insert("prediction_type".into(), Prediction::Flow.name().into());
+                keys.insert("use_flow_sigmas".into(), true.into());
+            } else if kind == Kind::FlowEuler {
+                keys.insert("shift".into(), shift("flow_shift"));
+            }
+        }
+        for (key, value) in kind.keys() {
+            keys.insert(key.into(), value);
+        }
+        if let Some(schedule) = schedule {
+            for (key, value) in schedule.keys(kind.class()) {
+                keys.insert(key.into(), value);
             }
         }
         keys
     }
 }
 
-/// Reads everything one class knows.
-fn read_class(map: &Map<String, Value>, class: Class) -> Result<Settings, Error> {
-    let mut keys = Keys::new(map);
-    let training = read_training(&mut keys, class)?;
-    let prediction = keys.choice(
-        "prediction_type",
-        Prediction::Epsilon,
-        &[
-            ("epsilon", Prediction::Epsilon),
-            ("v_prediction", Prediction::Velocity),
-            ("sample", Prediction::Sample),
-        ],
-    )?;
-    let default_spacing = match class {
-        Class::Pndm | Class::Ddim => Spacing::Leading,
-        Class::Euler | Class::EulerAncestral | Class::DpmMultistep => Spacing::Linspace,
-    };
-    let spacing = keys.choice(
-        "timestep_spacing",
-        default_spacing,
-        &[
-            ("linspace", Spacing::Linspace),
-            ("leading", Spacing::Leading),
-            ("trailing", Spacing::Trailing),
-        ],
-    )?;
-    let steps_offset = keys.whole("steps_offset", 0, (0, training.timesteps - 1))?;
-    let (class_settings, karras) = match class {
-        Class::Pndm => (ClassSettings::Pndm(pndm::Settings::read(&mut keys)?), false),
-        Class::Ddim => (ClassSettings::Ddim(ddim::Settings::read(&mut keys)?), false),
-        Class::EulerAncestral => (ClassSettings::EulerAncestral, false),
-        Class::Euler => {
-            let settings = euler::Settings::read(&mut keys)?;
-            let karras = settings.levels == Levels::Karras;
-            (ClassSettings::Euler(settings), karras)
-        }
-        Class::DpmMultistep => {
-            let settings = dpm_multistep::Settings::read(&mut keys)?;
-            let karras = settings.levels == Levels::Karras;
-            (ClassSettings::DpmMultistep(settings), karras)
-        }
-    };
-    Ok(Settings {
-        kind: Kind::of(class, karras),
-        training,
-        prediction,
-        spacing,
-        steps_offset,
-        class: class_settings,
-        ignored: keys.unread(),
-    })
-}
+/// The flags of which a named schedule leaves at most its own.
+const FLAGS: [&str; 4] = [
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+];
 
-/// Reads the noise schedule the model was trained with.
-fn read_training(keys: &mut Keys<'_>, class: Class) -> Result<Training, Error> {
-    const BETA: (f64, f64) = (f64::MIN_POSITIVE, 0.999_999);
-    let timesteps = keys.whole("num_train_timesteps", 1000, (1, MAX_TRAIN_TIMESTEPS))?;
-    let start = keys.number("beta_start", 0.0001, BETA)?;
-    let end = keys.number("beta_end", 0.02, BETA)?;
-    let schedule = keys.choice(
-        "beta_schedule",
-        Betas::Linear { start, end },
-        &[
-            ("linear", Betas::Linear { start, end }),
-            ("scaled_linear", Betas::ScaledLinear { start, end }),
-            ("squaredcos_cap_v2", Betas::SquaredCosine),
-        ],
-    )?;
-    let trained = keys.numbers("trained_betas")?;
-    if let Some(betas) = &trained
-        && betas.len() != timesteps
-    {
-        return Err(Error::Value {
-            key: "trained_betas",
-            value: format!("a list of {}", betas.len()),
-            expected: format!("as many numbers as num_train_timesteps, {timesteps}"),
-        });
+/// The keys as StableDiffusionPipeline corrects them when it is made with this scheduler.
+fn own(keys: &Map<String, Value>, class: Class) -> Map<String, Value> {
+    let mut keys = keys.clone();
+    // diffusers' pipeline overrides an outdated `steps_offset`, absent or not, and a true or absent `clip_sample`.
+    if class.has_spacing() {
+        keys.insert("steps_offset".into(), 1.into());
     }
-    // PNDM has no such key, and diffusers ignores it there.
-    let zero_snr = class != Class::Pndm && keys.flag("rescale_betas_zero_snr", false)?;
-    Ok(Training {
-        timesteps,
-        betas: schedule,
-        trained,
-        zero_snr,
-    })
-}
-
-/// Reads how noise levels are spread; at most one way may be switched on.
-pub(super) fn read_levels(keys: &mut Keys<'_>) -> Result<Levels, Error> {
-    keys.refuse_flag(
-        "use_beta_sigmas",
-        "noise levels by the beta distribution are not available",
-    )?;
-    let karras = keys.flag("use_karras_sigmas", false)?;
-    let exponential = keys.flag("use_exponential_sigmas", false)?;
-    match (karras, exponential) {
-        (false, false) => Ok(Levels::Timesteps),
-        (true, false) => Ok(Levels::Karras),
-        (false, true) => Ok(Levels::Exponential),
-        (true, true) => Err(Error::Value {
-            key: "use_exponential_sigmas",
-            value: "true".into(),
-            expected: "only one of use_karras_sigmas and use_exponential_sigmas".into(),
-        }),
+    let clip = keys.get("clip_sample");
+    if clip == Some(&Value::Bool(true)) || (clip.is_none() && class.clips_by_default()) {
+        keys.insert("clip_sample".into(), false.into());
     }
-}
-
-/// Reads the noise level after the last step.
-pub(super) fn read_final_sigma(keys: &mut Keys<'_>) -> Result<FinalSigma, Error> {
-    keys.choice(
-        "final_sigmas_type",
-        FinalSigma::Zero,
-        &[("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)],
-    )
+    keys
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 //!
 //! With eta above 0 each step adds noise, drawn after the step's own arithmetic, as in diffusers.
 
-use super::config::Prediction;
+use super::Prediction;
 use super::keys::Keys;
 use super::sampler::{Built, Plan};
 use super::solver::{Mix, Solve, Step};
-use super::spacing::Grid;
 use super::threshold::Threshold;
 use crate::Error;
 
@@ -20,12 +19,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn read(keys: &mut Keys<'_>) -> Result<Self, Error> {
         let set_alpha_to_one = keys.flag("set_alpha_to_one", true)?;
-        let clip = keys.flag("clip_sample", true)?;
-        let range = keys.number("clip_sample_range", 1.0, (0.0, 1e6))?;
-        let threshold = match Threshold::read(keys)? {
-            Threshold::None if clip => Threshold::Clip(range as f32),
-            dynamic @ (Threshold::None | Threshold::Clip(_) | Threshold::Dynamic { .. }) => dynamic,
-        };
+        let threshold = Threshold::read_or_clip(keys, true)?;
         Ok(Self {
             set_alpha_to_one,
             threshold,
@@ -49,16 +43,17 @@ pub(crate) struct Solver {
 
 /// Computes the timesteps and all coefficients.
 pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error> {
-    let grid = Grid {
-        train: plan.train,
-        steps: plan.steps,
-        offset: plan.steps_offset,
-    };
-    let timesteps = grid.falling(plan.spacing, true);
+    let timesteps: Vec<f32> = plan
+        .grid()
+        .falling(plan.spacing, true)
+        .into_iter()
+        .map(|t| t as f32)
+        .collect();
+    let range = plan.range(&timesteps)?;
     let alphas = plan.training.alphas_cumprod();
     let last = if settings.set_alpha_to_one { 1.0 } else { alphas[0] };
     let ratio = plan.train / plan.steps;
-    let calls = timesteps
+    let calls = timesteps[range.clone()]
         .iter()
         .map(|t| {
             let t = *t as usize;
@@ -78,10 +73,7 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
         threshold: settings.threshold,
         calls,
     };
-    Ok(Built::plain(
-        timesteps.iter().map(|t| *t as f32).collect(),
-        super::Solver::Ddim(solver),
-    ))
+    Ok(Built::plain(range, timesteps, &alphas, Box::new(solver)))
 }
 
 impl Solve for Solver {
@@ -103,9 +95,10 @@ impl Solve for Solver {
             original,
             scratch,
             random,
-            eta,
+            options,
             ..
         } = step;
+        let eta = options.eta.unwrap_or(0.0);
         let Call {
             at,
             alpha_to,

@@ -1,16 +1,16 @@
 //! DPM-Solver and DPM-Solver++ multistep (Lu et al. 2022, arXiv 2206.00927 and 2211.01095), with their SDE forms: diffusers'
 //! `DPMSolverMultistepScheduler`.
 //!
-//! Flow matching, dynamic shifting and models that predict a variance are refused by name.
+//! Models that also predict a variance are refused by name.
 
 use super::alphas;
-use super::config::{FinalSigma, Levels, Prediction, read_final_sigma, read_levels};
-use super::karras::{interpolate, sigma_to_t, spread};
 use super::keys::Keys;
+use super::levels::{Bounds, Levels, flow, interpolate, sigma_to_t, spread};
 use super::sampler::{Built, Plan};
+use super::settings::{FinalSigma, read_final_sigma};
 use super::solver::{Mix, Solve, Step};
-use super::spacing::Grid;
 use super::threshold::Threshold;
+use super::{Kind, Prediction};
 use crate::Error;
 
 mod update;
@@ -38,26 +38,34 @@ pub(super) struct Settings {
     lower_order_final: bool,
     euler_at_final: bool,
     final_sigma: FinalSigma,
-    pub(super) levels: Levels,
     squared_cosine: bool,
     lambda_min_clipped: f64,
     threshold: Threshold,
 }
 
 impl Settings {
+    /// The name of this algorithm and order.
+    pub(super) fn kind(&self) -> Kind {
+        match (self.algorithm.plus, self.algorithm.sde, self.order) {
+            (true, false, 3) => Kind::DpmppThreeM,
+            (true, false, _) => Kind::DpmppTwoM,
+            (true, true, 3) => Kind::DpmppThreeMSde,
+            (true, true, _) => Kind::DpmppTwoMSde,
+            (false, false, 3) => Kind::DpmThreeM,
+            (false, false, _) => Kind::DpmTwoM,
+            (false, true, _) => Kind::DpmTwoMSde,
+        }
+    }
+
     pub(super) fn read(keys: &mut Keys<'_>) -> Result<Self, Error> {
-        keys.refuse_flag(
-            "use_flow_sigmas",
-            "flow matching is not Stable Diffusion 1.x or 2.x",
-        )?;
-        keys.refuse_flag("use_dynamic_shifting", "it belongs to flow matching")?;
-        keys.refuse_value(
-            "variance_type",
-            "models that also predict a variance are not served",
-        )?;
-        // These two only say how the refused ones would work.
-        keys.skip("flow_shift");
-        keys.skip("time_shift_type");
+        let variance = keys.choice_or_null("variance_type", &["learned", "learned_range"])?;
+        if let Some(value) = variance {
+            return Err(Error::Unsupported {
+                key: "variance_type",
+                value: format!("\"{value}\""),
+                reason: "models that also predict a variance are not served",
+            });
+        }
         let plus_plus = Algorithm {
             plus: true,
             sde: false,
@@ -120,11 +128,6 @@ impl Settings {
                 reason: "with dpmsolver, sde-dpmsolver and deis it must be sigma_min",
             });
         }
-        let mut levels = read_levels(keys)?;
-        let lu = keys.flag("use_lu_lambdas", false)?;
-        if lu && levels != Levels::Karras {
-            levels = Levels::Lu;
-        }
         Ok(Self {
             algorithm,
             order,
@@ -132,7 +135,6 @@ impl Settings {
             lower_order_final: keys.flag("lower_order_final", true)?,
             euler_at_final: keys.flag("euler_at_final", false)?,
             final_sigma,
-            levels,
             squared_cosine: keys.is_word("beta_schedule", "squaredcos_cap_v2"),
             lambda_min_clipped: keys.number(
                 "lambda_min_clipped",
@@ -161,19 +163,46 @@ pub(crate) struct Solver {
 
 /// Computes the noise levels, the timesteps and all coefficients.
 pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error> {
+    if plan.prediction == Prediction::Flow && !settings.algorithm.plus {
+        return Err(plan.incompatible(
+            "prediction_type",
+            "flow_prediction",
+            "diffusers has only DPM-Solver++ steps for it",
+        ));
+    }
     let (cumprod, table) = alphas::noise_levels(plan.training);
     let (timesteps, levels) = levels(plan, &settings, &cumprod, &table)?;
+    let timesteps: Vec<f32> = timesteps.into_iter().map(|t| t.trunc() as f32).collect();
+    let range = plan.range(&timesteps)?;
     let mut sigmas: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
     sigmas.push(match settings.final_sigma {
         FinalSigma::Zero => 0.0,
         FinalSigma::SigmaMin => table[0],
     });
-    let calls = (0..timesteps.len())
-        .map(|i| Call {
-            at: Mix::of_sigma(sigmas[i]),
-            update: Update::new(&settings, order(&settings, i, timesteps.len()), &sigmas[..i + 2]),
-        })
-        .collect();
+    let flow = plan.flow.on;
+    let mix = |sigma: f32| {
+        if flow {
+            Mix::of_flow(sigma)
+        } else {
+            Mix::of_sigma(sigma)
+        }
+    };
+    let n = timesteps.len();
+    let call = |i: usize| {
+        let order = order(&settings, i - range.start, i, n);
+        // The history goes back to the span's first call only.
+        let oldest = range.start.max(i.saturating_sub(2));
+        let points: Vec<Mix> = sigmas[oldest..i + 2].iter().map(|sigma| mix(*sigma)).collect();
+        Call {
+            // A flow is taken off at the level itself, however the levels are spread.
+            at: match plan.prediction {
+                Prediction::Flow => Mix::of_flow(sigmas[i]),
+                Prediction::Epsilon | Prediction::Velocity | Prediction::Sample => mix(sigmas[i]),
+            },
+            update: Update::new(&settings, order, &points),
+        }
+    };
+    let calls = range.clone().map(call).collect();
     let solver = Solver {
         prediction: plan.prediction,
         algorithm: settings.algorithm,
@@ -182,11 +211,13 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
         calls,
     };
     Ok(Built {
-        timesteps: timesteps.into_iter().map(|t| t.trunc() as f32).collect(),
+        range,
+        mixes: sigmas[..n].iter().map(|sigma| mix(*sigma)).collect(),
+        timesteps,
         divisors: Vec::new(),
         initial_deviation: 1.0,
         sigmas,
-        solver: super::Solver::DpmMultistep(solver),
+        solver: Box::new(solver),
     })
 }
 
@@ -197,54 +228,50 @@ fn levels(
     cumprod: &[f32],
     table: &[f32],
 ) -> Result<(Vec<f64>, Vec<f64>), Error> {
-    if settings.levels == Levels::Timesteps {
+    if plan.levels == Levels::Timesteps {
         let last = last_timestep(settings.lambda_min_clipped, cumprod);
         if last == 0 {
             return Err(plan.bad_steps("lambda_min_clipped leaves no timestep"));
         }
-        let grid = Grid {
-            train: plan.train,
-            steps: plan.steps,
-            offset: plan.steps_offset,
-        };
-        let timesteps = grid.falling_above_lowest(plan.spacing, last);
+        let timesteps = plan.grid().falling_above_lowest(plan.spacing, last);
         let levels = timesteps.iter().map(|t| interpolate(table, *t)).collect();
         return Ok((timesteps, levels));
     }
+    if plan.levels == Levels::Flow {
+        let levels = flow(plan.train, plan.flow_shift(), plan.steps);
+        let timesteps = levels.iter().map(|sigma| sigma * plan.train as f64).collect();
+        return Ok((timesteps, levels));
+    }
     let logs: Vec<f32> = table.iter().map(|sigma| sigma.ln()).collect();
-    let (max, min) = (f64::from(table[table.len() - 1]), f64::from(table[0]));
-    let levels = match settings.levels {
+    let mut bounds = Bounds::whole(table);
+    if plan.levels == Levels::Lu {
         // diffusers goes through the f32 logarithms of the table here.
-        Levels::Lu => {
-            let (max, min) = (f64::from(logs[logs.len() - 1]), f64::from(logs[0]));
-            spread(Levels::Lu, max.exp(), min.exp(), plan.steps)
-        }
-        Levels::Karras | Levels::Exponential | Levels::Timesteps => {
-            spread(settings.levels, max, min, plan.steps)
-        }
-    };
-    let rounds = matches!(settings.levels, Levels::Karras | Levels::Lu) && !settings.squared_cosine;
+        bounds.max = f64::from(logs[logs.len() - 1]).exp();
+        bounds.min = f64::from(logs[0]).exp();
+    }
+    let levels = spread(plan.levels, bounds, plan.steps);
+    let exact = matches!(plan.levels, Levels::Exponential | Levels::Beta) || settings.squared_cosine;
     let timestep = |sigma: &f64| {
         let t = sigma_to_t(*sigma, &logs);
-        if rounds { t.round_ties_even() } else { t }
+        if exact { t } else { t.round_ties_even() }
     };
     Ok((levels.iter().map(timestep).collect(), levels))
 }
 
 /// One past the largest training timestep whose half log-SNR is not below the clipping threshold.
-fn last_timestep(lambda_min: f64, cumprod: &[f32]) -> usize {
+pub(super) fn last_timestep(lambda_min: f64, cumprod: &[f32]) -> usize {
     let below = |alpha: &&f32| f64::from(alpha.sqrt().ln() - (1.0 - **alpha).sqrt().ln()) < lambda_min;
     cumprod.len() - cumprod.iter().rev().take_while(below).count()
 }
 
-/// The order of step `i` of `n`: as much history as there is, less at the end.
-fn order(settings: &Settings, i: usize, n: usize) -> Order {
+/// The order of step `i` of `n` with `past` steps before it in the span: as much history as there is, less at the end.
+fn order(settings: &Settings, past: usize, i: usize, n: usize) -> Order {
     let lowers = settings.lower_order_final && n < FEW_STEPS;
     let first_at_end =
         i + 1 == n && (settings.euler_at_final || lowers || settings.final_sigma == FinalSigma::Zero);
-    if settings.order == 1 || i == 0 || first_at_end {
+    if settings.order == 1 || past == 0 || first_at_end {
         Order::First
-    } else if settings.order == 2 || i == 1 || (i + 2 == n && lowers) {
+    } else if settings.order == 2 || past == 1 || (i + 2 == n && lowers) {
         Order::Second
     } else {
         Order::Third

@@ -1,45 +1,30 @@
-//! Euler's method over noise levels (Karras et al. 2022, arXiv 2206.00364, algorithm 2 without churn): diffusers'
-//! `EulerDiscreteScheduler`.
+//! Euler's method over noise levels (Karras et al. 2022, arXiv 2206.00364, algorithm 2): diffusers' `EulerDiscreteScheduler`.
 //!
-//! diffusers' pipelines never churn, so no noise is drawn after the first. Shares its noise levels with Euler ancestral.
+//! Churn, off unless the request asks for it, first goes back up in noise by fresh noise, drawn only in the steps that do so.
 
-use super::alphas;
-use super::config::{FinalSigma, Levels, Prediction, Spacing, read_final_sigma, read_levels};
-use super::karras::{interpolate, sigma_to_t, spread};
 use super::keys::Keys;
+use super::ladder::{Ladder, Shape};
 use super::sampler::{Built, Plan};
-use super::solver::{Solve, Step};
-use super::spacing::Grid;
+use super::settings::{FinalSigma, read_final_sigma};
+use super::solver::{Mix, Solve, Step};
+use super::{Options, Prediction};
 use crate::Error;
-
-/// How noise levels between training timesteps are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Interpolation {
-    Linear,
-    LogLinear,
-}
+use crate::scheduler::class::Spacing;
 
 /// The keys of this class alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
-    pub(super) levels: Levels,
-    interpolation: Interpolation,
+    shape: Shape,
     final_sigma: FinalSigma,
-    sigma_min: Option<f64>,
-    sigma_max: Option<f64>,
     continuous: bool,
 }
 
 impl Settings {
     pub(super) fn read(keys: &mut Keys<'_>) -> Result<Self, Error> {
-        let levels = read_levels(keys)?;
-        let interpolation = keys.choice(
+        let log_linear = keys.choice(
             "interpolation_type",
-            Interpolation::Linear,
-            &[
-                ("linear", Interpolation::Linear),
-                ("log_linear", Interpolation::LogLinear),
-            ],
+            false,
+            &[("linear", false), ("log_linear", true)],
         )?;
         let continuous = keys.choice(
             "timestep_type",
@@ -47,11 +32,11 @@ impl Settings {
             &[("discrete", false), ("continuous", true)],
         )?;
         Ok(Self {
-            levels,
-            interpolation,
+            shape: Shape {
+                log_linear,
+                ..Shape::carried(keys)?
+            },
             final_sigma: read_final_sigma(keys)?,
-            sigma_min: keys.maybe_number("sigma_min")?,
-            sigma_max: keys.maybe_number("sigma_max")?,
             continuous,
         })
     }
@@ -79,7 +64,7 @@ impl Level {
 
     pub(super) fn picture(self, prediction: Prediction, latent: f32, model: f32) -> f32 {
         match prediction {
-            Prediction::Epsilon => latent - self.sigma * model,
+            Prediction::Epsilon | Prediction::Flow => latent - self.sigma * model,
             Prediction::Velocity => model * self.output + latent / self.skip,
             Prediction::Sample => model,
         }
@@ -100,8 +85,48 @@ pub(super) fn initial_deviation(sigmas: &[f32], spacing: Spacing) -> f32 {
     }
 }
 
+/// How far a step goes back up in noise first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Churn {
+    /// The noise level it steps from.
+    pub(super) level: f32,
+    /// Weight of the fresh noise; 0 where none is drawn.
+    pub(super) noise: f32,
+}
+
+impl Churn {
+    /// Between `sigma` and the next level, in a schedule of `steps`.
+    pub(super) fn new(options: &Options, sigma: f32, steps: usize) -> Self {
+        let inside = (options.s_tmin..=options.s_tmax).contains(&sigma);
+        let most = std::f64::consts::SQRT_2 - 1.0;
+        let gamma = (f64::from(options.s_churn) / steps as f64).min(most) as f32;
+        if !inside || gamma <= 0.0 {
+            return Self {
+                level: sigma,
+                noise: 0.0,
+            };
+        }
+        let level = sigma * (gamma + 1.0);
+        Self {
+            level,
+            noise: options.s_noise * (level * level - sigma * sigma).sqrt(),
+        }
+    }
+
+    /// Adds the noise; draws none without churn.
+    pub(super) fn apply(self, latents: &mut [f32], scratch: &mut [f32], draw: impl FnOnce(&mut [f32])) {
+        if self.noise > 0.0 {
+            draw(scratch);
+            for (x, noise) in latents.iter_mut().zip(&*scratch) {
+                *x += noise * self.noise;
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Call {
+    churn: Churn,
     level: Level,
     dt: f32,
 }
@@ -113,62 +138,45 @@ pub(crate) struct Solver {
 }
 
 /// Computes the noise levels, the timesteps and all coefficients.
-pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Built {
-    let (_, table) = alphas::noise_levels(plan.training);
-    let grid = Grid {
-        train: plan.train,
-        steps: plan.steps,
-        offset: plan.steps_offset,
-    };
-    let mut timesteps: Vec<f64> = grid
-        .falling(plan.spacing, false)
-        .into_iter()
-        .map(|t| f64::from(t as f32))
-        .collect();
-    let mut levels: Vec<f64> = match settings.interpolation {
-        Interpolation::Linear => timesteps.iter().map(|t| interpolate(&table, *t)).collect(),
-        Interpolation::LogLinear => {
-            // One level more than steps: diffusers' last step ends on the smallest level, not on zero.
-            let (max, min) = (table[table.len() - 1].ln(), table[0].ln());
-            alphas::linspace(max, min, plan.steps + 1)
-                .into_iter()
-                .map(|log| f64::from(log.exp()))
-                .collect()
-        }
-    };
-    if settings.levels != Levels::Timesteps {
-        let logs: Vec<f32> = table.iter().map(|sigma| sigma.ln()).collect();
-        let max = settings.sigma_max.unwrap_or(levels[0]);
-        let min = settings.sigma_min.unwrap_or(levels[levels.len() - 1]);
-        levels = spread(settings.levels, max, min, plan.steps);
-        timesteps = levels.iter().map(|sigma| sigma_to_t(*sigma, &logs)).collect();
-    }
-    let mut sigmas: Vec<f32> = levels.iter().map(|sigma| *sigma as f32).collect();
+pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error> {
+    let ladder = Ladder::new(plan, settings.shape);
+    let mut sigmas: Vec<f32> = ladder.sigmas.iter().map(|sigma| *sigma as f32).collect();
     sigmas.push(match settings.final_sigma {
         FinalSigma::Zero => 0.0,
-        FinalSigma::SigmaMin => table[0],
+        FinalSigma::SigmaMin => ladder.table[0],
     });
-    if settings.continuous && plan.prediction == Prediction::Velocity {
-        timesteps = sigmas[..plan.steps]
-            .iter()
-            .map(|sigma| f64::from(0.25 * sigma.ln()))
-            .collect();
-    }
-    let call = |pair: &[f32]| Call {
-        level: Level::of(pair[0]),
-        dt: pair[1] - pair[0],
+    let continuous = settings.continuous && plan.prediction == Prediction::Velocity;
+    let timesteps: Vec<f32> = if continuous {
+        let t = |sigma: &f32| 0.25 * sigma.ln();
+        sigmas[..plan.steps].iter().map(t).collect()
+    } else {
+        ladder.timesteps.iter().map(|t| *t as f32).collect()
     };
-    let calls = sigmas.windows(2).take(plan.steps).map(call).collect();
-    Built {
-        timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+    let range = plan.range(&timesteps)?;
+    let call = |i: usize| {
+        let churn = Churn::new(&plan.options, sigmas[i], sigmas.len() - 1);
+        Call {
+            churn,
+            level: Level::of(sigmas[i]),
+            dt: sigmas[i + 1] - churn.level,
+        }
+    };
+    let calls = range.clone().map(call).collect();
+    Ok(Built {
+        range,
+        timesteps,
         divisors: sigmas[..plan.steps].iter().map(|sigma| divisor(*sigma)).collect(),
+        mixes: sigmas[..plan.steps]
+            .iter()
+            .map(|sigma| Mix::on_top(*sigma))
+            .collect(),
         initial_deviation: initial_deviation(&sigmas, plan.spacing),
         sigmas,
-        solver: super::Solver::Euler(Solver {
+        solver: Box::new(Solver {
             prediction: plan.prediction,
             calls,
         }),
-    }
+    })
 }
 
 impl Solve for Solver {
@@ -179,7 +187,7 @@ impl Solve for Solver {
     fn is_finite(&self) -> bool {
         self.calls
             .iter()
-            .all(|call| (call.dt / call.level.sigma).is_finite())
+            .all(|call| (call.dt / call.churn.level).is_finite() && call.level.sigma > 0.0)
     }
 
     fn step(&self, step: Step<'_>) {
@@ -188,12 +196,21 @@ impl Solve for Solver {
             model,
             latents,
             original,
+            scratch,
+            random,
             ..
         } = step;
-        let Call { level, dt } = &self.calls[call];
+        let Call { churn, level, dt } = &self.calls[call];
+        churn.apply(latents, scratch, |noise| random.fill_normal(noise));
         for ((x, m), picture) in latents.iter_mut().zip(&*model).zip(original) {
-            *picture = level.picture(self.prediction, *x, *m);
-            let derivative = (*x - *picture) / level.sigma;
+            *picture = match self.prediction {
+                // diffusers takes the noise off at the level the step starts from, but the velocity at the model's own level.
+                Prediction::Epsilon => *x - churn.level * *m,
+                prediction @ (Prediction::Velocity | Prediction::Sample | Prediction::Flow) => {
+                    level.picture(prediction, *x, *m)
+                }
+            };
+            let derivative = (*x - *picture) / churn.level;
             *x += derivative * dt;
         }
     }

@@ -3,13 +3,11 @@
 //! Each step goes below the next noise level and adds fresh noise up to it; noise is drawn in every step, the last included.
 //! It refuses the prediction type `sample`, as diffusers does.
 
-use super::alphas;
-use super::config::Prediction;
+use super::Prediction;
 use super::euler::{Level, divisor, initial_deviation};
-use super::karras::interpolate;
+use super::ladder::{Ladder, Shape};
 use super::sampler::{Built, Plan};
-use super::solver::{Solve, Step};
-use super::spacing::Grid;
+use super::solver::{Mix, Solve, Step};
 use crate::Error;
 
 #[derive(Debug)]
@@ -35,26 +33,30 @@ pub(super) fn build(plan: &Plan<'_>) -> Result<Built, Error> {
             "diffusers has no Euler ancestral step for it",
         ));
     }
-    let (_, table) = alphas::noise_levels(plan.training);
-    let grid = Grid {
-        train: plan.train,
-        steps: plan.steps,
-        offset: plan.steps_offset,
-    };
-    let timesteps: Vec<f32> = grid
-        .falling(plan.spacing, false)
-        .into_iter()
-        .map(|t| t as f32)
+    let ladder = Ladder::new(plan, Shape::default());
+    let timesteps: Vec<f32> = ladder.timesteps.iter().map(|t| *t as f32).collect();
+    let range = plan.range(&timesteps)?;
+    let sigmas: Vec<f32> = ladder
+        .sigmas
+        .iter()
+        .map(|sigma| *sigma as f32)
+        .chain([0.0])
         .collect();
-    let level = |t: &f32| interpolate(&table, f64::from(*t)) as f32;
-    let sigmas: Vec<f32> = timesteps.iter().map(level).chain([0.0]).collect();
-    let calls = sigmas.windows(2).map(|pair| call(pair[0], pair[1])).collect();
+    let calls = sigmas[range.start..=range.end]
+        .windows(2)
+        .map(|pair| call(pair[0], pair[1]))
+        .collect();
     Ok(Built {
+        range,
         timesteps,
         divisors: sigmas[..plan.steps].iter().map(|sigma| divisor(*sigma)).collect(),
+        mixes: sigmas[..plan.steps]
+            .iter()
+            .map(|sigma| Mix::on_top(*sigma))
+            .collect(),
         initial_deviation: initial_deviation(&sigmas, plan.spacing),
         sigmas,
-        solver: super::Solver::EulerAncestral(Solver {
+        solver: Box::new(Solver {
             prediction: plan.prediction,
             calls,
         }),

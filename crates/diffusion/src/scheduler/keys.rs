@@ -80,6 +80,32 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A whole number from 0 that may be absent or `null`.
+    pub(super) fn maybe_whole(&mut self, key: &'static str) -> Result<Option<u64>, Error> {
+        match self.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value
+                .as_u64()
+                .map(Some)
+                .ok_or_else(|| wrong(key, value, "a whole number from 0 to 2^64 - 1, or null")),
+        }
+    }
+
+    /// A list of whole numbers from 0; empty where it is absent.
+    pub(super) fn wholes(&mut self, key: &'static str) -> Result<Vec<usize>, Error> {
+        const EXPECTED: &str = "a list of whole numbers";
+        let whole = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        match self.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(values)) => values
+                .iter()
+                .map(whole)
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| wrong(key, &"a list with another value".into(), EXPECTED)),
+            Some(other) => Err(wrong(key, other, EXPECTED)),
+        }
+    }
+
     /// One of the words of `accepted`.
     pub(super) fn choice<T: Copy>(
         &mut self,
@@ -100,6 +126,22 @@ impl<'a> Keys<'a> {
             })
     }
 
+    /// One of the words of `accepted`, absent or `null`.
+    pub(super) fn choice_or_null(
+        &mut self,
+        key: &'static str,
+        accepted: &[&'static str],
+    ) -> Result<Option<&'static str>, Error> {
+        match self.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => accepted
+                .iter()
+                .find(|word| value.as_str() == Some(word))
+                .map(|word| Some(*word))
+                .ok_or_else(|| wrong(key, value, &format!("{} or null", accepted.join(", ")))),
+        }
+    }
+
     /// A list of finite numbers, absent or `null`.
     pub(super) fn numbers(&mut self, key: &'static str) -> Result<Option<Vec<f64>>, Error> {
         const EXPECTED: &str = "a list of numbers above 0 and below 1, or null";
@@ -113,18 +155,6 @@ impl<'a> Keys<'a> {
                 .ok_or_else(|| wrong(key, &"a list with another value".into(), EXPECTED)),
             Some(other) => Err(wrong(key, other, EXPECTED)),
         }
-    }
-
-    /// Refuses a flag that is set, with the reason.
-    pub(super) fn refuse_flag(&mut self, key: &'static str, reason: &'static str) -> Result<(), Error> {
-        if self.flag(key, false)? {
-            return Err(Error::Unsupported {
-                key,
-                value: "true".into(),
-                reason,
-            });
-        }
-        Ok(())
     }
 
     /// Refuses any value but `null`, with the reason.
@@ -142,11 +172,6 @@ impl<'a> Keys<'a> {
     /// Whether a key is this word.
     pub(super) fn is_word(&mut self, key: &'static str, word: &str) -> bool {
         self.get(key).and_then(Value::as_str) == Some(word)
-    }
-
-    /// Marks a key as known although nothing in it matters here.
-    pub(super) fn skip(&mut self, key: &'static str) {
-        self.read.push(key);
     }
 
     /// The keys that were present and never asked for; diffusers ignores these for this class too.

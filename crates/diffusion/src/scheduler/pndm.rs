@@ -3,11 +3,10 @@
 //! With `skip_prk_steps` the model is called once more than there are steps (the second timestep twice); without it the first three
 //! steps are Runge-Kutta steps of four calls each. It refuses the prediction type `sample`, as diffusers does.
 
-use super::config::Prediction;
+use super::Prediction;
 use super::keys::Keys;
 use super::sampler::{Built, Plan};
 use super::solver::{Mix, Solve, Step};
-use super::spacing::Grid;
 use crate::Error;
 
 /// Past outputs that the multistep formula uses.
@@ -72,12 +71,8 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
     if !settings.skip_prk_steps && plan.steps < ORDER {
         return Err(plan.bad_steps("without skip_prk_steps in the model's configuration it needs at least 4"));
     }
-    let grid = Grid {
-        train: plan.train,
-        steps: plan.steps,
-        offset: plan.steps_offset,
-    };
-    let falling: Vec<i64> = grid
+    let falling: Vec<i64> = plan
+        .grid()
         .falling(plan.spacing, true)
         .into_iter()
         .map(|t| t as i64)
@@ -97,11 +92,19 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
     let alphas = plan.training.alphas_cumprod();
     let last = if settings.set_alpha_to_one { 1.0 } else { alphas[0] };
     let ratio = (plan.train / plan.steps) as i64;
-    let calls = timesteps
+    let whole: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+    let range = plan.range(&whole)?;
+    let calls = timesteps[range.clone()]
         .iter()
         .enumerate()
         .map(|(index, &t)| {
-            let (phase, from, to) = span(index, &timesteps, ratio, settings.skip_prk_steps);
+            let stage = Stage {
+                index,
+                t,
+                timesteps: &timesteps,
+                ratio,
+            };
+            let (phase, from, to) = stage.span(settings.skip_prk_steps);
             let alpha_from = alpha_at(&alphas, from)?;
             let alpha_to = if to < 0 { last } else { alpha_at(&alphas, to)? };
             Some(Call {
@@ -121,10 +124,7 @@ pub(super) fn build(plan: &Plan<'_>, settings: Settings) -> Result<Built, Error>
         runge: !settings.skip_prk_steps,
         calls,
     };
-    Ok(Built::plain(
-        timesteps.iter().map(|t| *t as f32).collect(),
-        super::Solver::Pndm(solver),
-    ))
+    Ok(Built::plain(range, whole, &alphas, Box::new(solver)))
 }
 
 fn alpha_at(alphas: &[f32], t: i64) -> Option<f32> {
@@ -143,18 +143,35 @@ fn runge_timesteps(falling: &[i64], plan: &Plan<'_>) -> Vec<i64> {
     timesteps
 }
 
-/// The phase of a call and the timesteps its step goes from and to.
-fn span(index: usize, timesteps: &[i64], ratio: i64, skip_prk: bool) -> (Phase, i64, i64) {
-    let t = timesteps[index];
-    match (skip_prk, index) {
-        (true, 0) => (Phase::First, t, t - ratio),
-        (true, 1) => (Phase::Second, t + ratio, t),
-        (true, _) => (Phase::Multistep(index.min(ORDER)), t, t - ratio),
-        (false, _) if index < RUNGE_CALLS => {
-            let to = if index.is_multiple_of(2) { t - ratio / 2 } else { t };
-            (Phase::Runge(index % 4), timesteps[index / 4 * 4], to)
+/// A model call, counted from the span's first as diffusers counts.
+struct Stage<'a> {
+    index: usize,
+    t: i64,
+    /// Those of the whole schedule.
+    timesteps: &'a [i64],
+    ratio: i64,
+}
+
+impl Stage<'_> {
+    /// The phase of the call and the timesteps its step goes from and to.
+    fn span(self, skip_prk: bool) -> (Phase, i64, i64) {
+        let Self {
+            index,
+            t,
+            timesteps,
+            ratio,
+        } = self;
+        match (skip_prk, index) {
+            (true, 0) => (Phase::First, t, t - ratio),
+            (true, 1) => (Phase::Second, t + ratio, t),
+            (true, _) => (Phase::Multistep(index.min(ORDER)), t, t - ratio),
+            (false, _) if index < RUNGE_CALLS => {
+                let to = if index.is_multiple_of(2) { t - ratio / 2 } else { t };
+                // diffusers takes the start of the step from the beginning of the schedule, whatever the span.
+                (Phase::Runge(index % 4), timesteps[index / 4 * 4], to)
+            }
+            (false, _) => (Phase::Multistep(ORDER), t, t - ratio),
         }
-        (false, _) => (Phase::Multistep(ORDER), t, t - ratio),
     }
 }
 

@@ -3,14 +3,15 @@
 //! A solver holds nothing of a trajectory; what it must remember between steps lies in slots that the trajectory owns. So one
 //! solver serves any number of trajectories at once, and interleaving them cannot change a value.
 
-use super::config::Prediction;
-use super::{ddim, dpm_multistep, euler, euler_ancestral, pndm};
-use crate::random::Generator;
+use std::fmt::Debug;
+
+use super::{Options, Prediction};
+use crate::random::Random;
 
 /// What a step works on. All slices have the latents' length.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
-    /// Number of this model call, from 0.
+    /// Number of this model call inside the span, from 0.
     pub(crate) call: usize,
     /// The model's output after guidance; may be overwritten.
     pub(crate) model: &'a mut [f32],
@@ -23,13 +24,15 @@ pub(crate) struct Step<'a> {
     /// Room for noise or sorting.
     pub(crate) scratch: &'a mut [f32],
     /// The trajectory's own noise.
-    pub(crate) random: &'a mut Generator,
-    /// Weight of the noise that DDIM adds; 0 is none.
-    pub(crate) eta: f32,
+    pub(crate) random: &'a mut Random,
+    /// The numbers that the request gave.
+    pub(crate) options: &'a Options,
+    /// The trajectory's seed, for noise that is a function of the noise level (DPM++ SDE).
+    pub(crate) seed: u64,
 }
 
 /// A scheduler's arithmetic.
-pub(crate) trait Solve {
+pub(crate) trait Solve: Debug + Send + Sync {
     /// Number of buffers of the latents' size it needs between steps.
     fn slots(&self) -> usize;
 
@@ -40,50 +43,39 @@ pub(crate) trait Solve {
     fn step(&self, step: Step<'_>);
 }
 
-/// The solvers there are.
-#[derive(Debug)]
-pub(crate) enum Solver {
-    Pndm(pndm::Solver),
-    Ddim(ddim::Solver),
-    Euler(euler::Solver),
-    EulerAncestral(euler_ancestral::Solver),
-    DpmMultistep(dpm_multistep::Solver),
-}
-
-impl Solver {
-    fn get(&self) -> &dyn Solve {
-        match self {
-            Self::Pndm(solver) => solver,
-            Self::Ddim(solver) => solver,
-            Self::Euler(solver) => solver,
-            Self::EulerAncestral(solver) => solver,
-            Self::DpmMultistep(solver) => solver,
-        }
-    }
-}
-
-impl Solve for Solver {
-    fn slots(&self) -> usize {
-        self.get().slots()
-    }
-
-    fn is_finite(&self) -> bool {
-        self.get().is_finite()
-    }
-
-    fn step(&self, step: Step<'_>) {
-        self.get().step(step);
-    }
-}
+/// Any scheduler's arithmetic.
+pub(crate) type Solver = Box<dyn Solve>;
 
 /// Signal and noise weights of one timestep: `latents = signal * picture + noise * epsilon`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Mix {
-    pub(super) signal: f32,
-    pub(super) noise: f32,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mix {
+    pub(crate) signal: f32,
+    pub(crate) noise: f32,
 }
 
 impl Mix {
+    /// The picture alone.
+    pub(crate) const CLEAN: Self = Self {
+        signal: 1.0,
+        noise: 0.0,
+    };
+
+    /// From a noise level of latents whose variance grows with the noise: the picture as it is, and noise on top.
+    pub(super) fn on_top(sigma: f32) -> Self {
+        Self {
+            signal: 1.0,
+            noise: sigma,
+        }
+    }
+
+    /// From a noise level of flow matching: straight lines between picture and noise.
+    pub(super) fn of_flow(sigma: f32) -> Self {
+        Self {
+            signal: 1.0 - sigma,
+            noise: sigma,
+        }
+    }
+
     /// From a cumulative alpha.
     pub(super) fn of_alpha(alpha: f32) -> Self {
         Self {
@@ -107,6 +99,7 @@ impl Mix {
             Prediction::Epsilon => (latent - self.noise * model) / self.signal,
             Prediction::Velocity => self.signal * latent - self.noise * model,
             Prediction::Sample => model,
+            Prediction::Flow => latent - self.noise * model,
         }
     }
 
@@ -116,6 +109,7 @@ impl Mix {
             Prediction::Epsilon => model,
             Prediction::Velocity => self.signal * model + self.noise * latent,
             Prediction::Sample => (latent - self.signal * model) / self.noise,
+            Prediction::Flow => latent + self.signal * model,
         }
     }
 
@@ -125,7 +119,7 @@ impl Mix {
         finite
             && match prediction {
                 Prediction::Epsilon => self.signal > 0.0,
-                Prediction::Velocity => true,
+                Prediction::Velocity | Prediction::Flow => true,
                 Prediction::Sample => self.noise > 0.0,
             }
     }

@@ -3,7 +3,7 @@
 //! One difference from diffusers: for some step counts (61 of 1000 is one) its "trailing" has, by rounding, one more timestep, -1,
 //! on which it indexes its tables from the end; here there are always as many timesteps as steps.
 
-use super::config::Spacing;
+use super::class::Spacing;
 
 /// Timesteps as numpy's float64, falling, before any conversion.
 pub(super) struct Grid {

@@ -32,6 +32,16 @@ impl Threshold {
         })
     }
 
+    /// Reads these and the keys of clipping, of which `clips` says whether it is on by default.
+    pub(super) fn read_or_clip(keys: &mut Keys<'_>, clips: bool) -> Result<Self, Error> {
+        let clip = keys.flag("clip_sample", clips)?;
+        let range = keys.number("clip_sample_range", 1.0, (0.0, 1e6))?;
+        Ok(match Self::read(keys)? {
+            Self::None if clip => Self::Clip(range as f32),
+            other @ (Self::None | Self::Clip(_) | Self::Dynamic { .. }) => other,
+        })
+    }
+
     /// Applies it to a whole predicted picture; `scratch` is as long and its content is lost.
     pub(super) fn apply(self, picture: &mut [f32], scratch: &mut [f32]) {
         match self {

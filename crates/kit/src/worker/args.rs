@@ -71,6 +71,12 @@ impl Default for WorkerArgs {
 }
 
 impl WorkerArgs {
+    /// The memory it offers, bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory_bytes.unwrap_or_else(machine::memory_bytes)
+    }
+
     /// Fills in what was not given from the machine. A worker makes it once and keeps it: the default id is random.
     pub fn identity(&self, kind: WorkerKind, bound: SocketAddr) -> Identity {
         Identity {
@@ -80,7 +86,7 @@ impl WorkerArgs {
             resources: Resources {
                 cpus: self.cpus.unwrap_or_else(machine::cpus),
                 gpus: self.gpus,
-                memory_bytes: self.memory_bytes.unwrap_or_else(machine::memory_bytes),
+                memory_bytes: self.memory(),
                 custom: self.resources.iter().cloned().collect(),
             },
             labels: self.labels.iter().cloned().collect(),

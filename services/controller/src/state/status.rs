@@ -114,6 +114,11 @@ impl State {
                 message: self.why(deployment, replica, now),
                 worker_id: replica.worker.clone().unwrap_or_default(),
                 load: replica.load,
+                execution_provider: replica
+                    .model
+                    .as_ref()
+                    .map(|model| model.execution_provider.clone())
+                    .unwrap_or_default(),
             })
             .collect();
         for (worker_id, worker) in &self.workers {
@@ -129,6 +134,7 @@ impl State {
                 message: stray.message.clone(),
                 worker_id: worker_id.clone(),
                 load: stray.load,
+                execution_provider: String::new(),
             }));
         }
         pb::DeploymentStatus {

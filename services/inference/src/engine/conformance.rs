@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Engine, Error, Info, Shape};
+use super::{Batch, Condition, Encoded, Engine, Error, Info, Moments, Shape};
 
 /// A rule that was broken.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum Violation {
 pub fn check(engine: &mut dyn Engine) -> Result<(), Violation> {
     let info = engine.info().clone();
     check_info(&info)?;
-    let windows = check_encode(engine, &info)?;
+    let conditions = check_encode(engine, &info)?;
     // Two latent shapes: the smallest, and one that is not square.
     let unit = info.multiple / info.scale;
     for (height, width) in [(2 * unit, 2 * unit), (2 * unit, 3 * unit)] {
@@ -57,8 +57,9 @@ pub fn check(engine: &mut dyn Engine) -> Result<(), Violation> {
             height,
             width,
         };
-        check_denoise(engine, &info, shape, &windows)?;
+        check_denoise(engine, &info, shape, &conditions)?;
         check_decode(engine, &info, shape)?;
+        check_encode_images(engine, &info, shape)?;
     }
     check_refusals(engine, &info)?;
     // Rule 4: it works on after the refusals.
@@ -70,19 +71,25 @@ pub fn check(engine: &mut dyn Engine) -> Result<(), Violation> {
 }
 
 fn check_info(info: &Info) -> Result<(), Violation> {
-    let Info {
-        window,
-        vocabulary,
-        width,
-        channels,
-        scale,
-        multiple,
-        mixed_timesteps: _,
-    } = *info;
-    if window == 0 || vocabulary < 2 || width == 0 || channels == 0 || scale == 0 {
+    let encoders: usize = info.encoders.iter().map(|encoder| encoder.width).sum();
+    let vocabulary = info.encoders.iter().map(|encoder| encoder.vocabulary).min();
+    if info.window == 0 || vocabulary.unwrap_or(0) < 2 || info.channels == 0 || info.scale == 0 {
         return Err(Violation::Info("nothing may be zero"));
     }
-    if multiple == 0 || !multiple.is_multiple_of(scale) {
+    if info.width == 0 || info.width != encoders {
+        return Err(Violation::Info(
+            "the width must be the sum of the encoders' widths",
+        ));
+    }
+    if ![info.channels, 2 * info.channels + 1].contains(&info.input_channels) {
+        return Err(Violation::Info(
+            "input channels are those of the latents, or with mask and masked latents twice as many and one",
+        ));
+    }
+    if !(info.scaling.is_finite() && info.scaling > 0.0 && info.shift.is_finite()) {
+        return Err(Violation::Info("the VAE's scaling must be a positive number"));
+    }
+    if info.multiple == 0 || !info.multiple.is_multiple_of(info.scale) {
         return Err(Violation::Info(
             "the size multiple must be a multiple of the scale",
         ));
@@ -90,35 +97,51 @@ fn check_info(info: &Info) -> Result<(), Violation> {
     Ok(())
 }
 
-fn check_encode(engine: &mut dyn Engine, info: &Info) -> Result<Vec<Arc<[f32]>>, Violation> {
-    let window = |n: u32| (0..info.window as u32).map(move |i| (n * 7919 + i * 31) % info.vocabulary);
+fn check_encode(engine: &mut dyn Engine, info: &Info) -> Result<Vec<Arc<Condition>>, Violation> {
+    let failed = |error| Violation::Failed("encode", error);
+    let vocabulary = |encoder: usize| info.encoders[encoder].vocabulary;
+    let window = |n: u32| {
+        (0..info.ids() as u32).map(move |i| (n * 7919 + i * 31) % vocabulary(i as usize / info.window))
+    };
     let ids: Vec<u32> = (0..3).flat_map(window).collect();
-    let (mut together, mut alone, mut out) = (Vec::new(), Vec::new(), Vec::new());
-    engine
-        .encode(&ids, &mut together)
-        .map_err(|error| Violation::Failed("encode", error))?;
-    complete("encode", &together, 3 * info.states())?;
-    for one in ids.chunks_exact(info.window) {
-        engine
-            .encode(one, &mut out)
-            .map_err(|error| Violation::Failed("encode", error))?;
-        alone.extend_from_slice(&out);
+    let (mut together, mut alone, mut out) = (Encoded::default(), Encoded::default(), Encoded::default());
+    for skip in [0, info.max_clip_skip()] {
+        engine.encode(&ids, skip, &mut together).map_err(failed)?;
+        complete("encode", &together.states, 3 * info.states())?;
+        complete("encode (pooled)", &together.pooled, 3 * info.pooled)?;
+        alone.states.clear();
+        alone.pooled.clear();
+        for one in ids.chunks_exact(info.ids()) {
+            engine.encode(one, skip, &mut out).map_err(failed)?;
+            alone.states.extend_from_slice(&out.states);
+            alone.pooled.extend_from_slice(&out.pooled);
+        }
+        same("encode", &together.states, &alone.states)?;
+        same("encode (pooled)", &together.pooled, &alone.pooled)?;
     }
-    same("encode", &together, &alone)?;
     engine
-        .encode(&[], &mut out)
+        .encode(&[], 0, &mut out)
         .map_err(|_| Violation::Empty("encode"))?;
-    if !out.is_empty() {
+    if out != Encoded::default() {
         return Err(Violation::Empty("encode"));
     }
-    Ok(together.chunks_exact(info.states()).map(Arc::from).collect())
+    let wave = |n: usize, length: usize| (0..length).map(|i| ((n * 13 + i) as f32).sin()).collect();
+    let conditions = (0..3).map(|n| {
+        Arc::new(Condition {
+            states: together.states[n * info.states()..][..info.states()].into(),
+            pooled: together.pooled[n * info.pooled..][..info.pooled].into(),
+            time_ids: wave(n, info.time_ids),
+            guidance: wave(n + 3, info.guidance),
+        })
+    });
+    Ok(conditions.collect())
 }
 
 fn check_denoise(
     engine: &mut dyn Engine,
     info: &Info,
     shape: Shape,
-    windows: &[Arc<[f32]>],
+    conditions: &[Arc<Condition>],
 ) -> Result<(), Violation> {
     // Eleven rows at timesteps all over the range, run in one call, then alone, then in another order.
     let rows: Vec<usize> = (0..11).collect();
@@ -131,9 +154,9 @@ fn check_denoise(
     };
     let mut batch = Batch::new(info);
     let mut run = |rows: &[usize]| -> Result<Vec<f32>, Violation> {
-        batch.reset(shape);
+        batch.reset(shape, info.window);
         for row in rows {
-            let sample = batch.push(timestep(*row), &windows[row % windows.len()]);
+            let sample = batch.push(timestep(*row), &conditions[row % conditions.len()]);
             let sample = sample.map_err(|error| Violation::Failed("push", error))?;
             noise(*row as u32, sample);
         }
@@ -158,9 +181,9 @@ fn check_denoise(
         .collect();
     same("denoise", &together, &backwards)?;
     if info.mixed_timesteps {
-        check_timestep_matters(engine, info, shape, windows)
+        check_timestep_matters(engine, info, shape, conditions)
     } else {
-        check_mixing_is_refused(engine, info, shape, windows)
+        check_mixing_is_refused(engine, info, shape, conditions)
     }
 }
 
@@ -168,9 +191,9 @@ fn check_timestep_matters(
     engine: &mut dyn Engine,
     info: &Info,
     shape: Shape,
-    windows: &[Arc<[f32]>],
+    conditions: &[Arc<Condition>],
 ) -> Result<(), Violation> {
-    let mut batch = two_timesteps(info, shape, windows)?;
+    let mut batch = two_timesteps(info, shape, conditions)?;
     engine
         .denoise(&mut batch)
         .map_err(|error| Violation::Failed("denoise", error))?;
@@ -186,23 +209,23 @@ fn check_mixing_is_refused(
     engine: &mut dyn Engine,
     info: &Info,
     shape: Shape,
-    windows: &[Arc<[f32]>],
+    conditions: &[Arc<Condition>],
 ) -> Result<(), Violation> {
-    match engine.denoise(&mut two_timesteps(info, shape, windows)?) {
+    match engine.denoise(&mut two_timesteps(info, shape, conditions)?) {
         Err(Error::Contract { .. }) => Ok(()),
         _ => Err(Violation::Timesteps("a call that mixes them must be refused")),
     }
 }
 
 /// Two rows that differ only in their timestep.
-fn two_timesteps(info: &Info, shape: Shape, windows: &[Arc<[f32]>]) -> Result<Batch, Violation> {
+fn two_timesteps(info: &Info, shape: Shape, conditions: &[Arc<Condition>]) -> Result<Batch, Violation> {
     let mut batch = Batch::new(info);
-    batch.reset(shape);
+    batch.reset(shape, info.window);
     for timestep in [900.0, 100.0] {
         noise(
             1,
             batch
-                .push(timestep, &windows[0])
+                .push(timestep, &conditions[0])
                 .map_err(|error| Violation::Failed("push", error))?,
         );
     }
@@ -235,36 +258,81 @@ fn check_decode(engine: &mut dyn Engine, info: &Info, shape: Shape) -> Result<()
     }
 }
 
+fn check_encode_images(engine: &mut dyn Engine, info: &Info, shape: Shape) -> Result<(), Violation> {
+    let (width, height) = (shape.width * info.scale, shape.height * info.scale);
+    let each = 3 * width * height;
+    let mut pixels = vec![0.0; 2 * each];
+    noise(6, &mut pixels);
+    pixels.iter_mut().for_each(|value| *value /= 2.0);
+    let (mut together, mut out) = (Moments::default(), Moments::default());
+    let encoded = engine.encode_images(&pixels, width, height, &mut together);
+    if !info.encodes_images {
+        return match encoded {
+            Err(Error::Contract { .. }) => Ok(()),
+            _ => Err(Violation::Accepted(
+                "pictures for a VAE encoder that is not there",
+            )),
+        };
+    }
+    let failed = |error| Violation::Failed("encode_images", error);
+    encoded.map_err(failed)?;
+    complete("encode_images", &together.mean, 2 * shape.values())?;
+    if !together.deviation.is_empty() {
+        complete(
+            "encode_images (deviation)",
+            &together.deviation,
+            2 * shape.values(),
+        )?;
+        for (n, one) in pixels.chunks_exact(each).enumerate() {
+            engine
+                .encode_images(one, width, height, &mut out)
+                .map_err(failed)?;
+            let place = n * shape.values()..(n + 1) * shape.values();
+            same("encode_images", &together.mean[place.clone()], &out.mean)?;
+            same("encode_images", &together.deviation[place], &out.deviation)?;
+        }
+    }
+    if engine
+        .encode_images(&pixels[1..], width, height, &mut out)
+        .is_ok()
+    {
+        return Err(Violation::Accepted("pixels"));
+    }
+    engine
+        .encode_images(&[], width, height, &mut out)
+        .map_err(|_| Violation::Empty("encode_images"))
+}
+
 fn check_refusals(engine: &mut dyn Engine, info: &Info) -> Result<(), Violation> {
-    let mut out = Vec::new();
+    let (mut out, mut planes) = (Encoded::default(), Vec::new());
     let shape = info.latents(info.multiple, info.multiple);
-    if !matches!(
-        engine.encode(&vec![0; info.window + 1], &mut out),
-        Err(Error::Contract { .. })
-    ) {
-        return Err(Violation::Accepted("token ids"));
-    }
-    if !matches!(
-        engine.decode(&vec![0.0; shape.values() + 1], shape, &mut out),
-        Err(Error::Contract { .. })
-    ) {
-        return Err(Violation::Accepted("latents"));
-    }
+    let refused = |result: Result<(), Error>, what| match result {
+        Err(Error::Contract { .. }) => Ok(()),
+        _ => Err(Violation::Accepted(what)),
+    };
+    refused(engine.encode(&vec![0; info.ids() + 1], 0, &mut out), "token ids")?;
+    let skip = info.max_clip_skip() + 1;
+    refused(engine.encode(&vec![0; info.ids()], skip, &mut out), "clip_skip")?;
+    let long = vec![0.0; shape.values() + 1];
+    refused(engine.decode(&long, shape, &mut planes).map(|_| ()), "latents")?;
     let foreign = Info {
         channels: info.channels + 1,
         ..info.clone()
     };
+    let condition = Arc::new(Condition {
+        states: vec![0.0; info.states()].into(),
+        pooled: vec![0.0; info.pooled].into(),
+        time_ids: vec![0.0; info.time_ids].into(),
+        guidance: vec![0.0; info.guidance].into(),
+    });
     let mut batch = Batch::new(&foreign);
-    batch.reset(foreign.latents(info.multiple, info.multiple));
-    let states: Arc<[f32]> = vec![0.0; info.states()].into();
+    batch.reset(foreign.latents(info.multiple, info.multiple), info.window);
     batch
-        .push(1.0, &states)
+        .push(1.0, &condition)
         .map_err(|error| Violation::Failed("push", error))?;
-    if !matches!(engine.denoise(&mut batch), Err(Error::Contract { .. })) {
-        return Err(Violation::Accepted("a batch for another model"));
-    }
+    refused(engine.denoise(&mut batch), "a batch for another model")?;
     let mut empty = Batch::new(info);
-    empty.reset(shape);
+    empty.reset(shape, info.window);
     engine
         .denoise(&mut empty)
         .map_err(|_| Violation::Empty("denoise"))

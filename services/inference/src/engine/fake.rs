@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use super::{Batch, Engine, Error, Info, Shape, whole};
+use mobula_serving::curve::Curve;
+
+use super::{Batch, Decoded, Encoded, Encoder, Engine, Error, Info, Moments, Shape, whole};
 
 /// How long calls take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +23,23 @@ pub struct Costs {
 }
 
 impl Costs {
+    /// The options that [`Costs::take`] knows.
+    pub const KNOWN: &str = "base_us, row_us, decode_us";
+
+    /// What calls take by rows; none when they take nothing.
+    #[must_use]
+    pub fn curve(&self, max_rows: usize) -> Option<Curve> {
+        let took = |rows: usize| self.base + self.row * rows as u32;
+        let points = (0..)
+            .map(|power| 1 << power)
+            .take_while(|rows| *rows < max_rows)
+            .chain([max_rows])
+            .map(|rows| (rows as u32, took(rows)));
+        (took(1) > Duration::ZERO)
+            .then(|| Curve::new(points).ok())
+            .flatten()
+    }
+
     /// Takes `base_us`, `row_us` and `decode_us` (microseconds, default 0) out of a replica's options.
     ///
     /// # Errors
@@ -51,21 +70,38 @@ pub struct Fake {
     costs: Costs,
 }
 
+/// CLIP's text window and Stable Diffusion's latents; narrow texts, so that a request costs next to nothing.
+pub(crate) fn info() -> Info {
+    let encoder = Encoder {
+        vocabulary: 49_408,
+        width: 4,
+        layers: 11,
+    };
+    Info {
+        window: 77,
+        encoders: vec![encoder],
+        width: 4,
+        pooled: 0,
+        time_ids: 0,
+        guidance: 0,
+        channels: 4,
+        input_channels: 4,
+        encodes_images: true,
+        scaling: 1.0,
+        shift: 0.0,
+        scale: 8,
+        multiple: 8,
+        mixed_timesteps: true,
+        provider: "Fake".to_owned(),
+        bucket: None,
+    }
+}
+
 impl Fake {
-    /// Makes one with CLIP's text window and Stable Diffusion's latents.
+    /// Makes one.
     #[must_use]
     pub fn new(costs: Costs) -> Self {
-        let info = Info {
-            window: 77,
-            vocabulary: 49_408,
-            // Narrow, so that a request costs next to nothing.
-            width: 4,
-            channels: 4,
-            scale: 8,
-            multiple: 8,
-            mixed_timesteps: true,
-        };
-        Self { info, costs }
+        Self { info: info(), costs }
     }
 }
 
@@ -74,21 +110,24 @@ impl Engine for Fake {
         &self.info
     }
 
-    fn encode(&mut self, ids: &[u32], states: &mut Vec<f32>) -> Result<(), Error> {
-        whole("token ids", ids.len(), self.info.window)?;
-        states.clear();
+    fn encode(&mut self, ids: &[u32], clip_skip: usize, out: &mut Encoded) -> Result<(), Error> {
+        whole("token ids", ids.len(), self.info.ids())?;
+        expect_skip(&self.info, clip_skip)?;
+        out.states.clear();
+        out.pooled.clear();
         for id in ids {
             // Any function of the id will do; this one spreads ids over [-1, 1).
-            let spread = id.wrapping_mul(2_654_435_769) >> 8;
+            let spread = (id + clip_skip as u32).wrapping_mul(2_654_435_769) >> 8;
             let value = spread as f32 / 8_388_608.0 - 1.0;
-            states.extend([value, -value, value / 2.0, 0.5]);
+            out.states.extend([value, -value, value / 2.0, 0.5]);
         }
         Ok(())
     }
 
     fn denoise(&mut self, batch: &mut Batch) -> Result<(), Error> {
         batch.check(&self.info)?;
-        let (rows, values, states) = (batch.rows(), batch.shape().values(), self.info.states());
+        let (rows, values) = (batch.rows(), batch.shape().values());
+        let states = batch.tokens() * self.info.width;
         if rows == 0 {
             return Ok(());
         }
@@ -112,7 +151,7 @@ impl Engine for Fake {
         Ok(())
     }
 
-    fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<(), Error> {
+    fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<Decoded, Error> {
         let pictures = whole("latents", latents.len(), shape.values())?;
         pause(self.costs.decode * pictures as u32);
         planes.clear();
@@ -130,8 +169,45 @@ impl Engine for Fake {
                 }
             }
         }
+        Ok(Decoded::default())
+    }
+
+    fn encode_images(
+        &mut self,
+        pixels: &[f32],
+        width: usize,
+        height: usize,
+        out: &mut Moments,
+    ) -> Result<(), Error> {
+        let shape = self.info.latents(width, height);
+        let pictures = whole("pixels", pixels.len(), 3 * width * height)?;
+        out.mean.clear();
+        out.deviation.clear();
+        for picture in pixels.chunks_exact((3 * width * height).max(1)) {
+            // The first pixel of each square, and a fourth channel that says nothing: what `decode` shows comes out again.
+            for (plane, y) in (0..3).flat_map(|plane| (0..shape.height).map(move |y| (plane, y))) {
+                let row = &picture[(plane * height + y * self.info.scale) * width..][..width];
+                out.mean
+                    .extend(row.iter().step_by(self.info.scale).take(shape.width));
+            }
+            out.mean.resize(out.mean.len() + shape.positions(), 0.0);
+        }
+        out.deviation.resize(pictures * shape.values(), 0.01);
         Ok(())
     }
+}
+
+/// Refuses to leave out more layers than there are.
+pub(super) fn expect_skip(info: &Info, clip_skip: usize) -> Result<(), Error> {
+    let most = info.max_clip_skip();
+    if clip_skip <= most {
+        return Ok(());
+    }
+    Err(Error::Contract {
+        what: "layers to skip",
+        got: clip_skip,
+        expected: most,
+    })
 }
 
 /// Sleeps as long as the call would take; the engine has a thread of its own.

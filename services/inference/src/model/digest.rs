@@ -43,6 +43,54 @@ pub fn digest(folder: &Path) -> Result<String, Error> {
     Ok(format!("{:x}", hash.finalize()))
 }
 
+/// A number by which to see that a folder's files were replaced, without reading them: over their names, sizes and times.
+///
+/// # Errors
+/// [`Error::File`] for what cannot be listed.
+pub fn fingerprint(folder: &Path) -> Result<String, Error> {
+    if !folder.is_dir() {
+        return Err(Error::File {
+            path: folder.display().to_string(),
+            why: "is no folder".into(),
+        });
+    }
+    let mut files = Vec::new();
+    list(folder, "", &mut files)?;
+    files.sort();
+    let mut hash = Sha256::new();
+    for (name, path) in files {
+        let wrong = |error: std::io::Error| Error::File {
+            path: name.clone(),
+            why: error.to_string(),
+        };
+        let about = std::fs::metadata(&path).map_err(wrong)?;
+        let time = about.modified().map_err(wrong)?;
+        hash.update(format!("{name} {} {time:?};", about.len()));
+    }
+    Ok(format!("{:x}", hash.finalize()))
+}
+
+/// SHA-256 of one file, lower-case hexadecimal.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be read.
+pub fn file_digest(path: &Path) -> Result<String, Error> {
+    let wrong = |error: std::io::Error| Error::File {
+        path: path.display().to_string(),
+        why: error.to_string(),
+    };
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK];
+    let mut file = File::open(path).map_err(wrong)?;
+    loop {
+        match file.read(&mut block).map_err(wrong)? {
+            0 => break,
+            read => hash.update(&block[..read]),
+        }
+    }
+    Ok(format!("{:x}", hash.finalize()))
+}
+
 fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), Error> {
     let wrong = |error: std::io::Error| Error::File {
         path: format!("{prefix}."),

@@ -1,33 +1,34 @@
 //! A model folder as diffusers and Optimum write it: what its JSON files say, checked, with diffusers' own defaults where they
 //! say nothing.
 //!
-//! It reads configuration only; weights are the engine's. What is not a Stable Diffusion 1.x or 2.x text-to-image model is
-//! refused with words that name the file and the kind of model. Configurations of single parts may be absent, as in the exports
-//! of diffusers' old conversion script; the architecture of Stable Diffusion 1 is then assumed, and the engine measures the rest.
+//! It reads configuration only; weights are the engine's. What is not of the Stable Diffusion 1, 2 or XL family, latent
+//! consistency models included, is refused with words that name the file and the kind of model. Configurations of single parts
+//! may be absent, as in the exports of diffusers' old conversion script; the architecture of Stable Diffusion 1 is then assumed,
+//! and the engine measures the rest.
 
+mod class;
 mod digest;
 mod manifest;
+mod parts;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use mobula_diffusion::Config as Scheduler;
 use mobula_diffusion::preview::LatentRgb;
-use mobula_diffusion::{Config as Scheduler, Kind};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
-pub use digest::digest;
-pub use manifest::Defaults;
+use crate::profile::Profile;
+pub use class::Task;
+use class::{Class, Form, INDEX, Index};
+pub use digest::{digest, file_digest, fingerprint};
+pub(crate) use manifest::FILE as MANIFEST;
+pub use manifest::{Defaults, Prepared};
+pub use parts::{TextPart, Vae};
 
-/// Pipeline classes whose parts are what is served here.
-const CLASSES: [&str; 3] = [
-    "StableDiffusionPipeline",
-    "OnnxStableDiffusionPipeline",
-    "ORTStableDiffusionPipeline",
-];
-/// The parts that must be there.
-const PARTS: [&str; 3] = ["text_encoder", "unet", "vae_decoder"];
+/// A configuration file may be so large; the largest known one has 40 KiB.
+const MAX_JSON: u64 = 16 << 20;
 
 /// What a model folder says about itself.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct Model {
     folder: PathBuf,
     /// `_class_name` of model_index.json.
     pub class: String,
+    /// What it can do, the task of its class first.
+    pub tasks: Vec<Task>,
     /// scheduler/scheduler_config.json.
     pub scheduler: Scheduler,
     /// What a request gets that does not say.
@@ -45,51 +48,31 @@ pub struct Model {
     pub sample_size: (usize, usize),
     /// Resolutions inside the UNet; each halves the one before.
     pub levels: u32,
-    /// Token ids in one window.
-    pub window: usize,
-    /// Token ids are below this.
-    pub vocabulary: u32,
-    /// Latents are divided by this before they are decoded.
-    pub scaling_factor: f32,
-    /// Then this is added.
-    pub shift_factor: f32,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    _class_name: String,
-    text_encoder_2: Option<serde_json::Value>,
-    transformer: Option<serde_json::Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct UnetConfig {
-    in_channels: Option<usize>,
-    sample_size: Option<SampleSize>,
-    block_out_channels: Option<Vec<usize>>,
-    addition_embed_type: Option<String>,
-    class_embed_type: Option<String>,
-    time_cond_proj_dim: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum SampleSize {
-    Square(usize),
-    Sides([usize; 2]),
-}
-
-#[derive(Default, Deserialize)]
-struct VaeConfig {
-    scaling_factor: Option<f32>,
-    shift_factor: Option<f32>,
-    latent_channels: Option<usize>,
-}
-
-#[derive(Default, Deserialize)]
-struct TextConfig {
-    max_position_embeddings: Option<usize>,
-    vocab_size: Option<u32>,
+    /// Text encoders, in the order of their states.
+    pub encoders: Vec<TextPart>,
+    /// Stable Diffusion XL: two encoders' penultimate states, pooled text, numbers about the size.
+    pub is_xl: bool,
+    /// Stable Diffusion XL's refiner, which has the second encoder only.
+    pub is_refiner: bool,
+    /// Numbers about the size that the UNet takes: 6, or 5 with an aesthetic score; 0 where it takes none.
+    pub time_ids: usize,
+    /// The numbers about the size hold an aesthetic score in place of the target size.
+    pub requires_aesthetics_score: bool,
+    /// The states of an absent negative prompt are zeros, not those of an empty text.
+    pub force_zeros_for_empty_prompt: bool,
+    /// Values of the embedded guidance scale that the UNet takes (latent consistency models); 0 where it takes none.
+    pub guidance: usize,
+    /// Channels of the UNet's input as configured: 4, or 9 for inpainting; the engine finds out when nothing is said.
+    pub input_channels: Option<usize>,
+    /// The VAE's numbers.
+    pub vae: Vae,
+    /// Whether there is a VAE encoder.
+    pub encodes_images: bool,
+    /// The UNet with its timestep made one per row by `prepare`, while it fits the original.
+    pub prepared: Option<Prepared>,
+    /// Measured latencies of UNet calls, from the manifest.
+    pub profile: Profile,
+    footprint: manifest::Footprints,
 }
 
 impl Model {
@@ -105,51 +88,58 @@ impl Model {
                 why: "is no folder".into(),
             });
         }
-        let index: Index = required(folder, "model_index.json")?;
-        check_class(&index)?;
-        for part in PARTS {
+        let index: Index = required(folder, INDEX)?;
+        let class = index.class()?;
+        let names = index.encoders(class);
+        for part in names.iter().chain(&["unet", "vae_decoder"]) {
             check_part(folder, format!("{part}/model.onnx"))?;
         }
-        let unet: UnetConfig = optional(folder, "unet/config.json")?;
-        check_unet(&unet)?;
-        let vae: VaeConfig = optional(folder, "vae_decoder/config.json")?;
-        if vae.latent_channels.is_some_and(|channels| channels != 4) {
-            return Err(refuse("vae_decoder", "latent_channels is not 4"));
+        let encodes_images = folder.join("vae_encoder/model.onnx").exists();
+        if encodes_images {
+            check_part(folder, "vae_encoder/model.onnx".to_owned())?;
         }
-        let text: TextConfig = optional(folder, "text_encoder/config.json")?;
+        let mut encoders = Vec::with_capacity(names.len());
+        let mut pooled = None;
+        for part in names {
+            let (text, projection) = parts::text(folder, part)?;
+            pooled = projection;
+            encoders.push(text);
+        }
+        let unet = parts::unet(folder, pooled)?;
+        check_family(&index, class, &unet)?;
         let scheduler = Scheduler::from_json(&read(folder, "scheduler/scheduler_config.json")?)?;
-        let manifest = manifest::read(folder, scheduler.kind())?;
-        let sample_size = match unet.sample_size {
-            // Stable Diffusion 1's 512 pixels.
-            None => (64, 64),
-            Some(SampleSize::Square(side)) => (side, side),
-            Some(SampleSize::Sides([height, width])) => (height, width),
+        let defaults = class.defaults();
+        let manifest = manifest::read(folder, &scheduler, defaults, class.xl)?;
+        let is_refiner = class.xl && encoders.len() == 1;
+        let requires_aesthetics_score = index.requires_aesthetics_score.unwrap_or(false);
+        let time_ids = match unet.time_ids {
+            _ if !class.xl => 0,
+            Some(count) => count,
+            None if requires_aesthetics_score => 5,
+            None => 6,
         };
-        if !(1..=1024).contains(&sample_size.0) || !(1..=1024).contains(&sample_size.1) {
-            return Err(refuse("unet", "sample_size is not between 1 and 1024"));
-        }
-        let levels = unet
-            .block_out_channels
-            .map_or(4, |channels| channels.len() as u32);
-        if !(1..=8).contains(&levels) {
-            return Err(refuse("unet", "block_out_channels does not have 1 to 8 entries"));
-        }
         Ok(Self {
             folder: folder.to_owned(),
+            tasks: tasks(class, unet.input_channels, is_refiner, encodes_images)?,
             class: index._class_name,
             scheduler,
             defaults: manifest.defaults,
             latent_rgb: manifest.latent_rgb,
-            sample_size,
-            levels,
-            window: text.max_position_embeddings.unwrap_or(77),
-            vocabulary: text.vocab_size.unwrap_or(49_408),
-            scaling_factor: positive(
-                "vae_decoder",
-                "scaling_factor",
-                vae.scaling_factor.unwrap_or(0.18215),
-            )?,
-            shift_factor: vae.shift_factor.filter(|shift| shift.is_finite()).unwrap_or(0.0),
+            sample_size: unet.sample_size,
+            levels: unet.levels,
+            encoders,
+            is_xl: class.xl,
+            is_refiner,
+            time_ids,
+            requires_aesthetics_score,
+            force_zeros_for_empty_prompt: index.force_zeros_for_empty_prompt.unwrap_or(class.xl),
+            guidance: unet.guidance,
+            input_channels: unet.input_channels,
+            vae: parts::vae(folder)?,
+            encodes_images,
+            prepared: manifest.prepared,
+            profile: manifest.profile,
+            footprint: manifest.footprint,
         })
     }
 
@@ -165,14 +155,94 @@ impl Model {
         &self.folder
     }
 
-    /// Names of the schedulers that can run this model, its own first.
+    /// Token ids in one window, the same for all encoders.
     #[must_use]
-    pub fn schedulers(&self) -> Vec<Kind> {
-        let own = self.scheduler.kind();
-        let runs = |kind: &Kind| mobula_diffusion::Sampler::new(&self.scheduler, Some(*kind), 10).is_ok();
-        let others = Kind::ALL.into_iter().filter(|kind| *kind != own);
-        std::iter::once(own).chain(others.filter(runs)).collect()
+    pub fn window(&self) -> usize {
+        self.encoders.first().map_or(77, |encoder| encoder.window)
     }
+
+    /// Memory that the loaded model takes with a provider, bytes, as far as it was measured by `prepare`.
+    #[must_use]
+    pub fn footprint(&self, provider: &str) -> Option<u64> {
+        self.footprint.get(provider)?.get("loaded_bytes")?.as_u64()
+    }
+
+    /// Whether it is a latent consistency model that takes the guidance scale as an input.
+    #[must_use]
+    pub fn is_consistency(&self) -> bool {
+        self.guidance > 0
+    }
+
+    /// Strength of a picture to picture request that does not say, as diffusers' pipelines have it.
+    #[must_use]
+    pub fn default_strength(&self, task: Task) -> f32 {
+        match (task, self.is_xl) {
+            (Task::Inpaint, true) => 0.9999,
+            (Task::Inpaint | Task::TextToImage, _) => 1.0,
+            (Task::ImageToImage | Task::Refine, true) => 0.3,
+            (Task::ImageToImage | Task::Refine, false) => 0.8,
+        }
+    }
+}
+
+/// What a model can do, from its class and its parts.
+fn tasks(
+    class: Class,
+    input_channels: Option<usize>,
+    is_refiner: bool,
+    encodes_images: bool,
+) -> Result<Vec<Task>, Error> {
+    let missing = |task: &str| Error::File {
+        path: "vae_encoder/model.onnx".to_owned(),
+        why: format!("is missing, which {task} cannot do without"),
+    };
+    if is_refiner {
+        let mut tasks = vec![Task::Refine];
+        if encodes_images {
+            tasks.extend([Task::ImageToImage, Task::Inpaint]);
+        }
+        return Ok(tasks);
+    }
+    if input_channels == Some(9) {
+        return if encodes_images {
+            Ok(vec![Task::Inpaint])
+        } else {
+            Err(missing("an inpainting model"))
+        };
+    }
+    let mut tasks = vec![Task::TextToImage];
+    if encodes_images {
+        tasks.extend([Task::ImageToImage, Task::Inpaint]);
+    }
+    let own = match class.form {
+        Form::Text => Task::TextToImage,
+        Form::Image => Task::ImageToImage,
+        Form::Inpaint => Task::Inpaint,
+    };
+    // An image pipeline without its encoder still draws from prompts; the task of its class comes first where it can.
+    if let Some(place) = tasks.iter().position(|task| *task == own) {
+        tasks[..=place].rotate_right(1);
+    }
+    Ok(tasks)
+}
+
+/// Refuses a UNet that does not fit the pipeline's class.
+fn check_family(index: &Index, class: Class, unet: &parts::Unet) -> Result<(), Error> {
+    if unet.text_time && !class.xl {
+        return Err(Error::Model {
+            part: "unet",
+            why: format!(
+                "config.json: addition_embed_type is text_time (Stable Diffusion XL), but {INDEX} says {}",
+                index._class_name
+            ),
+        });
+    }
+    if class.consistency && unet.guidance == 0 {
+        tracing::warn!(
+            "a latent consistency model whose UNet takes no embedded guidance; guidance has no effect"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a network's file that is missing, or is only the note that a clone without git-lfs leaves in its place.
@@ -200,96 +270,30 @@ fn check_part(folder: &Path, file: String) -> Result<(), Error> {
     }
 }
 
-fn check_class(index: &Index) -> Result<(), Error> {
-    let class = index._class_name.as_str();
-    let kind = if class.contains("XL") || present(index.text_encoder_2.as_ref()) {
-        "a model with two text encoders (Stable Diffusion XL)"
-    } else if class.contains("LatentConsistency") {
-        "a latent consistency model"
-    } else if present(index.transformer.as_ref()) {
-        "a model with a transformer (Stable Diffusion 3, Flux)"
-    } else if CLASSES.contains(&class) {
-        return Ok(());
-    } else {
-        "not a text-to-image pipeline of Stable Diffusion 1 or 2"
-    };
-    let path = "model_index.json".to_owned();
-    Err(Error::File {
-        path,
-        why: format!(
-            "{class} is {kind}, which is not served; served are {}",
-            CLASSES.join(", ")
-        ),
-    })
-}
-
-/// Whether a part is there: diffusers writes `[null, null]` for one that is not.
-fn present(part: Option<&serde_json::Value>) -> bool {
-    part.and_then(|part| part.get(0))
-        .is_some_and(serde_json::Value::is_string)
-}
-
-fn check_unet(unet: &UnetConfig) -> Result<(), Error> {
-    match unet.in_channels {
-        None | Some(4) => {}
-        Some(9) => {
-            return Err(refuse(
-                "unet",
-                "in_channels is 9: an inpainting model, which is not served",
-            ));
-        }
-        Some(other) => return Err(refuse("unet", &format!("in_channels is {other}, expected 4"))),
-    }
-    if let Some(kind) = &unet.addition_embed_type {
-        let why =
-            format!("addition_embed_type is {kind} (Stable Diffusion XL and others), which is not served");
-        return Err(refuse("unet", &why));
-    }
-    if let Some(kind) = &unet.class_embed_type {
-        return Err(refuse(
-            "unet",
-            &format!("class_embed_type is {kind}, which is not served"),
-        ));
-    }
-    if unet.time_cond_proj_dim.is_some() {
-        return Err(refuse(
-            "unet",
-            "time_cond_proj_dim is set: a latent consistency model, which is not served",
-        ));
-    }
-    Ok(())
-}
-
-fn refuse(part: &'static str, why: &str) -> Error {
-    Error::Model {
-        part,
-        why: format!("config.json: {why}"),
-    }
-}
-
-fn positive(part: &'static str, key: &str, value: f32) -> Result<f32, Error> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(value);
-    }
-    Err(refuse(
-        part,
-        &format!("{key} is {value}, expected a positive number"),
-    ))
-}
-
 fn read(folder: &Path, file: &str) -> Result<String, Error> {
-    std::fs::read_to_string(folder.join(file)).map_err(|error| {
+    let wrong = |why: String| Error::File {
+        path: file.to_owned(),
+        why,
+    };
+    let opened = std::fs::File::open(folder.join(file)).map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let why = if missing {
+        wrong(if missing {
             "is missing".to_owned()
         } else {
             format!("cannot be read: {error}")
-        };
-        Error::File {
-            path: file.to_owned(),
-            why,
-        }
-    })
+        })
+    })?;
+    let mut text = String::new();
+    let size = opened
+        .take(MAX_JSON + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if size as u64 > MAX_JSON {
+        return Err(wrong(format!(
+            "is larger than {MAX_JSON} bytes, which no configuration is"
+        )));
+    }
+    Ok(text)
 }
 
 fn required<T: DeserializeOwned>(folder: &Path, file: &str) -> Result<T, Error> {

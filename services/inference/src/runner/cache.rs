@@ -1,15 +1,20 @@
-//! Text states by token ids, least recently used out first, bounded in bytes.
+//! What the text encoders made of windows, by token ids and layers left out; least recently used out first, bounded in bytes.
 //!
 //! Empty and popular negative prompts, and every prompt that is drawn again with another seed, cost no text encoder run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::engine::Encoded;
+
 #[derive(Debug)]
 struct Entry {
-    states: Arc<[f32]>,
+    states: Arc<Encoded>,
     stamp: u64,
 }
+
+/// Ids of a window, and the layers that are left out.
+pub(crate) type Text = (Arc<[u32]>, usize);
 
 /// The cache.
 #[derive(Debug)]
@@ -17,8 +22,8 @@ pub(crate) struct Cache {
     capacity: usize,
     bytes: usize,
     clock: u64,
-    entries: HashMap<Arc<[u32]>, Entry>,
-    order: BTreeMap<u64, Arc<[u32]>>,
+    entries: HashMap<Text, Entry>,
+    order: BTreeMap<u64, Text>,
 }
 
 impl Cache {
@@ -33,9 +38,9 @@ impl Cache {
         }
     }
 
-    /// The states of these ids, which count as used now.
-    pub(crate) fn get(&mut self, ids: &[u32]) -> Option<Arc<[f32]>> {
-        let entry = self.entries.get_mut(ids)?;
+    /// The states of a text, which count as used now.
+    pub(crate) fn get(&mut self, text: &Text) -> Option<Arc<Encoded>> {
+        let entry = self.entries.get_mut(text)?;
         self.clock += 1;
         let key = self.order.remove(&entry.stamp)?;
         entry.stamp = self.clock;
@@ -44,9 +49,10 @@ impl Cache {
     }
 
     /// Keeps states, and lets go of the ones that were not used for longest.
-    pub(crate) fn insert(&mut self, ids: &Arc<[u32]>, states: &Arc<[f32]>) {
-        let size = size(ids, states);
-        if size > self.capacity || self.entries.contains_key(ids) {
+    pub(crate) fn insert(&mut self, text: &Text, states: &Arc<Encoded>) {
+        let size = size(&text.0, states);
+        let key = text.clone();
+        if size > self.capacity || self.entries.contains_key(&key) {
             return;
         }
         while self.bytes + size > self.capacity {
@@ -54,14 +60,14 @@ impl Cache {
                 break;
             };
             if let Some(entry) = self.entries.remove(&oldest) {
-                self.bytes -= self::size(&oldest, &entry.states);
+                self.bytes -= self::size(&oldest.0, &entry.states);
             }
         }
         self.clock += 1;
         self.bytes += size;
-        self.order.insert(self.clock, Arc::clone(ids));
+        self.order.insert(self.clock, key.clone());
         self.entries.insert(
-            Arc::clone(ids),
+            key,
             Entry {
                 states: Arc::clone(states),
                 stamp: self.clock,
@@ -70,40 +76,53 @@ impl Cache {
     }
 }
 
-fn size(ids: &[u32], states: &[f32]) -> usize {
-    size_of_val(ids) + size_of_val(states)
+fn size(ids: &[u32], states: &Encoded) -> usize {
+    size_of_val(ids) + size_of_val(&states.states[..]) + size_of_val(&states.pooled[..])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ids(id: u32) -> Arc<[u32]> {
-        vec![id; 5].into()
+    fn text(id: u32, skip: usize) -> Text {
+        (vec![id; 5].into(), skip)
     }
 
-    fn states(value: f32) -> Arc<[f32]> {
-        vec![value; 20].into()
+    fn states(value: f32) -> Arc<Encoded> {
+        Arc::new(Encoded {
+            states: vec![value; 18],
+            pooled: vec![value; 2],
+        })
     }
 
     #[test]
     fn the_least_recently_used_goes_first() {
         let mut cache = Cache::new(300);
         for id in 0..3 {
-            cache.insert(&ids(id), &states(id as f32));
+            cache.insert(&text(id, 0), &states(id as f32));
         }
-        assert!(cache.get(&ids(0)).is_some());
-        cache.insert(&ids(3), &states(3.0));
-        assert!(cache.get(&ids(1)).is_none());
-        assert_eq!(cache.get(&ids(0)).unwrap()[0], 0.0);
+        assert!(cache.get(&text(0, 0)).is_some());
+        cache.insert(&text(3, 0), &states(3.0));
+        assert!(cache.get(&text(1, 0)).is_none());
+        assert_eq!(cache.get(&text(0, 0)).unwrap().states[0], 0.0);
         assert_eq!((cache.bytes, cache.entries.len(), cache.order.len()), (300, 3, 3));
+    }
+
+    #[test]
+    fn states_with_other_layers_left_out_are_others() {
+        let mut cache = Cache::new(300);
+        cache.insert(&text(0, 0), &states(0.0));
+        assert!(cache.get(&text(0, 1)).is_none());
+        cache.insert(&text(0, 1), &states(1.0));
+        assert_eq!(cache.get(&text(0, 0)).unwrap().states[0], 0.0);
+        assert_eq!(cache.get(&text(0, 1)).unwrap().states[0], 1.0);
     }
 
     #[test]
     fn what_is_larger_than_the_cache_is_not_kept() {
         let mut cache = Cache::new(99);
-        cache.insert(&ids(0), &states(0.0));
-        assert!(cache.get(&ids(0)).is_none());
+        cache.insert(&text(0, 0), &states(0.0));
+        assert!(cache.get(&text(0, 0)).is_none());
         assert_eq!(cache.bytes, 0);
     }
 }

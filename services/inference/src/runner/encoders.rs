@@ -29,6 +29,9 @@ const INLINE_PIXELS: usize = 64 * 64;
 /// Two threads encode a hundred 512 by 512 pictures a second, more than any device draws.
 const THREADS: usize = 2;
 
+/// What a caller is told of a decoder that overflowed.
+const DECODED_AGAIN: &str = "the VAE decoder overflowed in float16 and was run again in float32";
+
 /// A finished picture.
 #[derive(Debug)]
 pub(super) struct Picture {
@@ -40,6 +43,8 @@ pub(super) struct Picture {
     pub(super) planes: Vec<f32>,
     pub(super) width: usize,
     pub(super) height: usize,
+    /// The decoder overflowed in float16 and was run in float32.
+    pub(super) decoded_again: bool,
 }
 
 /// A look at a picture on its way.
@@ -159,6 +164,7 @@ impl Tools {
             planes,
             width,
             height,
+            decoded_again,
         } = picture;
         if job.outbox.reader_gone() {
             // The engine thread does not see this job any more, so it is counted here, by its last picture.
@@ -185,6 +191,10 @@ impl Tools {
                     png: Bytes::from(file),
                     digest,
                     timings,
+                    notes: decoded_again
+                        .then(|| DECODED_AGAIN.to_owned())
+                        .into_iter()
+                        .collect(),
                 });
                 self.metrics.images.increment(1);
                 if let Some(timings) = job.picture_done(event, took) {

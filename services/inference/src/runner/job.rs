@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mobula_diffusion::Sampler;
 use mobula_proto::common::v1::Timings;
 use mobula_proto::inference::v1::generate_response::Event;
 use mobula_proto::inference::v1::{Done, Started, Step};
@@ -15,41 +14,7 @@ use tracing::Span;
 
 use super::outbox::Outbox;
 use super::stats::Stats;
-use crate::engine::Shape;
-use crate::png::Text;
-
-/// What to draw, checked.
-#[derive(Debug)]
-pub(crate) struct Work {
-    /// For the log.
-    pub(crate) request_id: String,
-    pub(crate) prompt: Arc<[u32]>,
-    /// Present exactly with guidance.
-    pub(crate) negative: Option<Arc<[u32]>>,
-    /// Shape of the latents.
-    pub(crate) shape: Shape,
-    pub(crate) sampler: Arc<Sampler>,
-    pub(crate) guidance_scale: f32,
-    /// Index and seed of each picture that is to be drawn.
-    pub(crate) pictures: Vec<(u32, u64)>,
-    pub(crate) preview_interval: u32,
-    pub(crate) text: Vec<Text>,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) arrived: Instant,
-    pub(crate) span: Span,
-}
-
-impl Work {
-    /// Rows of one picture in one call.
-    pub(crate) fn rows(&self) -> u64 {
-        1 + u64::from(self.negative.is_some())
-    }
-
-    /// The windows of text it needs.
-    pub(crate) fn texts(&self) -> impl Iterator<Item = &Arc<[u32]>> {
-        std::iter::once(&self.prompt).chain(&self.negative)
-    }
-}
+use super::work::Work;
 
 /// Where a job's time went so far.
 #[derive(Debug, Default)]
@@ -105,7 +70,8 @@ impl Job {
         self.progress().started.is_some()
     }
 
-    pub(crate) fn text_encoded(&self, took: Duration) {
+    /// A run of the text encoder or the VAE encoder for it took so long.
+    pub(crate) fn encoded(&self, took: Duration) {
         self.progress().encode += took;
     }
 

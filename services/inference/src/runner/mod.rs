@@ -4,13 +4,25 @@
 //! thread never waits for a reader. Which rows run is decided in `mobula_serving::tick`, what a step does in `mobula_diffusion`.
 
 mod cache;
+mod compose;
+mod decode;
+mod device;
 mod encoders;
+mod groups;
+mod hand;
+mod images;
 mod job;
 mod outbox;
+mod pending;
+mod plan;
+mod prompt;
+mod running;
 mod stats;
 mod texts;
 mod thread;
 mod ticks;
+mod track;
+mod work;
 
 use std::fmt;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -21,16 +33,22 @@ use mobula_diffusion::preview::LatentRgb;
 use mobula_proto::common::v1::{Load, Timings};
 use mobula_proto::inference::v1::generate_response::Event;
 use mobula_proto::inference::v1::{Accepted, Done};
+use mobula_serving::tick::Policy;
 use tokio::sync::oneshot;
 
 use crate::engine::{Engine, Info};
 use crate::error::Error;
 use crate::metrics::Metrics;
+pub(crate) use device::Device;
+pub(crate) use groups::Measured;
+pub(crate) use hand::Hand;
 use job::Job;
-pub(crate) use job::Work;
 pub(crate) use outbox::Inbox;
+pub(crate) use prompt::{Emphasis, Prompt, Stretch, Variant, Window};
+use running::Running;
 use stats::Stats;
 pub(crate) use ticks::warm_up;
+pub(crate) use work::{Origin, Work};
 
 /// Pictures that a replica may have in work: what they hold in memory is bounded by it (320 MiB at 512 by 512).
 pub(crate) const MAX_PICTURES: usize = 1024;
@@ -46,6 +64,14 @@ pub(crate) struct Options {
     pub(crate) cache_bytes: usize,
     /// The map for previews.
     pub(crate) latent_rgb: LatentRgb,
+    /// The model is given zeros for an empty negative prompt (`force_zeros_for_empty_prompt`).
+    pub(crate) zeros_for_empty: bool,
+    /// What calls take, as far as it was measured.
+    pub(crate) measured: Vec<Measured>,
+    /// How ticks are planned.
+    pub(crate) policy: Policy,
+    /// Where calls run, with those of other models.
+    pub(crate) device: Device,
 }
 
 /// The handle.
@@ -54,6 +80,7 @@ pub(crate) struct Runner {
     info: Arc<Info>,
     stats: Arc<Stats>,
     metrics: Metrics,
+    running: Arc<Running>,
     thread: Arc<Mutex<Thread>>,
 }
 
@@ -73,22 +100,24 @@ impl fmt::Debug for Runner {
 }
 
 impl Runner {
-    /// Starts the thread, makes the engine on it and waits until it is there.
+    /// Starts the thread, makes the engine on it, with what was measured of it, and waits until it is there.
     ///
     /// # Errors
     /// What `make` says; [`Error::Failed`] when it panics, [`Error::Thread`].
     pub(crate) async fn start<F>(options: Options, make: F) -> Result<Self, Error>
     where
-        F: FnOnce() -> Result<Box<dyn Engine>, Error> + Send + 'static,
+        F: FnOnce() -> Result<(Box<dyn Engine>, Vec<Measured>), Error> + Send + 'static,
     {
         let (sender, receiver) = sync_channel(MAX_PICTURES);
         let (ready, made) = oneshot::channel();
         let (stats, metrics) = (Arc::new(Stats::default()), Metrics::new());
+        let running = Arc::new(Running::default());
         let parts = thread::Parts {
             options,
             commands: receiver,
             stats: Arc::clone(&stats),
             metrics: metrics.clone(),
+            running: Arc::clone(&running),
         };
         let handle = std::thread::Builder::new()
             .name("mobula-engine".to_owned())
@@ -106,6 +135,7 @@ impl Runner {
             info: Arc::new(info),
             stats,
             metrics,
+            running,
             thread: Arc::new(Mutex::new(thread)),
         })
     }
@@ -126,7 +156,7 @@ impl Runner {
         if work.deadline.is_some_and(|deadline| deadline <= work.arrived) {
             return Err(Error::DeadlinePassed { started: false });
         }
-        let (outbox, inbox) = outbox::channel();
+        let (outbox, inbox) = outbox::channel(&self.running);
         outbox.send(Event::Accepted(Accepted {}));
         if work.pictures.is_empty() {
             outbox.send(Event::Done(Done {

@@ -16,6 +16,7 @@ use futures::Stream;
 use futures::task::AtomicWaker;
 use mobula_proto::inference::v1::generate_response::Event;
 
+use super::running::Running;
 use crate::error::Error;
 
 /// Steps and previews that wait for a slow reader; more than a usual request has steps.
@@ -49,12 +50,29 @@ pub(crate) struct Outbox(Arc<Shared>);
 
 /// The reader's end, a stream.
 #[derive(Debug)]
-pub(crate) struct Inbox(Arc<Shared>);
+pub(crate) struct Inbox {
+    shared: Arc<Shared>,
+    running: Arc<Running>,
+}
 
-/// Makes the two ends.
-pub(crate) fn channel() -> (Outbox, Inbox) {
+/// Whether a reader is still there.
+#[derive(Debug, Clone)]
+pub(super) struct Left(Arc<Shared>);
+
+impl Left {
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.reader_gone.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes the two ends; `running` hears of a reader that leaves.
+pub(crate) fn channel(running: &Arc<Running>) -> (Outbox, Inbox) {
     let shared = Arc::new(Shared::default());
-    (Outbox(Arc::clone(&shared)), Inbox(shared))
+    let inbox = Inbox {
+        shared: Arc::clone(&shared),
+        running: Arc::clone(running),
+    };
+    (Outbox(shared), inbox)
 }
 
 impl Outbox {
@@ -97,6 +115,11 @@ impl Outbox {
         self.0.reader_gone.load(Ordering::Relaxed)
     }
 
+    /// What tells whether the reader is still there.
+    pub(super) fn reader(&self) -> Left {
+        Left(Arc::clone(&self.0))
+    }
+
     /// Whether the end was sent.
     pub(crate) fn has_ended(&self) -> bool {
         self.0.lock().ended
@@ -111,7 +134,8 @@ impl Drop for Outbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.0.reader_gone.store(true, Ordering::Relaxed);
+        self.shared.reader_gone.store(true, Ordering::Relaxed);
+        self.running.left();
     }
 }
 
@@ -119,8 +143,8 @@ impl Stream for Inbox {
     type Item = Result<Event, Error>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.waker.register(context.waker());
-        let mut state = self.0.lock();
+        self.shared.waker.register(context.waker());
+        let mut state = self.shared.lock();
         if let Some(event) = state.queue.pop_front() {
             state.droppable -= usize::from(is_droppable(&event));
             return Poll::Ready(Some(Ok(event)));
@@ -136,7 +160,9 @@ impl Stream for Inbox {
 fn is_droppable(event: &Event) -> bool {
     match event {
         Event::Step(_) | Event::Preview(_) => true,
-        Event::Accepted(_) | Event::Started(_) | Event::Image(_) | Event::Done(_) => false,
+        Event::Accepted(_) | Event::Started(_) | Event::Image(_) | Event::Latents(_) | Event::Done(_) => {
+            false
+        }
     }
 }
 
@@ -159,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_keeps_up_gets_everything_in_order() {
-        let (outbox, mut inbox) = channel();
+        let (outbox, mut inbox) = channel(&Arc::default());
         for index in 0..200 {
             outbox.send(step(index));
             assert!(
@@ -172,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_reader_misses_old_steps_and_no_picture() {
-        let (outbox, inbox) = channel();
+        let (outbox, inbox) = channel(&Arc::default());
         for index in 0..500 {
             outbox.send(step(index));
             if index % 5 == 0 {
@@ -202,13 +228,13 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_one_end_and_an_outbox_that_vanishes_is_an_error() {
-        let (outbox, inbox) = channel();
+        let (outbox, inbox) = channel(&Arc::default());
         outbox.fail(Error::Stopping);
         outbox.fail(Error::DeadlinePassed { started: true });
         outbox.send(step(1));
         drop(outbox);
         assert_eq!(read(inbox).await, [Err(Error::Stopping.to_string())]);
-        let (outbox, inbox) = channel();
+        let (outbox, inbox) = channel(&Arc::default());
         drop(outbox);
         assert!(
             read(inbox).await[0]
@@ -220,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_leaves_is_seen() {
-        let (outbox, inbox) = channel();
+        let (outbox, inbox) = channel(&Arc::default());
         assert!(!outbox.reader_gone());
         drop(inbox);
         assert!(outbox.reader_gone());

@@ -1,129 +1,170 @@
-//! The text encoder's part of the loop: what is not known yet is encoded, and requests whose texts are known get trajectories.
+//! The text encoders' part of the loop: what is not known yet is encoded, and requests that have all they need get trajectories.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use mobula_diffusion::{Spec, Trajectory};
+use mobula_diffusion::{Spec, Trajectory, trajectory};
 use tokio::time::Instant;
 
-use super::job::Job;
-use super::thread::{Loop, Track};
-use crate::engine::{Error, Shape};
+use super::cache::Text;
+use super::compose;
+use super::pending::{Begin, Pending};
+use super::plan;
+use super::thread::Loop;
+use super::ticks::finite;
+use super::track::{Order, Track};
+use crate::engine::{Encoded, Error, Shape};
 use crate::metrics::Outcome;
 
-/// Texts encoded in one call: as many as a full tick of guided rows can need.
-const MAX_TEXTS: usize = 16;
+/// Windows encoded in one call: as many as a full tick of guided rows can need.
+const MAX_WINDOWS: usize = 16;
 
 impl Loop {
-    /// Makes a request's trajectories when all its texts are known, fresh or cached; else gives it back.
-    pub(super) fn start(
-        &mut self,
-        job: Arc<Job>,
-        fresh: &HashMap<Arc<[u32]>, Arc<[f32]>>,
-    ) -> Option<Arc<Job>> {
-        let mut states = |ids: &Arc<[u32]>| fresh.get(ids).cloned().or_else(|| self.cache.get(ids));
-        let Some(cond) = states(&job.work.prompt) else {
-            return Some(job);
+    /// Starts the request at this place of the line if it has all it needs.
+    pub(super) fn start_at(&mut self, at: usize) {
+        if let Some(pending) = self.waiting.remove(at)
+            && let Some(pending) = self.start(pending)
+        {
+            self.waiting.insert(at, pending);
+        }
+    }
+
+    /// Makes a request's trajectories when its texts and its picture are known; else gives it back.
+    pub(super) fn start(&mut self, pending: Pending) -> Option<Pending> {
+        let Some(begin) = &pending.begin else {
+            return Some(pending);
         };
-        let uncond = match &job.work.negative {
-            None => None,
-            Some(ids) => match states(ids) {
-                Some(states) => Some(states),
-                None => return Some(job),
-            },
+        let work = &pending.job.work;
+        let Some(texts) = compose::texts(work, &self.info, self.zeros_for_empty, |text| pending.find(text))
+        else {
+            return Some(pending);
         };
-        let (cached, encoded) = job.work.texts().fold((0, 0), |(cached, encoded), ids| {
-            if fresh.contains_key(ids) {
-                (cached, encoded + 1)
-            } else {
-                (cached + 1, encoded)
+        let started = texts.and_then(|texts| self.tracks_of(&pending, begin, texts));
+        match started {
+            Ok(tracks) => {
+                if let Some(track) = tracks.first() {
+                    self.groups.need(plan::key(track), &self.info);
+                }
+                self.tracks.extend(tracks);
             }
-        });
-        self.metrics.texts_cached.increment(cached);
-        self.metrics.texts_encoded.increment(encoded);
+            Err(error) => {
+                // Requests are checked before they come here, so this is about the request as a whole.
+                self.metrics.ended(Outcome::Failed);
+                pending.job.outbox.fail(error);
+            }
+        }
+        None
+    }
+
+    fn tracks_of(
+        &mut self,
+        pending: &Pending,
+        begin: &Begin,
+        texts: compose::Texts,
+    ) -> Result<Vec<Track>, Error> {
+        let job = &pending.job;
         let Shape {
             channels,
             height,
             width,
         } = job.work.shape;
-        for (place, (_, seed)) in job.work.pictures.iter().enumerate() {
-            let guidance_scale = job.work.guidance_scale;
+        let texts = Arc::new(texts);
+        let request = self.arrivals;
+        let mut tracks = Vec::with_capacity(job.work.pictures.len());
+        for (place, (index, seed)) in job.work.pictures.iter().enumerate() {
+            let start = match begin {
+                Begin::Noise => trajectory::Start::Noise,
+                Begin::Picture { image, mask } => trajectory::Start::Image {
+                    image: image.clone(),
+                    mask: mask.clone(),
+                },
+                Begin::Latents(latents) => {
+                    trajectory::Start::Latents(latents.get(*index as usize).cloned().unwrap_or_default())
+                }
+            };
             let spec = Spec {
                 channels,
                 height,
                 width,
-                guidance_scale,
+                guidance: job.work.guidance,
                 seed: *seed,
-                eta: 0.0,
+                source: job.work.source,
+                start,
             };
-            match Trajectory::new(spec, Arc::clone(&job.work.sampler)) {
-                Ok(trajectory) => self.tracks.push(Track {
-                    job: Arc::clone(&job),
-                    place,
-                    trajectory,
-                    cond: Arc::clone(&cond),
-                    uncond: uncond.clone(),
-                    arrival: self.arrivals,
-                    times: None,
-                }),
-                Err(error) => {
-                    // Requests are checked before they come here, so this is about the spec as a whole.
-                    self.metrics.ended(Outcome::Failed);
-                    job.outbox.fail(error.into());
-                    self.tracks.retain(|track| !Arc::ptr_eq(&track.job, &job));
-                    return None;
-                }
-            }
+            let trajectory = Trajectory::new(spec, Arc::clone(&job.work.sampler))?;
+            let order = Order {
+                request,
+                picture: self.arrivals,
+            };
+            tracks.push(Track::new(job, place, trajectory, &texts, order));
             self.arrivals += 1;
         }
-        None
+        Ok(tracks)
     }
 
-    /// One call of the text encoder, for the requests that wait longest.
+    /// Whether a request waits for the text encoders.
+    pub(super) fn wants_texts(&self) -> bool {
+        self.waiting.iter().any(|pending| !pending.missing.is_empty())
+    }
+
+    /// One call of the text encoders, for the requests that wait longest.
     pub(super) fn encode(&mut self) -> Result<(), Error> {
-        let mut missing: Vec<Arc<[u32]>> = Vec::new();
-        'jobs: for job in &self.waiting {
-            for ids in job.work.texts() {
-                if !missing.contains(ids) && self.cache.get(ids).is_none() {
-                    if missing.len() == MAX_TEXTS {
-                        break 'jobs;
-                    }
-                    missing.push(Arc::clone(ids));
-                }
+        // One call leaves out so many layers for all, so those who want the same as the first go with it.
+        let mut missing = self.waiting.iter().flat_map(|pending| &pending.missing);
+        let Some((_, skip)) = missing.next().cloned() else {
+            return Ok(());
+        };
+        let mut wanted: Vec<Text> = Vec::new();
+        for text in self.waiting.iter().flat_map(|pending| &pending.missing) {
+            if wanted.len() == MAX_WINDOWS {
+                break;
+            }
+            if text.1 == skip && !wanted.contains(text) {
+                wanted.push(text.clone());
             }
         }
-        let jobs = std::mem::take(&mut self.waiting);
-        let takes_part = |job: &Arc<Job>| job.work.texts().any(|ids| missing.contains(ids));
-        let spans: Vec<_> = jobs
+        let takes_part = |pending: &Pending| pending.missing.iter().any(|text| wanted.contains(text));
+        let waiting = std::mem::take(&mut self.waiting);
+        let spans: Vec<_> = waiting
             .iter()
-            .filter(|job| takes_part(job))
-            .map(|job| tracing::debug_span!(parent: &job.work.span, "encode_text", texts = missing.len()))
+            .filter(|pending| takes_part(pending))
+            .map(|pending| {
+                tracing::debug_span!(parent: &pending.job.work.span, "encode_text", windows = wanted.len())
+            })
             .collect();
-        let ids: Vec<u32> = missing.iter().flat_map(|ids| ids.iter().copied()).collect();
+        let ids: Vec<u32> = wanted.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
         let begun = Instant::now();
-        let encoded = self.engine.encode(&ids, &mut self.values);
+        let mut out = std::mem::take(&mut self.encoded);
+        let encoded = self
+            .place
+            .run(true, || self.engine.encode(&ids, skip, &mut out))
+            .and_then(|()| finite("text_encoder", &out.states));
         let took = begun.elapsed();
         drop(spans);
         if let Err(error) = encoded {
-            let (failed, others): (VecDeque<_>, VecDeque<_>) =
-                jobs.into_iter().partition(|job| takes_part(job));
+            let (failed, others): (VecDeque<_>, _) = waiting.into_iter().partition(takes_part);
             self.waiting = others;
-            return self.run_failed(&error, failed.iter());
+            return self.run_failed(&error, failed.iter().map(|pending| &pending.job));
         }
-        let states = self
-            .values
-            .chunks_exact(self.info.states())
-            .map(Arc::<[f32]>::from);
-        let fresh: HashMap<_, _> = missing.iter().cloned().zip(states).collect();
-        for (ids, states) in &fresh {
-            self.cache.insert(ids, states);
+        let (states, pooled) = (self.info.states(), self.info.pooled);
+        let each = (0..wanted.len()).map(|n| {
+            Arc::new(Encoded {
+                states: out.states[n * states..][..states].to_vec(),
+                pooled: out.pooled[n * pooled..][..pooled].to_vec(),
+            })
+        });
+        let fresh: HashMap<_, _> = wanted.iter().cloned().zip(each).collect();
+        self.encoded = out;
+        self.metrics.texts_encoded.increment(fresh.len() as u64);
+        for (text, states) in &fresh {
+            self.cache.insert(text, states);
         }
-        for job in jobs {
-            if takes_part(&job) {
-                job.text_encoded(took);
+        for mut pending in waiting {
+            if pending.take(&fresh) {
+                pending.job.encoded(took);
             }
-            if let Some(job) = self.start(job, &fresh) {
-                self.waiting.push_back(job);
+            if let Some(pending) = self.start(pending) {
+                self.waiting.push_back(pending);
             }
         }
         Ok(())

@@ -1,24 +1,31 @@
 //! The engine thread: takes requests in, encodes their texts, runs ticks, decodes what is finished.
 //!
+//! Texts, pictures to start from and finished latents take turns between ticks.
+//!
 //! Invariant: between two ticks there is at most one other call of the engine while rows wait, and a request that nobody
 //! wants any more has no row in the next tick.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
-use mobula_diffusion::Trajectory;
 use mobula_serving::tick::{Candidate, Planner, Timesteps};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::cache::Cache;
+use super::device::Place;
 use super::encoders::Encoders;
-use super::job::{Job, PictureTimes};
+use super::groups::{Groups, Measured};
+use super::job::Job;
+use super::pending::Pending;
+use super::running::Running;
 use super::stats::Stats;
+use super::track::Track;
 use super::{MAX_PICTURES, Options};
-use crate::engine::{Batch, Engine, Error, Info};
+use crate::engine::{Batch, Encoded, Engine, Error, Info};
 use crate::metrics::{Metrics, Outcome};
 
 /// What the thread is started with.
@@ -27,18 +34,7 @@ pub(super) struct Parts {
     pub(super) commands: Receiver<Arc<Job>>,
     pub(super) stats: Arc<Stats>,
     pub(super) metrics: Metrics,
-}
-
-/// One picture on its way.
-pub(super) struct Track {
-    pub(super) job: Arc<Job>,
-    /// Place in `Work::pictures`.
-    pub(super) place: usize,
-    pub(super) trajectory: Trajectory,
-    pub(super) cond: Arc<[f32]>,
-    pub(super) uncond: Option<Arc<[f32]>>,
-    pub(super) arrival: u64,
-    pub(super) times: Option<PictureTimes>,
+    pub(super) running: Arc<Running>,
 }
 
 /// Whether the loop goes on.
@@ -47,12 +43,20 @@ enum Next {
     Stop,
 }
 
+/// What may run between two ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Texts,
+    Images,
+    Decode,
+}
+
 pub(super) struct Loop {
     pub(super) engine: Box<dyn Engine>,
     pub(super) info: Info,
     pub(super) timesteps: Timesteps,
-    pub(super) max_rows: usize,
-    pub(super) native: usize,
+    pub(super) groups: Groups,
+    pub(super) place: Place,
     pub(super) commands: Receiver<Arc<Job>>,
     pub(super) stats: Arc<Stats>,
     pub(super) metrics: Metrics,
@@ -60,29 +64,42 @@ pub(super) struct Loop {
     pub(super) cache: Cache,
     pub(super) planner: Planner,
     pub(super) batch: Batch,
-    /// Requests whose texts are not encoded yet.
-    pub(super) waiting: VecDeque<Arc<Job>>,
+    pub(super) running: Arc<Running>,
+    pub(super) zeros_for_empty: bool,
+    /// The beginning of the time that the planner counts.
+    pub(super) epoch: Instant,
+    /// Requests that wait for an encoder.
+    pub(super) waiting: VecDeque<Pending>,
     /// Pictures that need steps, by arrival.
     pub(super) tracks: Vec<Track>,
     /// Pictures that need the decoder.
     pub(super) finished: VecDeque<Track>,
     pub(super) arrivals: u64,
-    /// Whether the decoder had the last free call, so that the text encoder is next.
-    pub(super) decoded_last: bool,
+    /// What had the last call between ticks, so that the others come first now.
+    last: Turn,
     // Kept for their memory.
     pub(super) candidates: Vec<Candidate>,
+    /// What the tick before was predicted to take, and when it was planned.
+    pub(super) planned: Option<(Duration, Instant)>,
+    /// The group of the tick.
+    pub(super) group: u64,
+    /// What the decoder takes for a pixel, nanoseconds; 0 before it ran.
+    pub(super) decode_ns: f64,
     pub(super) chosen: Vec<usize>,
     pub(super) values: Vec<f32>,
     pub(super) planes: Vec<f32>,
+    pub(super) encoded: Encoded,
+    /// Whether there was work since memory was given back.
+    worked: bool,
 }
 
 /// The thread's whole life.
 pub(super) fn run<F>(parts: Parts, make: F, ready: oneshot::Sender<Result<Info, Error>>)
 where
-    F: FnOnce() -> Result<Box<dyn Engine>, Error>,
+    F: FnOnce() -> Result<(Box<dyn Engine>, Vec<Measured>), Error>,
 {
     let stats = Arc::clone(&parts.stats);
-    let made = make().and_then(|engine| Loop::new(parts, engine));
+    let made = make().and_then(|(engine, measured)| Loop::new(parts, engine, measured));
     let mut work = match made {
         Ok(work) => work,
         Err(error) => {
@@ -111,14 +128,21 @@ where
 }
 
 impl Loop {
-    fn new(parts: Parts, engine: Box<dyn Engine>) -> Result<Self, Error> {
+    pub(super) fn new(
+        parts: Parts,
+        engine: Box<dyn Engine>,
+        mut measured: Vec<Measured>,
+    ) -> Result<Self, Error> {
+        measured.extend(parts.options.measured.iter().cloned());
         let Parts {
             options,
             commands,
             stats,
             metrics,
+            running,
         } = parts;
         let info = engine.info().clone();
+        running.interrupt_with(engine.interrupter());
         Ok(Self {
             engine,
             timesteps: if info.mixed_timesteps {
@@ -126,21 +150,29 @@ impl Loop {
             } else {
                 Timesteps::Equal
             },
-            max_rows: options.max_rows.max(1),
-            native: options.native,
+            place: options.device.join(),
+            groups: Groups::new(options.max_rows, options.native, measured),
             commands,
             stats,
             encoders: Encoders::start(options.latent_rgb, metrics.clone())?,
             metrics,
             cache: Cache::new(options.cache_bytes),
-            planner: Planner::new(),
+            planner: Planner::new(options.policy),
             batch: Batch::new(&info),
             waiting: VecDeque::new(),
             tracks: Vec::new(),
             finished: VecDeque::new(),
             arrivals: 0,
-            decoded_last: false,
+            last: Turn::Decode,
+            running,
+            zeros_for_empty: options.zeros_for_empty,
+            epoch: Instant::now(),
+            encoded: Encoded::default(),
+            worked: false,
             candidates: Vec::new(),
+            planned: None,
+            group: 0,
+            decode_ns: 0.0,
             chosen: Vec::new(),
             values: Vec::new(),
             planes: Vec::new(),
@@ -150,27 +182,51 @@ impl Loop {
 
     /// Works until the handle is stopped; an error is the engine's end.
     fn run(&mut self) -> Result<(), Error> {
-        while let Next::Work = self.take_in() {
-            self.sweep();
-            let (texts, pictures) = (!self.waiting.is_empty(), !self.finished.is_empty());
-            if texts && (self.decoded_last || !pictures) {
-                self.decoded_last = false;
-                self.encode()?;
-            } else if pictures {
-                self.decoded_last = true;
-                self.decode()?;
-            }
-            if !self.tracks.is_empty() {
-                self.tick()?;
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One tick and what comes before it; whether the handle wants more.
+    pub(super) fn turn(&mut self) -> Result<bool, Error> {
+        if let Next::Stop = self.take_in() {
+            return Ok(false);
+        }
+        self.sweep();
+        match self.next_turn() {
+            None => {}
+            Some(turn) => {
+                self.last = turn;
+                match turn {
+                    Turn::Texts => self.encode()?,
+                    Turn::Images => self.encode_image()?,
+                    Turn::Decode => self.decode()?,
+                }
             }
         }
-        Ok(())
+        if !self.tracks.is_empty() {
+            self.tick()?;
+        }
+        Ok(true)
+    }
+
+    /// Who has the next call between ticks: the first after the last one in the ring that has work.
+    fn next_turn(&self) -> Option<Turn> {
+        let ring = match self.last {
+            Turn::Texts => [Turn::Images, Turn::Decode, Turn::Texts],
+            Turn::Images => [Turn::Decode, Turn::Texts, Turn::Images],
+            Turn::Decode => [Turn::Texts, Turn::Images, Turn::Decode],
+        };
+        ring.into_iter().find(|turn| match turn {
+            Turn::Texts => self.wants_texts(),
+            Turn::Images => self.wants_images(),
+            Turn::Decode => !self.finished.is_empty(),
+        })
     }
 
     /// Takes in all requests that wait at the door; waits for one when there is nothing to do.
     fn take_in(&mut self) -> Next {
         if self.waiting.is_empty() && self.tracks.is_empty() && self.finished.is_empty() {
-            self.batch.forget();
+            self.rest();
             match self.commands.recv() {
                 Ok(job) => self.welcome(job),
                 Err(_) => return Next::Stop,
@@ -185,10 +241,30 @@ impl Loop {
         }
     }
 
-    /// Starts a request whose texts are known; the others wait for the text encoder.
+    /// Whether there is more to do than the call that comes now, so that the device is waited for.
+    pub(super) fn has_more(&self) -> bool {
+        !(self.tracks.is_empty() && self.waiting.is_empty() && self.finished.is_empty())
+    }
+
+    /// Nothing is to be done: gives back the memory that large calls took.
+    fn rest(&mut self) {
+        self.batch.forget();
+        for kept in [&mut self.values, &mut self.planes, &mut self.encoded.states] {
+            *kept = Vec::new();
+        }
+        self.planned = None;
+        if std::mem::take(&mut self.worked) {
+            self.place.run(false, || self.engine.trim());
+        }
+    }
+
+    /// Starts a request that has all it needs; the others wait for an encoder.
     fn welcome(&mut self, job: Arc<Job>) {
-        if let Some(job) = self.start(job, &HashMap::new()) {
-            self.waiting.push_back(job);
+        self.worked = true;
+        let pending = Pending::new(job, &mut self.cache);
+        self.metrics.texts_cached.increment(pending.found() as u64);
+        if let Some(pending) = self.start(pending) {
+            self.waiting.push_back(pending);
         }
     }
 
@@ -196,7 +272,7 @@ impl Loop {
     fn sweep(&mut self) {
         let now = Instant::now();
         let metrics = &self.metrics;
-        let mut wanted = |job: &Arc<Job>| {
+        let wanted = |job: &Arc<Job>| {
             if job.outbox.has_ended() {
                 return false;
             }
@@ -215,14 +291,18 @@ impl Loop {
             }
             true
         };
-        self.waiting.retain(&mut wanted);
+        self.waiting.retain(|pending| wanted(&pending.job));
+        let before = self.tracks.len();
         self.tracks.retain(|track| wanted(&track.job));
         self.finished.retain(|track| wanted(&track.job));
+        if self.tracks.len() < before {
+            self.regroup();
+        }
     }
 
     /// Ends every request that is left.
     fn fail_all(mut self, error: impl Fn() -> Error) {
-        let waiting = self.waiting.drain(..);
+        let waiting = self.waiting.drain(..).map(|pending| pending.job);
         let tracks = self
             .tracks
             .drain(..)

@@ -1,47 +1,47 @@
-//! The UNet's and the decoder's part of the loop: gather rows, run, give the outputs back, decode what is finished.
+//! The UNet's part of the loop: choose rows, gather them, run, give the outputs back.
 
 use std::sync::Arc;
 
-use mobula_serving::tick::Candidate;
 use tokio::time::Instant;
 
-use super::encoders::{Glimpse, Picture};
+use super::encoders::Glimpse;
 use super::job::{Job, PictureTimes};
-use super::thread::{Loop, Track};
-use crate::engine::{Batch, Engine, Error, Shape};
+use super::thread::Loop;
+use super::track::Rows;
+use crate::engine::{Batch, Condition, Encoded, Engine, Error};
 use crate::metrics::Outcome;
-
-/// Pictures decoded in one call, and pixels: larger calls are not faster, and would hold up the next tick.
-const MAX_DECODE: usize = 4;
-const MAX_DECODE_PIXELS: usize = 512 * 512;
 
 impl Loop {
     /// One UNet call.
     pub(super) fn tick(&mut self) -> Result<(), Error> {
-        self.candidates.clear();
-        self.candidates.extend(self.tracks.iter().map(|track| Candidate {
-            shape: track.job.work.shape.key(),
-            cap: cap(self.max_rows, self.native, track.job.work.shape),
-            arrival: track.arrival,
-            timestep: track.trajectory.timestep().to_bits(),
-            rows: track.trajectory.rows(),
-        }));
-        self.planner
-            .plan(&self.candidates, self.timesteps, &mut self.chosen);
-        let begun = Instant::now();
-        self.gather(begun)?;
-        let ran = self.engine.denoise(&mut self.batch);
+        self.choose();
+        self.gather(Instant::now())?;
+        let readers = self
+            .chosen
+            .iter()
+            .map(|index| self.tracks[*index].job.outbox.reader());
+        self.running.begin(readers);
+        let mut begun = Instant::now();
+        let ran = self.place.run(true, || {
+            begun = Instant::now();
+            self.engine.denoise(&mut self.batch)
+        });
+        self.running.end();
         let now = Instant::now();
-        if let Err(error) = ran {
-            let jobs: Vec<_> = self
-                .chosen
-                .iter()
-                .map(|index| Arc::clone(&self.tracks[*index].job))
-                .collect();
-            return self.run_failed(&error, jobs.iter());
+        match ran {
+            Ok(()) => {}
+            // Nobody who was in it is left; the sweep lets go of them.
+            Err(Error::Interrupted) => return Ok(()),
+            Err(error) => {
+                let jobs: Vec<_> = self
+                    .chosen
+                    .iter()
+                    .map(|index| Arc::clone(&self.tracks[*index].job))
+                    .collect();
+                return self.run_failed(&error, jobs.iter());
+            }
         }
-        self.stats.measured(self.batch.rows(), now - begun);
-        self.metrics.ticked(self.batch.rows(), now - begun);
+        self.measured(now - begun);
         self.scatter(now)?;
         // Most ticks finish nothing.
         if self
@@ -49,26 +49,50 @@ impl Loop {
             .iter()
             .any(|index| self.tracks[*index].trajectory.is_done())
         {
-            let done = self.tracks.extract_if(.., |track| track.trajectory.is_done());
-            self.finished.extend(done);
+            let done: Vec<_> = self
+                .tracks
+                .extract_if(.., |track| track.trajectory.is_done())
+                .collect();
+            self.regroup();
+            for track in done {
+                if track.job.work.latents {
+                    self.send_latents(&track);
+                } else {
+                    self.finished.push_back(track);
+                }
+            }
         }
         Ok(())
     }
 
     /// Writes the chosen trajectories' rows into the batch.
     fn gather(&mut self, begun: Instant) -> Result<(), Error> {
-        let Some(first) = self.chosen.first() else {
+        let Some(first) = self.chosen.first().map(|index| &self.tracks[*index]) else {
             return Ok(());
         };
-        self.batch.reset(self.tracks[*first].job.work.shape);
+        let strict = !first.job.work.fast;
+        self.batch.reset(first.job.work.shape, first.tokens());
         for index in &self.chosen {
             let track = &mut self.tracks[*index];
             track.job.tick_begins(begun);
             track.times.get_or_insert_with(|| PictureTimes::begin(begun));
             let timestep = track.trajectory.timestep();
-            for states in track.uncond.iter().chain([&track.cond]) {
-                track.trajectory.write_input(self.batch.push(timestep, states)?)?;
+            let mut push = |condition: &Arc<Condition>| -> Result<(), Error> {
+                let sample = self.batch.push(timestep, condition)?;
+                Ok(track.trajectory.write_input(sample)?)
+            };
+            match track.rows() {
+                None => {}
+                Some(Rows::One(cond) | Rows::Same(cond)) => push(cond)?,
+                Some(Rows::Two(uncond, cond)) => {
+                    push(uncond)?;
+                    push(cond)?;
+                }
             }
+        }
+        // Where kernels are chosen by the batch, a strict call always has as many rows.
+        if let (Some(bucket), true) = (self.info.bucket, strict) {
+            self.batch.fill_up(bucket)?;
         }
         Ok(())
     }
@@ -79,11 +103,18 @@ impl Loop {
         let mut outputs = (0..batch.rows()).map(|row| batch.output(row));
         for (nth, index) in self.chosen.iter().enumerate() {
             let track = &mut self.tracks[*index];
-            let uncond = track.uncond.as_ref().and_then(|_| outputs.next());
             // `gather` wrote these rows for these trajectories in this order.
-            track
-                .trajectory
-                .accept(uncond, outputs.next().unwrap_or_default())?;
+            let mut next = || outputs.next().unwrap_or_default();
+            let (uncond, cond) = match track.rows() {
+                None => (None, &[][..]),
+                Some(Rows::One(_)) => (None, next()),
+                Some(Rows::Same(_)) => {
+                    let both = next();
+                    (Some(both), both)
+                }
+                Some(Rows::Two(..)) => (Some(next()), next()),
+            };
+            track.trajectory.accept(uncond, cond)?;
             if let Some(times) = &mut track.times {
                 times.to = now;
                 times.ticks += 1;
@@ -101,85 +132,15 @@ impl Loop {
                     latents,
                 });
             }
-            // Pictures of one job stand together, so the last of them closes the job's part in this tick.
-            let next = self
-                .chosen
-                .get(nth + 1)
-                .map(|next| Arc::as_ptr(&self.tracks[*next].job));
+            // Pictures of one job may stand apart: the last of them closes the job's part in this tick.
+            let rest = &self.chosen[nth + 1..];
             let job = &self.tracks[*index].job;
-            if next != Some(Arc::as_ptr(job)) {
+            if !rest
+                .iter()
+                .any(|other| Arc::ptr_eq(&self.tracks[*other].job, job))
+            {
                 job.tick_ended();
             }
-        }
-        Ok(())
-    }
-
-    /// One call of the decoder, for pictures of one shape that are finished longest.
-    pub(super) fn decode(&mut self) -> Result<(), Error> {
-        let Some(first) = self.finished.front() else {
-            return Ok(());
-        };
-        let shape = first.job.work.shape;
-        let (width, height) = (shape.width * self.info.scale, shape.height * self.info.scale);
-        let most = (MAX_DECODE_PIXELS / (width * height)).clamp(1, MAX_DECODE);
-        let mut tracks = Vec::with_capacity(most);
-        while tracks.len() < most
-            && self
-                .finished
-                .front()
-                .is_some_and(|track| track.job.work.shape == shape)
-        {
-            tracks.extend(self.finished.pop_front());
-        }
-        self.values.clear();
-        for track in &tracks {
-            self.values.extend_from_slice(track.trajectory.latents());
-        }
-        let spans: Vec<_> = tracks
-            .iter()
-            .map(
-                |track| tracing::debug_span!(parent: &track.job.work.span, "decode", pictures = tracks.len()),
-            )
-            .collect();
-        let begun = Instant::now();
-        let decoded = self.engine.decode(&self.values, shape, &mut self.planes);
-        let took = begun.elapsed();
-        drop(spans);
-        if let Err(error) = decoded {
-            return self.run_failed(&error, tracks.iter().map(|track| &track.job));
-        }
-        let mut last: Option<Arc<Job>> = None;
-        for (track, planes) in tracks
-            .into_iter()
-            .zip(self.planes.chunks_exact(3 * width * height))
-        {
-            let sound =
-                finite("unet", track.trajectory.latents()).and_then(|()| finite("vae_decoder", planes));
-            let Track {
-                job, place, times, ..
-            } = track;
-            // diffusers gives a black picture here; a caller is better served by the reason. The others of the call are sound.
-            if let Err(error) = sound {
-                self.fail(&job, error);
-                continue;
-            }
-            let Some(mut times) = times else { continue };
-            times.decode = took;
-            // A call counts once for a request, however many of its pictures were in it.
-            if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &job)) {
-                job.decoded(took);
-            }
-            let index = job.work.pictures[place].0;
-            let picture = Picture {
-                job: Arc::clone(&job),
-                index,
-                times,
-                planes: planes.to_vec(),
-                width,
-                height,
-            };
-            self.encoders.picture(picture);
-            last = Some(job);
         }
         Ok(())
     }
@@ -198,11 +159,13 @@ impl Loop {
             };
             self.fail(job, Error::Run { part, why });
         }
-        warm_up(self.engine.as_mut(), self.info.multiple, self.info.multiple)
+        let engine = self.engine.as_mut();
+        let size = self.info.multiple;
+        self.place.run(true, || warm_up(engine, size, size))
     }
 
     /// Ends a request with the reason, once.
-    fn fail(&self, job: &Job, error: Error) {
+    pub(super) fn fail(&self, job: &Job, error: Error) {
         if job.outbox.has_ended() {
             return;
         }
@@ -213,7 +176,7 @@ impl Loop {
 }
 
 /// Refuses values that are no numbers, of which no picture can be made.
-fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
+pub(super) fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
     if values.iter().all(|value| value.is_finite()) {
         return Ok(());
     }
@@ -223,48 +186,33 @@ fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
     Err(Error::Run { part, why })
 }
 
-/// Rows that one call of a shape may have: fewer for pictures above the native size, since attention takes memory with the
-/// square of the positions, and large rows keep the cores busy by themselves.
-fn cap(max_rows: usize, native: usize, shape: Shape) -> usize {
-    let positions = shape.height * shape.width;
-    if positions <= native {
-        return max_rows;
-    }
-    (max_rows as u128 * (native as u128).pow(2) / (positions as u128).pow(2)).max(1) as usize
-}
-
 /// Runs every part once, on a picture of this many pixels; values that are not finite are a failure.
 pub(crate) fn warm_up(engine: &mut dyn Engine, width: usize, height: usize) -> Result<(), Error> {
     let info = engine.info().clone();
     let shape = info.latents(width, height);
-    let mut states = Vec::new();
-    engine.encode(&vec![0; info.window], &mut states)?;
-    finite("text_encoder", &states)?;
-    let states: Arc<[f32]> = states.into();
+    let mut encoded = Encoded::default();
+    engine.encode(&vec![0; info.ids()], 0, &mut encoded)?;
+    finite("text_encoder", &encoded.states)?;
+    let condition = Arc::new(Condition {
+        states: encoded.states.into(),
+        pooled: encoded.pooled.into(),
+        time_ids: vec![width as f32; info.time_ids].into(),
+        guidance: vec![0.0; info.guidance].into(),
+    });
     let mut batch = Batch::new(&info);
-    batch.reset(shape);
+    batch.reset(shape, info.window);
     for _ in 0..2 {
-        batch.push(500.0, &states)?;
+        batch.push(500.0, &condition)?;
     }
     engine.denoise(&mut batch)?;
     finite("unet", batch.output(0))?;
     let mut planes = Vec::new();
     engine.decode(batch.output(0), shape, &mut planes)?;
-    finite("vae_decoder", &planes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pictures_above_the_native_size_share_a_call_with_fewer() {
-        let shape = |side| Shape {
-            channels: 4,
-            height: side,
-            width: side,
-        };
-        let caps = [8, 16, 20, 32, 64, 1 << 20].map(|side| cap(16, 16 * 16, shape(side)));
-        assert_eq!(caps, [16, 16, 6, 1, 1, 1]);
+    finite("vae_decoder", &planes)?;
+    if info.encodes_images {
+        let mut moments = crate::engine::Moments::default();
+        engine.encode_images(&planes, width, height, &mut moments)?;
+        finite("vae_encoder", &moments.mean)?;
     }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::{Pixels, Worker, pixels, tiny};
+use crate::support::{Pixels, Worker, pixels, plain, tiny};
 use mobula_proto::inference::v1::GenerateRequest;
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ struct Case {
     file: String,
 }
 
-fn golden() -> PathBuf {
+pub(crate) fn golden() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
@@ -33,8 +33,8 @@ fn cases(model: &str) -> Vec<Case> {
 fn request(case: &Case) -> GenerateRequest {
     GenerateRequest {
         replica_id: "r".into(),
-        prompt_ids: case.prompt_ids.clone(),
-        negative_prompt_ids: case.negative_prompt_ids.clone(),
+        prompt: plain(&case.prompt_ids),
+        negative_prompt: plain(&case.negative_prompt_ids),
         width: case.width,
         height: case.height,
         steps: case.steps,
@@ -46,7 +46,7 @@ fn request(case: &Case) -> GenerateRequest {
 }
 
 /// Largest and mean difference of two pictures, in 8-bit levels.
-fn difference(a: &Pixels, b: &Pixels) -> (u8, f64) {
+pub(crate) fn difference(a: &Pixels, b: &Pixels) -> (u8, f64) {
     assert_eq!((a.width, a.height), (b.width, b.height));
     let each = || a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b));
     (

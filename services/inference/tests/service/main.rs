@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod families;
 mod golden;
 mod replicas;
 mod requests;

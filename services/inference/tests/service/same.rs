@@ -2,17 +2,23 @@
 
 use std::path::PathBuf;
 
+use futures::future::join_all;
 use mobula_inference::Config;
 use mobula_kit::worker::ReplicaState;
+use mobula_proto::common::v1::{Pixels, Priority, RandomSource};
+use mobula_proto::image::v1::GuidanceInterval;
 use mobula_proto::inference::v1::GenerateRequest;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config as Proptest, TestRunner};
 
-use crate::support::{Worker, spec, tiny};
+use crate::support::{Drawn, Worker, plain, spec, tiny, windows};
 
 fn request(width: u32, height: u32, scheduler: &str, seeds: &[u64], steps: u32) -> GenerateRequest {
     GenerateRequest {
         replica_id: "r".into(),
-        prompt_ids: (0..77).map(|i| (i * 31) % 500).collect(),
-        negative_prompt_ids: vec![3; 77],
+        prompt: plain(&(0..77).map(|i| (i * 31) % 500).collect::<Vec<_>>()),
+        negative_prompt: plain(&[3; 77]),
         width,
         height,
         steps,
@@ -81,4 +87,144 @@ async fn the_demo_model_gives_the_same_bytes_in_any_company() {
         "16",
     )
     .await;
+}
+
+/// Pictures by index.
+fn files(drawn: &Drawn) -> Vec<(u32, Vec<u8>)> {
+    let images = drawn.images();
+    images
+        .into_iter()
+        .map(|(index, png)| (index, png.to_vec()))
+        .collect()
+}
+
+/// A request with anything in it that can change a picture.
+fn anything(encoders: usize) -> impl Strategy<Value = GenerateRequest> {
+    let ids = || prop::collection::vec(1..500_u32, 77);
+    let texts = (prop::collection::vec(ids(), 1..3), ids(), any::<bool>());
+    let scheduler = prop::sample::select(vec![
+        "",
+        "pndm",
+        "ddim",
+        "euler_a",
+        "dpmpp_2m_karras",
+        "dpmpp_2m_sde",
+        "heun",
+        "dpm2_a",
+        "lms",
+        "unipc",
+        "deis",
+        "lcm",
+        "dpmpp_sde",
+        "dpmpp_2s",
+        "tcd",
+    ]);
+    let size = (
+        prop::sample::select(vec![32_u32, 48]),
+        prop::sample::select(vec![32_u32, 64]),
+    );
+    let sampling = (
+        1..6_u32,
+        prop::sample::select(vec![0.0_f32, 1.0, 3.0, 7.5]),
+        0..2_u32,
+        any::<bool>(),
+    );
+    let seeds = prop::collection::vec(0..1000_u64, 1..4);
+    let picture = (0..3_u32, 1..=10_u32, any::<u8>());
+    (texts, scheduler, size, sampling, seeds, picture, 0..4_i32).prop_map(
+        move |((prompt, negative, equal), scheduler, (width, height), sampling, seeds, picture, priority)| {
+            let (steps, guidance_scale, clip_skip, interval) = sampling;
+            let prompt_of = |texts: &[Vec<u32>]| {
+                let pairs = texts
+                    .iter()
+                    .map(|ids| (&ids[..], if encoders == 2 { &ids[..] } else { &[] }));
+                windows(&pairs.collect::<Vec<_>>())
+            };
+            let negative = vec![negative; prompt.len()];
+            let (kind, tenths, shade) = picture;
+            let pixels = |bytes: u32| Pixels {
+                width,
+                height,
+                data: (0..width * height * bytes)
+                    .map(|n| (n * 7) as u8 ^ shade)
+                    .collect::<Vec<_>>()
+                    .into(),
+            };
+            GenerateRequest {
+                replica_id: "r".into(),
+                prompt: prompt_of(&prompt),
+                negative_prompt: prompt_of(if equal { &prompt } else { &negative }),
+                width,
+                height,
+                steps,
+                guidance_scale,
+                guidance_rescale: if equal { 0.5 } else { 0.0 },
+                guidance_interval: interval.then_some(GuidanceInterval { start: 0.0, end: 0.5 }),
+                clip_skip,
+                scheduler: scheduler.into(),
+                seeds,
+                init_image: (kind > 0).then(|| pixels(3)),
+                mask_image: (kind > 1).then(|| pixels(1)),
+                strength: tenths as f32 / 10.0,
+                random_source: if shade > 127 {
+                    RandomSource::Cuda
+                } else {
+                    RandomSource::Cpu
+                }
+                .into(),
+                priority: Priority::try_from(priority).unwrap_or_default().into(),
+                ..GenerateRequest::default()
+            }
+        },
+    )
+}
+
+/// Mixes of random requests: each picture has the bytes it has alone, in another worker, in the reverse order.
+async fn mixes(model: &str, encoders: usize, count: usize) {
+    let mut runner = TestRunner::new_with_rng(
+        Proptest::default(),
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let (worker, other) = (
+        Worker::with_model(tiny(model)).await,
+        Worker::with_model(tiny(model)).await,
+    );
+    let mut drawn_in_all = 0;
+    for mix in 0..count {
+        let strategy = prop::collection::vec(anything(encoders), 12..32);
+        let requests = strategy.new_tree(&mut runner).unwrap().current();
+        let together = join_all(requests.iter().map(|request| worker.draw(request.clone()))).await;
+        let reversed = join_all(requests.iter().rev().map(|request| other.draw(request.clone()))).await;
+        for ((request, together), reversed) in requests.iter().zip(together).zip(reversed.into_iter().rev()) {
+            let alone = worker.draw(request.clone()).await;
+            match (&alone, &together, &reversed) {
+                (Ok(alone), Ok(together), Ok(reversed)) => {
+                    drawn_in_all += 1;
+                    assert_eq!(alone.images().len(), request.seeds.len());
+                    let same = files(alone) == files(together) && files(alone) == files(reversed);
+                    assert!(same, "{model}, mix {mix}: company changed {request:?}");
+                }
+                // Some schedulers cannot do some numbers of steps; then nobody may draw it.
+                (Err(alone), Err(together), Err(reversed)) => {
+                    assert_eq!(alone.message(), together.message());
+                    assert_eq!(alone.message(), reversed.message());
+                }
+                _ => panic!("{model}, mix {mix}: company decides whether it is drawn: {request:?}"),
+            }
+        }
+    }
+    // Most of what is asked for can be drawn: the test is about something.
+    assert!(drawn_in_all >= 8 * count, "{drawn_in_all}");
+    worker.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn random_mixes_give_the_bytes_that_each_request_gives_alone() {
+    mixes("sd15", 1, 4).await;
+}
+
+#[tokio::test]
+async fn random_mixes_of_stable_diffusion_xl_give_the_bytes_that_each_request_gives_alone() {
+    mixes("sdxl", 2, 2).await;
 }

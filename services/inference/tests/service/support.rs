@@ -7,6 +7,7 @@ use std::time::Duration;
 use mobula_inference::{Config, Loader, Service};
 use mobula_kit::worker::{ModelInfo, ReplicaReport, ReplicaSpec, ReplicaState, Replicas, WorkerKind};
 use mobula_kit::{Readiness, Stop, channel, grpc};
+use mobula_proto::common::v1::{Prompt, PromptSpan, PromptVariant, PromptWindow};
 use mobula_proto::inference::v1::generate_response::Event;
 use mobula_proto::inference::v1::inference_service_client::InferenceServiceClient;
 use mobula_proto::inference::v1::inference_service_server::InferenceServiceServer;
@@ -28,7 +29,7 @@ impl Worker {
     /// Serves with this configuration, without replicas.
     pub(crate) async fn start(config: Config) -> Self {
         let stop = Stop::new(Duration::from_secs(5));
-        let replicas = Replicas::new(Loader::new(&config), stop.clone());
+        let replicas = Replicas::new(Loader::new(&config).unwrap(), stop.clone());
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
             .unwrap();
@@ -187,13 +188,39 @@ pub(crate) fn tiny(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// A prompt of one window, as the plain syntax gives it.
+pub(crate) fn plain(ids: &[u32]) -> Option<Prompt> {
+    windows(&[(ids, &[])])
+}
+
+/// A prompt of windows with ids for one or two encoders.
+pub(crate) fn windows(ids: &[(&[u32], &[u32])]) -> Option<Prompt> {
+    let window = |(ids, ids_2): &(&[u32], &[u32])| PromptWindow {
+        ids: ids.to_vec(),
+        ids_2: ids_2.to_vec(),
+        ..PromptWindow::default()
+    };
+    let variant = PromptVariant {
+        weight: 1.0,
+        windows: ids.iter().map(window).collect(),
+    };
+    let span = PromptSpan {
+        until_step: 0,
+        variants: vec![variant],
+    };
+    Some(Prompt {
+        spans: vec![span],
+        ..Prompt::default()
+    })
+}
+
 /// A valid request for the fake engine.
 pub(crate) fn fake_request(seeds: &[u64], steps: u32) -> GenerateRequest {
     GenerateRequest {
         replica_id: "r".to_owned(),
         request_id: format!("test-{seeds:?}"),
-        prompt_ids: vec![7; 77],
-        negative_prompt_ids: vec![0; 77],
+        prompt: plain(&[7; 77]),
+        negative_prompt: plain(&[0; 77]),
         width: 64,
         height: 64,
         steps,

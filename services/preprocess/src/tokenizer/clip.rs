@@ -97,6 +97,11 @@ impl Clip {
         ids
     }
 
+    /// A token's bytes, with the mark of a word's end; none for an id that has no token.
+    pub(super) fn spelled(&self, id: u32) -> &[u8] {
+        self.spelling.of(id)
+    }
+
     fn encode_part(&self, text: &str, ids: &mut Vec<u32>) {
         for piece in normalize(text).split(' ').flat_map(pieces) {
             self.bpe.encode(piece, ids);

@@ -84,6 +84,11 @@ impl File {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// A token as the file spells it.
+    pub(super) fn spelled(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// The text that token ids stand for; empty where the file cannot say.
     pub(super) fn decode(&self, ids: &[u32]) -> String {
         let text = self

@@ -294,13 +294,20 @@ const SPECIAL_KEYS: [&str; 8] = [
 ];
 
 /// Reads a JSON object; an absent file is none.
-pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
+pub(crate) fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     if !path.exists() {
         return Ok(None);
     }
     serde_json::from_str(&read(path)?)
         .map(Some)
         .map_err(|why| Error::malformed(path, why))
+}
+
+/// The class that model_index.json names for a tokenizer, if it names one.
+pub(super) fn class(model: &Path, name: &str) -> Result<Option<String>, Error> {
+    let index = object(&model.join("model_index.json"))?.unwrap_or_default();
+    let class = index.get(name).and_then(|entry| entry.get(1));
+    Ok(class.and_then(Value::as_str).map(Into::into))
 }
 
 fn no_token(path: &Path, key: &str) -> Error {

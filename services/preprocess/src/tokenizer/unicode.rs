@@ -76,7 +76,7 @@ pub(super) fn is_ideograph(char: char) -> bool {
 }
 
 /// Python's `str.isspace`, which `strip`, `lstrip`, `rstrip` and `split` go by.
-pub(super) fn is_python_space(char: char) -> bool {
+pub(crate) fn is_python_space(char: char) -> bool {
     char.is_whitespace() || matches!(char, '\x1c'..='\x1f')
 }
 

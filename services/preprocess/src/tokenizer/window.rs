@@ -35,7 +35,7 @@ pub struct Sequence {
 
 impl Frame {
     /// Frames a text's ids; `decode` turns back those that do not fit.
-    pub(super) fn fit(&self, ids: &[u32], decode: impl FnOnce(&[u32]) -> String) -> Sequence {
+    pub(crate) fn fit(&self, ids: &[u32], decode: impl FnOnce(&[u32]) -> String) -> Sequence {
         let room = self.window - 2;
         let over = ids.len().saturating_sub(room);
         let (kept, cut) = match self.truncates_left {

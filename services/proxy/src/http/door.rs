@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug_span, field::Empty};
 
-use super::{answer, query::Query};
+use super::{
+    answer,
+    query::{self, Query},
+};
 use crate::{
     Error,
     events::Events,
@@ -26,6 +29,8 @@ use crate::{
 const REQUEST_ID: &str = "x-request-id";
 /// A caller's time limit in milliseconds.
 const TIMEOUT: &str = "x-mobula-timeout-ms";
+/// Who goes first, for whoever cannot change the query.
+const PRIORITY: &str = "x-mobula-priority";
 /// The path that draws, below an application's prefix.
 const IMAGINE: &str = "/imagine";
 /// A body on a GET is read, because some clients send one, and thrown away up to this many bytes.
@@ -157,6 +162,12 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
     asked.request_id = request_id(&parts.headers, &mut problems);
     let given: Arc<str> = asked.request_id.as_str().into();
     let deadline = deadline(&parts.headers, &mut problems);
+    if let Some(given) = parts.headers.get(PRIORITY) {
+        match query::priority(given.to_str().unwrap_or_default()) {
+            Ok(priority) => asked.priority = priority,
+            Err(rule) => problems.push(Problem::new(PRIORITY, rule)),
+        }
+    }
     let span = debug_span!(
         "generate",
         otel.kind = "server",

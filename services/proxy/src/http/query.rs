@@ -6,10 +6,13 @@
 //!
 //! Invariant: no input panics, and a field with a problem leaves the others readable.
 
+mod words;
+
 use std::collections::BTreeSet;
 
-use mobula_proto::image::v1 as image;
+use mobula_proto::{common::v1::SamplerOptions, image::v1 as image};
 
+use super::read::{Integer, decode, integer};
 use crate::problem::{Problem, Rule};
 
 /// Names that are accepted, in the order in which they are documented.
@@ -23,6 +26,22 @@ pub(super) const FIELDS: &[&str] = &[
     "guidance_scale",
     "seed",
     "scheduler",
+    "sigma_schedule",
+    "eta",
+    "s_churn",
+    "s_tmin",
+    "s_tmax",
+    "s_noise",
+    "prompt_syntax",
+    "clip_skip",
+    "guidance_rescale",
+    "guidance_start",
+    "guidance_end",
+    "random_source",
+    "priority",
+    "determinism",
+    "refiner",
+    "switch_at",
 ];
 
 /// So many unknown names are told of; an address has room for ten thousands, and each answer takes a line.
@@ -76,7 +95,13 @@ impl Query {
         match field {
             "width" | "height" if self.raw(field).is_none() && self.raw("img_size").is_some() => "img_size",
             "seeds" => "seed",
-            other => other,
+            "guidance_interval.start" => "guidance_start",
+            "guidance_interval.end" => "guidance_end",
+            "refiner.model" => "refiner",
+            other => other
+                .strip_prefix("sampler_options.")
+                .or_else(|| other.strip_prefix("refiner."))
+                .unwrap_or(other),
         }
     }
 
@@ -111,6 +136,65 @@ impl Query {
             Some(Integer::Fits(seed)) => self.request.seeds = vec![seed],
             Some(Integer::Negative) => self.complain("seed", Rule::AtLeast(0)),
             Some(Integer::Huge) => self.complain("seed", Rule::AtMost(u64::MAX)),
+        }
+        self.fill_seldom();
+    }
+
+    /// What most requests leave alone.
+    fn fill_seldom(&mut self) {
+        self.request.sigma_schedule = self.raw("sigma_schedule").unwrap_or_default().to_owned();
+        let options = SamplerOptions {
+            eta: self.number("eta"),
+            s_churn: self.number("s_churn"),
+            s_tmin: self.number("s_tmin"),
+            s_tmax: self.number("s_tmax"),
+            s_noise: self.number("s_noise"),
+        };
+        self.request.sampler_options = (options != SamplerOptions::default()).then_some(options);
+        self.request.prompt_syntax = self.word("prompt_syntax", words::SYNTAXES);
+        // No upper limit here: the check against the model names it.
+        match self.integer("clip_skip") {
+            None => {}
+            Some(Integer::Fits(layers)) => self.request.clip_skip = u32::try_from(layers).unwrap_or(u32::MAX),
+            Some(Integer::Negative) => self.complain("clip_skip", Rule::AtLeast(0)),
+            Some(Integer::Huge) => self.request.clip_skip = u32::MAX,
+        }
+        self.request.guidance_rescale = self.number("guidance_rescale").unwrap_or_default();
+        let (start, end) = (self.number("guidance_start"), self.number("guidance_end"));
+        self.request.guidance_interval =
+            (start.is_some() || end.is_some()).then(|| image::GuidanceInterval {
+                start: start.unwrap_or(0.0),
+                end: end.unwrap_or(1.0),
+            });
+        self.request.random_source = self.word("random_source", words::SOURCES);
+        self.request.priority = self.word("priority", words::PRIORITIES);
+        self.request.determinism = self.word("determinism", words::DETERMINISMS);
+        let switch_at = self.number("switch_at");
+        match self.raw("refiner").map(str::to_owned) {
+            Some(model) => {
+                self.request.refiner = Some(image::Refiner {
+                    model,
+                    // Refused when it is absent, with the limits.
+                    switch_at: switch_at.unwrap_or_default(),
+                });
+            }
+            None if self.raw("switch_at").is_some() => self.complain("refiner", Rule::Missing),
+            None => {}
+        }
+    }
+
+    /// One of a few words, whatever its case.
+    fn word(&mut self, field: &'static str, words: &[(&str, i32)]) -> i32 {
+        let Some(given) = self.raw(field).map(str::trim) else {
+            return 0;
+        };
+        match words::read(given, words) {
+            Some(value) => value,
+            None => {
+                let names = words.iter().map(|(word, _)| (*word).to_owned());
+                self.complain(field, Rule::OneOf(names.collect()));
+                0
+            }
         }
     }
 
@@ -148,180 +232,13 @@ impl Query {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Integer {
-    Fits(u64),
-    Negative,
-    Huge,
-}
-
-/// Reads an integer as pydantic does in its lax mode.
-fn integer(text: &str) -> Option<Integer> {
-    let text = text.trim();
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let digits = match digits.split_once('.') {
-        Some((whole, rest)) if rest.bytes().all(|b| b == b'0') => whole,
-        Some(_) => return None,
-        None => digits,
-    };
-    // An underscore may stand between two digits.
-    if digits.is_empty()
-        || digits
-            .split('_')
-            .any(|group| group.is_empty() || !group.bytes().all(|b| b.is_ascii_digit()))
-    {
-        return None;
-    }
-    let digits: String = digits.chars().filter(|c| *c != '_').collect();
-    Some(match digits.parse::<u64>() {
-        Ok(0) => Integer::Fits(0),
-        _ if negative => Integer::Negative,
-        Ok(value) => Integer::Fits(value),
-        Err(_) => Integer::Huge,
+/// Reads a priority that came in a header.
+pub(super) fn priority(given: &str) -> Result<i32, Rule> {
+    words::read(given.trim(), words::PRIORITIES).ok_or_else(|| {
+        let names = words::PRIORITIES.iter().map(|(word, _)| (*word).to_owned());
+        Rule::OneOf(names.collect())
     })
 }
 
-/// Undoes form encoding; a percent sign without two hexadecimal digits stands for itself, as in Python.
-fn decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-        match (bytes[i], hex(i + 1), hex(i + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 2;
-            }
-            (b'+', _, _) => out.push(b' '),
-            (byte, _, _) => out.push(byte),
-        }
-        i += 1;
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn problems(query: &str) -> Vec<(String, Rule)> {
-        Query::parse(query)
-            .problems
-            .into_iter()
-            .map(|p| (p.field.into_owned(), p.rule))
-            .collect()
-    }
-
-    #[test]
-    fn the_ray_client_is_understood() {
-        let query = Query::parse("prompt=a%20cute%20cat+is%20dancing.&img_size=512");
-        assert_eq!(query.problems, []);
-        assert_eq!(query.request.prompt, "a cute cat is dancing.");
-        assert_eq!(
-            (query.request.width, query.request.height),
-            (Some(512), Some(512))
-        );
-    }
-
-    #[test]
-    fn every_field_is_read() {
-        let query = Query::parse(
-            "prompt=%E7%8C%AB&negative_prompt=b%26c&width=64&height=128&steps=5&guidance_scale=%207.5&seed=18446744073709551615&scheduler=euler_a",
-        );
-        assert_eq!(query.problems, []);
-        let expected = image::GenerateRequest {
-            prompt: "猫".into(),
-            negative_prompt: "b&c".into(),
-            width: Some(64),
-            height: Some(128),
-            steps: Some(5),
-            guidance_scale: Some(7.5),
-            seeds: vec![u64::MAX],
-            scheduler: "euler_a".into(),
-            ..Default::default()
-        };
-        assert_eq!(query.request, expected);
-    }
-
-    #[test]
-    fn every_problem_is_told_at_once() {
-        assert_eq!(
-            problems("img_size=abc&steps=1.5&guidance_scale=x&seed=-1&sampler=foo"),
-            [
-                ("sampler".to_owned(), Rule::Unexpected(FIELDS)),
-                ("prompt".to_owned(), Rule::Missing),
-                ("img_size".to_owned(), Rule::NotInteger),
-                ("steps".to_owned(), Rule::NotInteger),
-                ("guidance_scale".to_owned(), Rule::NotNumber),
-                ("seed".to_owned(), Rule::AtLeast(0)),
-            ]
-        );
-        assert_eq!(
-            problems("prompt=%ff%fe"),
-            [("prompt".to_owned(), Rule::NotUnicode)]
-        );
-        assert_eq!(
-            problems("prompt=a&seed=18446744073709551616"),
-            [("seed".to_owned(), Rule::AtMost(u64::MAX))]
-        );
-    }
-
-    #[test]
-    fn a_field_is_complained_of_once_and_strangers_up_to_a_bound() {
-        assert_eq!(
-            problems("prompt=a&steps=%ff&steps=x"),
-            [("steps".to_owned(), Rule::NotUnicode)]
-        );
-        assert_eq!(
-            problems("prompt=a&b=1&c=2&b=%ff&c=4"),
-            ["b", "c"].map(|name| (name.to_owned(), Rule::Unexpected(FIELDS)))
-        );
-        let many: String = (0..10_000).map(|i| format!("&x{i}=1")).collect();
-        assert_eq!(problems(&format!("prompt=a{many}")).len(), UNKNOWN_TOLD);
-    }
-
-    #[test]
-    fn integers_are_read_as_pydantic_reads_them() {
-        for text in ["512", " 512 ", "+512", "512.0", "512.", "5_12", "0512"] {
-            assert_eq!(integer(text), Some(Integer::Fits(512)), "{text}");
-        }
-        for text in ["", " ", "-", "5.1", "5__1", "_5", "5_", "0x10", "1e3", "five"] {
-            assert_eq!(integer(text), None, "{text}");
-        }
-        assert_eq!(integer("-0"), Some(Integer::Fits(0)));
-        assert_eq!(integer("-8"), Some(Integer::Negative));
-    }
-
-    #[test]
-    fn the_last_value_of_a_name_counts() {
-        assert_eq!(Query::parse("prompt=a&prompt=b").request.prompt, "b");
-    }
-
-    #[test]
-    fn a_problem_with_a_side_is_told_of_img_size_when_that_was_given() {
-        assert_eq!(Query::parse("img_size=3").given_as("width"), "img_size");
-        assert_eq!(Query::parse("img_size=3&width=4").given_as("width"), "width");
-        assert_eq!(Query::parse("prompt=a").given_as("width"), "width");
-    }
-
-    proptest! {
-        #[test]
-        fn no_query_panics(query in ".{0,80}") {
-            let _ = Query::parse(&query);
-        }
-
-        #[test]
-        fn any_prompt_survives_encoding(prompt in "\\PC{1,40}") {
-            let encoded: String = prompt.bytes().map(|b| format!("%{b:02X}")).collect();
-            let query = Query::parse(&format!("prompt={encoded}"));
-            prop_assert_eq!(query.problems, []);
-            prop_assert_eq!(query.request.prompt, prompt);
-        }
-    }
-}
+mod tests;

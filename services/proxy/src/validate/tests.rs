@@ -1,10 +1,18 @@
+use mobula_proto::{
+    common::v1::SamplerOptions,
+    image::v1::{GuidanceInterval, Refiner, Task},
+};
 use proptest::prelude::*;
 
 use super::*;
 
+mod fields;
+mod refiner;
+
 const LIMITS: Limits = Limits {
     max_images: 16,
     max_prompt_bytes: 65_536,
+    max_image_bytes: 1 << 10,
 };
 
 fn model() -> ModelInfo {
@@ -21,7 +29,19 @@ fn model() -> ModelInfo {
         size_multiple: 8,
         max_size: 1024,
         max_steps: 150,
+        tasks: [Task::TextToImage, Task::ImageToImage, Task::Inpaint]
+            .map(i32::from)
+            .into(),
+        sigma_schedules: ["karras", "beta"].map(String::from).into(),
+        max_clip_skip: 11,
         ..ModelInfo::default()
+    }
+}
+
+fn refiner() -> ModelInfo {
+    ModelInfo {
+        tasks: [Task::Refine, Task::ImageToImage].map(i32::from).into(),
+        ..model()
     }
 }
 
@@ -31,7 +51,23 @@ fn asked(change: impl FnOnce(&mut image::GenerateRequest)) -> Result<Plan, Vec<P
         ..Default::default()
     };
     change(&mut request);
-    plan(request, &model(), LIMITS, || 7)
+    with(request, &model(), None)
+}
+
+fn with(
+    request: image::GenerateRequest,
+    first: &ModelInfo,
+    refiner: Option<&ModelInfo>,
+) -> Result<Plan, Vec<Problem>> {
+    plan(request, Models { first, refiner }, LIMITS, || 7)
+}
+
+/// The first bytes of a PNG file; all that is read here.
+fn png(width: u32, height: u32) -> bytes::Bytes {
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
+    file.extend(width.to_be_bytes());
+    file.extend(height.to_be_bytes());
+    file.into()
 }
 
 fn problem(change: impl FnOnce(&mut image::GenerateRequest)) -> (String, Rule) {
@@ -45,7 +81,10 @@ fn problem(change: impl FnOnce(&mut image::GenerateRequest)) -> (String, Rule) {
 fn absent_fields_take_the_models_defaults() {
     let plan = asked(|_| ()).unwrap();
     assert_eq!((plan.width, plan.height, plan.steps), (128, 128, 20));
-    assert_eq!((plan.guidance_scale, plan.scheduler.as_str()), (7.5, "pndm"));
+    assert_eq!(
+        (plan.guidance_scale, plan.chosen.scheduler.as_str()),
+        (7.5, "pndm")
+    );
     assert_eq!(plan.seeds, [7]);
     assert_eq!(plan.cost.get(), 40);
 }
@@ -138,7 +177,7 @@ fn seeds_are_continued_or_drawn() {
 #[test]
 fn guidance_of_one_or_less_halves_the_cost() {
     assert_eq!(asked(|r| r.guidance_scale = Some(1.0)).unwrap().cost.get(), 20);
-    assert!(!asked(|r| r.guidance_scale = Some(0.0)).unwrap().is_guided());
+    assert!(!asked(|r| r.guidance_scale = Some(0.0)).unwrap().is_guided);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use mobula_proto::{
         ApplicationRoute, DeploymentRoute, ModelInfo, ReplicaEndpoint, WatchRoutesResponse, WorkerKind,
         control_service_server::ControlServiceServer,
     },
-    image::v1::{self as image, generate_response::Event, image_service_client::ImageServiceClient},
+    image::v1::{self as image, Task, generate_response::Event, image_service_client::ImageServiceClient},
     preprocess::v1::preprocess_service_server::PreprocessServiceServer,
 };
 use mobula_proxy::{Config, Listeners};
@@ -17,8 +17,9 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
     http::get,
+    preprocess::Preprocess,
     soon,
-    workers::{Control, GRACE, Preprocess, Server, Worker, port},
+    workers::{Control, GRACE, Server, Worker, port},
 };
 
 pub(crate) struct Mesh {
@@ -29,6 +30,8 @@ pub(crate) struct Mesh {
     pub(crate) routes: watch::Sender<WatchRoutesResponse>,
     pub(crate) control: Server,
     pub(crate) preprocess: Server,
+    /// What the preprocess worker was asked for.
+    pub(crate) prepared: Preprocess,
     pub(crate) proxy: JoinHandle<Result<(), mobula_proxy::Error>>,
 }
 
@@ -45,6 +48,12 @@ pub(crate) fn model() -> ModelInfo {
         size_multiple: 8,
         max_size: 1024,
         max_steps: 100,
+        tasks: [Task::TextToImage, Task::ImageToImage, Task::Inpaint]
+            .map(i32::from)
+            .into(),
+        max_clip_skip: 2,
+        execution_provider: "CPUExecutionProvider".into(),
+        ..ModelInfo::default()
     }
 }
 
@@ -54,7 +63,10 @@ impl Mesh {
         let (routes, tables) = watch::channel(WatchRoutesResponse::default());
         let control = grpc::Server::new("control").add(ControlServiceServer::new(Control(tables)));
         let control = Server::start(control, port().await);
-        let preprocess = grpc::Server::new("preprocess").add(PreprocessServiceServer::new(Preprocess));
+        let prepared = Preprocess::default();
+        let preprocess = grpc::Server::new("preprocess").add(
+            PreprocessServiceServer::new(prepared.clone()).max_decoding_message_size(grpc::MAX_MESSAGE_BYTES),
+        );
         let preprocess = Server::start(preprocess, port().await);
         let config = Config {
             controller: control.address.to_string(),
@@ -79,6 +91,7 @@ impl Mesh {
             routes,
             control,
             preprocess,
+            prepared,
             proxy,
         }
     }
@@ -102,8 +115,45 @@ impl Mesh {
     }
 
     pub(crate) fn publish(&self, workers: &[&Worker], max_ongoing: u32, max_queued: i32) {
-        let endpoint = |name: &str, address: SocketAddr, model| ReplicaEndpoint {
-            replica_id: format!("demo#{name}"),
+        let application = self.application("demo", model(), workers, (max_ongoing, max_queued));
+        self.routes.send_modify(|table| {
+            table.version += 1;
+            table.controller_id = "controller".into();
+            table.applications = vec![application];
+        });
+    }
+
+    /// Tells the proxy of a second application, `refiner`, and waits until it knows.
+    pub(crate) async fn add_refiner(&self, workers: &[&Worker]) {
+        let refiner = ModelInfo {
+            digest: "cd".repeat(32),
+            tasks: vec![Task::Refine.into()],
+            ..model()
+        };
+        let mut application = self.application("refiner", refiner, workers, (4, -1));
+        application.route_prefix = "/refiner".into();
+        self.routes.send_modify(|table| {
+            table.version += 1;
+            table.applications.retain(|known| known.name != "refiner");
+            table.applications.push(application);
+        });
+        soon("the refiner's route", async {
+            while !get(self.http, "/-/routes").await.text().contains("refiner") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    fn application(
+        &self,
+        name: &str,
+        model: ModelInfo,
+        workers: &[&Worker],
+        (max_ongoing, max_queued): (u32, i32),
+    ) -> ApplicationRoute {
+        let endpoint = |worker: &str, address: SocketAddr, model| ReplicaEndpoint {
+            replica_id: format!("{name}#{worker}"),
             address: address.to_string(),
             load: None,
             model,
@@ -117,9 +167,9 @@ impl Mesh {
         };
         let pipelines = workers
             .iter()
-            .map(|w| endpoint(&w.name, w.server.address, Some(model())));
-        let application = ApplicationRoute {
-            name: "demo".into(),
+            .map(|w| endpoint(&w.name, w.server.address, Some(model.clone())));
+        ApplicationRoute {
+            name: name.into(),
             route_prefix: "/".into(),
             deployments: vec![
                 deployment(
@@ -137,12 +187,7 @@ impl Mesh {
                     pipelines.collect(),
                 ),
             ],
-        };
-        self.routes.send_modify(|table| {
-            table.version += 1;
-            table.controller_id = "controller".into();
-            table.applications = vec![application];
-        });
+        }
     }
 
     /// Sends a request and gives its events.

@@ -7,13 +7,15 @@
 
 mod http;
 mod mesh;
+mod preprocess;
 mod workers;
 
 use std::time::Duration;
 
 pub(crate) use http::{call, get};
 pub(crate) use mesh::{Mesh, images, names, prompt};
-pub(crate) use workers::{Act, Worker, picture};
+pub(crate) use preprocess::{broken_png, encoded, pixels, png};
+pub(crate) use workers::{Act, Worker, latents, picture};
 
 /// Longer than anything here takes, shorter than the test runner's patience.
 const PATIENCE: Duration = Duration::from_secs(20);

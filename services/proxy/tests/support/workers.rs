@@ -11,7 +11,7 @@ use std::{
 use futures::{Stream, StreamExt, future::BoxFuture, stream};
 use mobula_kit::{Readiness, Stop, grpc};
 use mobula_proto::{
-    common::v1::{Load, Timings},
+    common::v1::{Latents, Load, Timings},
     control::v1::{
         AttachRequest, AttachResponse, WatchRoutesRequest, WatchRoutesResponse,
         control_service_server::ControlService,
@@ -20,9 +20,6 @@ use mobula_proto::{
         self as inference,
         generate_response::Event as Drawn,
         inference_service_server::{InferenceService, InferenceServiceServer},
-    },
-    preprocess::v1::{
-        TokenSequence, TokenizeRequest, TokenizeResponse, preprocess_service_server::PreprocessService,
     },
 };
 use tokio::{
@@ -100,33 +97,6 @@ impl ControlService for Control {
     }
 }
 
-// Preprocess
-
-#[derive(Clone, Default)]
-pub(crate) struct Preprocess;
-
-#[tonic::async_trait]
-impl PreprocessService for Preprocess {
-    async fn tokenize(
-        &self,
-        request: Request<TokenizeRequest>,
-    ) -> Result<Response<TokenizeResponse>, Status> {
-        let sequences = request.into_inner().texts.into_iter().map(|text| TokenSequence {
-            ids: text.bytes().map(u32::from).collect(),
-            token_count: 77,
-            truncated_count: 0,
-            truncated_text: if text.len() > 77 {
-                text[77..].to_owned()
-            } else {
-                String::new()
-            },
-        });
-        Ok(Response::new(TokenizeResponse {
-            sequences: sequences.collect(),
-        }))
-    }
-}
-
 // Inference
 
 /// What a worker does with its next request.
@@ -185,13 +155,32 @@ pub(crate) fn picture(seed: u64) -> Vec<u8> {
     format!("picture of seed {seed}").into_bytes()
 }
 
+/// What the fake hands over of a picture.
+pub(crate) fn latents(seed: u64) -> Latents {
+    Latents {
+        channels: 1,
+        height: 1,
+        width: 2,
+        data: seed.to_le_bytes().to_vec().into(),
+    }
+}
+
+/// Steps that a fake takes of those that are asked for.
+fn steps(request: &inference::GenerateRequest) -> u32 {
+    let (start, end) = (
+        request.denoising_start.unwrap_or(0.0),
+        request.denoising_end.unwrap_or(1.0),
+    );
+    (request.steps as f32 * (end - start)).round() as u32
+}
+
 fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
     let mut events = vec![
         event(Drawn::Accepted(inference::Accepted {})),
         event(Drawn::Started(inference::Started {})),
         event(Drawn::Step(inference::Step {
             index: 1,
-            of: request.steps,
+            of: steps(request),
         })),
     ];
     if request.preview_interval > 0 {
@@ -206,6 +195,11 @@ fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
         .zip(&request.seeds)
         .filter(|(index, _)| !request.skip_images.contains(index));
     for (index, seed) in wanted.take(pictures) {
+        if request.denoising_end.is_some() {
+            let latents = Some(latents(*seed));
+            events.push(event(Drawn::Latents(inference::LatentsDone { index, latents })));
+            continue;
+        }
         let timings = Timings {
             denoise_us: 7,
             ticks: 2,
@@ -216,6 +210,7 @@ fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
             png: picture(*seed).into(),
             digest: format!("digest {seed}"),
             timings: Some(timings),
+            notes: Vec::new(),
         })));
     }
     events

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Code, Sampler};
+use crate::Code;
 
 fn with(class: &str, keys: &str) -> String {
     format!(r#"{{"_class_name": "{class}", "_diffusers_version": "0.39.0"{keys}}}"#)
@@ -11,30 +11,100 @@ fn refusal(class: &str, keys: &str) -> String {
     error.to_string()
 }
 
+fn sampler(config: &Config, name: &str, steps: usize) -> Result<Sampler, Error> {
+    let ask = Ask {
+        choice: Choice::parse(name, "").unwrap(),
+        ..Ask::steps(steps)
+    };
+    Sampler::new(config, &ask)
+}
+
 #[test]
-fn the_models_own_scheduler_is_told_by_class_and_karras() {
-    for (class, keys, kind) in [
-        ("PNDMScheduler", "", Kind::Pndm),
-        ("DDIMScheduler", "", Kind::Ddim),
-        ("EulerDiscreteScheduler", "", Kind::Euler),
+fn the_models_own_scheduler_is_told_by_class_and_flags() {
+    for (class, keys, name) in [
+        ("PNDMScheduler", "", "pndm"),
+        ("DDIMScheduler", "", "ddim"),
+        ("DDPMScheduler", "", "ddpm"),
+        ("LCMScheduler", "", "lcm"),
+        ("EulerDiscreteScheduler", "", "euler"),
         (
             "EulerDiscreteScheduler",
             r#", "use_karras_sigmas": true"#,
-            Kind::EulerKarras,
+            "euler_karras",
+        ),
+        (
+            "EulerDiscreteScheduler",
+            r#", "use_beta_sigmas": true"#,
+            "euler_beta",
         ),
         (
             "EulerAncestralDiscreteScheduler",
             r#", "use_karras_sigmas": true"#,
-            Kind::EulerAncestral,
+            "euler_a",
         ),
         (
             "DPMSolverMultistepScheduler",
-            r#", "use_karras_sigmas": true"#,
-            Kind::DpmppTwoMKarras,
+            r#", "use_lu_lambdas": true"#,
+            "dpmpp_2m_lu",
         ),
+        (
+            "DPMSolverMultistepScheduler",
+            r#", "use_karras_sigmas": true, "algorithm_type": "sde-dpmsolver++", "solver_order": 3"#,
+            "dpmpp_3m_sde_karras",
+        ),
+        (
+            "DPMSolverMultistepScheduler",
+            r#", "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min""#,
+            "dpm_2m",
+        ),
+        ("EDMEulerScheduler", "", "edm_euler_karras"),
+        ("FlowMatchEulerDiscreteScheduler", "", "flow_euler"),
     ] {
-        assert_eq!(Config::from_json(&with(class, keys)).unwrap().kind(), kind);
+        let config = Config::from_json(&with(class, keys)).unwrap();
+        assert_eq!(config.name(), name);
+        assert_eq!(sampler(&config, "", 20).unwrap().name(), name);
+        assert_eq!(sampler(&config, name, 20).unwrap().name(), name);
     }
+}
+
+#[test]
+fn every_name_that_is_listed_works_and_no_family_is_offered_another() {
+    for (class, offered, withheld) in [
+        ("PNDMScheduler", "dpmpp_2m_sde_karras", "flow_euler"),
+        ("PNDMScheduler", "euler_ays", "edm_euler"),
+        ("FlowMatchEulerDiscreteScheduler", "dpmpp_2m", "euler"),
+        (
+            "FlowMatchEulerDiscreteScheduler",
+            "flow_euler_beta",
+            "dpmpp_2m_karras",
+        ),
+        ("EDMEulerScheduler", "edm_euler_exponential", "euler"),
+    ] {
+        let config = Config::from_json(&with(class, r#", "skip_prk_steps": true"#)).unwrap();
+        let choices = config.choices();
+        assert_eq!(choices[0], config.name());
+        let has = |name: &str| choices.iter().any(|choice| choice == name);
+        assert!(has(offered) && !has(withheld), "{class}: {choices:?}");
+        for choice in &choices {
+            let few = matches!(choice.as_str(), "lcm" | "tcd");
+            assert!(
+                sampler(&config, choice, if few { 4 } else { 20 }).is_ok(),
+                "{choice}"
+            );
+        }
+        let error = sampler(&config, withheld, 20).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    }
+}
+
+#[test]
+fn a_dynamic_shift_grows_with_the_picture() {
+    let keys = r#", "use_dynamic_shifting": true"#;
+    let config = Config::from_json(&with("FlowMatchEulerDiscreteScheduler", keys)).unwrap();
+    assert_eq!((config.mu(256), config.mu(4096)), (Some(0.5), Some(1.15)));
+    assert_eq!(sampler(&config, "", 20).unwrap_err().field(), "mu");
+    let fixed = Config::from_json(&with("FlowMatchEulerDiscreteScheduler", "")).unwrap();
+    assert_eq!(fixed.mu(256), None);
 }
 
 #[test]
@@ -43,13 +113,13 @@ fn a_saved_python_infinity_is_read() {
         "DPMSolverMultistepScheduler",
         r#", "lambda_min_clipped": -Infinity, "variance_type": null"#,
     );
-    assert!(Sampler::new(&Config::from_json(&text).unwrap(), None, 20).is_ok());
+    assert!(sampler(&Config::from_json(&text).unwrap(), "", 20).is_ok());
 }
 
 #[test]
 fn a_value_that_is_not_served_is_refused_by_key_and_value() {
     for (class, keys, expected) in [
-        ("UniPCMultistepScheduler", "", "DPMSolverMultistepScheduler"),
+        ("UnCLIPScheduler", "", "DPMSolverMultistepScheduler"),
         (
             "PNDMScheduler",
             r#", "beta_schedule": "sigmoid""#,
@@ -90,9 +160,34 @@ fn a_value_that_is_not_served_is_refused_by_key_and_value() {
             "clip_sample_range",
         ),
         (
-            "EulerDiscreteScheduler",
-            r#", "use_beta_sigmas": true"#,
-            "use_beta_sigmas",
+            "DDPMScheduler",
+            r#", "variance_type": "learned_range""#,
+            "learned_range",
+        ),
+        (
+            "DDPMScheduler",
+            r#", "variance_type": "fixed_large_log""#,
+            "negative",
+        ),
+        (
+            "LCMScheduler",
+            r#", "original_inference_steps": 0"#,
+            "whole number",
+        ),
+        (
+            "EDMEulerScheduler",
+            r#", "sigma_schedule": "beta""#,
+            "exponential",
+        ),
+        (
+            "EDMEulerScheduler",
+            r#", "prediction_type": "sample""#,
+            "v_prediction",
+        ),
+        (
+            "FlowMatchEulerDiscreteScheduler",
+            r#", "time_shift_type": "cubic""#,
+            "exponential, linear",
         ),
         (
             "EulerDiscreteScheduler",
@@ -132,8 +227,8 @@ fn a_value_that_is_not_served_is_refused_by_key_and_value() {
         ),
         (
             "DPMSolverMultistepScheduler",
-            r#", "use_flow_sigmas": true"#,
-            "flow",
+            r#", "use_dynamic_shifting": true, "time_shift_type": "linear""#,
+            "exponentially",
         ),
         (
             "DPMSolverMultistepScheduler",
@@ -160,10 +255,10 @@ fn keys_of_other_classes_are_ignored_as_diffusers_does_and_listed() {
 
 #[test]
 fn a_key_that_only_the_asked_class_has_is_checked_when_it_is_asked_for() {
-    let config = Config::from_json(&with("DDIMScheduler", r#", "solver_order": 9"#)).unwrap();
-    let error = Sampler::new(&config, Some(Kind::DpmppTwoM), 20).unwrap_err();
-    assert_eq!(error.field(), "solver_order");
-    assert!(Sampler::new(&config, None, 20).is_ok());
+    let config = Config::from_json(&with("DDIMScheduler", r#", "solver_type": "rk""#)).unwrap();
+    let error = sampler(&config, "dpmpp_2m", 20).unwrap_err();
+    assert_eq!(error.field(), "solver_type");
+    assert!(sampler(&config, "", 20).is_ok());
 }
 
 #[test]
@@ -191,15 +286,15 @@ fn step_counts_out_of_range_are_refused() {
     let config = Config::from_json(&with("PNDMScheduler", r#", "skip_prk_steps": true"#)).unwrap();
     for steps in [0, 1001, 10_000, usize::MAX] {
         assert_eq!(
-            Sampler::new(&config, None, steps).unwrap_err(),
+            sampler(&config, "", steps).unwrap_err(),
             Error::Steps { steps, max: 1000 }
         );
     }
     let runge = Config::from_json(&with("PNDMScheduler", "")).unwrap();
-    assert_eq!(Sampler::new(&runge, None, 3).unwrap_err().field(), "steps");
+    assert_eq!(sampler(&runge, "", 3).unwrap_err().field(), "steps");
     let short = Config::from_json(&with("DDIMScheduler", r#", "num_train_timesteps": 50"#)).unwrap();
     assert_eq!(
-        Sampler::new(&short, None, 51).unwrap_err(),
+        sampler(&short, "", 51).unwrap_err(),
         Error::Steps { steps: 51, max: 50 }
     );
 }
@@ -210,7 +305,7 @@ fn a_schedule_without_finite_coefficients_is_refused() {
     let keys = r#", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing""#;
     let config = Config::from_json(&with("DDIMScheduler", keys)).unwrap();
     assert_eq!(
-        Sampler::new(&config, None, 20).unwrap_err().code(),
+        sampler(&config, "", 20).unwrap_err().code(),
         Code::InvalidArgument
     );
 }
@@ -218,8 +313,8 @@ fn a_schedule_without_finite_coefficients_is_refused() {
 #[test]
 fn prediction_types_that_a_scheduler_has_no_step_for_are_refused() {
     let config = Config::from_json(&with("DDIMScheduler", r#", "prediction_type": "sample""#)).unwrap();
-    for kind in [Kind::Pndm, Kind::EulerAncestral] {
-        let error = Sampler::new(&config, Some(kind), 20).unwrap_err();
+    for name in ["pndm", "euler_a"] {
+        let error = sampler(&config, name, 20).unwrap_err();
         assert_eq!(error.field(), "scheduler");
         assert!(error.to_string().contains("sample"), "{error}");
     }

@@ -49,8 +49,8 @@ struct Point {
 }
 
 impl Point {
-    fn of(sigma: f32) -> Self {
-        let Mix { signal, noise } = Mix::of_sigma(sigma);
+    fn of(mix: Mix) -> Self {
+        let Mix { signal, noise } = mix;
         Self {
             signal,
             noise,
@@ -60,9 +60,9 @@ impl Point {
 }
 
 impl Update {
-    /// Coefficients of the step to the last of `sigmas` from the one before, with those before that as history.
-    pub(super) fn new(settings: &Settings, order: Order, sigmas: &[f32]) -> Self {
-        let back = |n: usize| Point::of(sigmas[sigmas.len() - 1 - n]);
+    /// Coefficients of the step to the last of `points` from the one before, with those before that as history.
+    pub(super) fn new(settings: &Settings, order: Order, points: &[Mix]) -> Self {
+        let back = |n: usize| Point::of(points[points.len() - 1 - n]);
         let (to, from) = (back(0), back(1));
         let h = to.lambda - from.lambda;
         let differences = match order {

@@ -7,7 +7,7 @@ use super::super::Error;
 
 /// Element types that parts may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dtype {
+pub(super) enum Dtype {
     F32,
     F16,
     I64,
@@ -16,56 +16,81 @@ pub(crate) enum Dtype {
 
 /// One input or output as the model declares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Port {
-    pub(crate) name: String,
+pub(super) struct Port {
+    pub(super) name: String,
     /// `None` for a type that no part may have.
-    pub(crate) dtype: Option<Dtype>,
+    pub(super) dtype: Option<Dtype>,
     /// Dimensions; -1 where the model leaves it open.
-    pub(crate) dims: Vec<i64>,
+    pub(super) dims: Vec<i64>,
 }
 
 /// What a part takes and gives.
 #[derive(Debug, Clone)]
-pub(crate) struct Ports {
-    /// For errors: `text_encoder`, `unet`, `vae_decoder`.
-    pub(crate) part: &'static str,
-    pub(crate) inputs: Vec<Port>,
-    pub(crate) outputs: Vec<Port>,
+pub(super) struct Ports {
+    /// For errors: `text_encoder`, `unet`, `vae_decoder` and so on.
+    pub(super) part: &'static str,
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
 }
 
-/// The text encoder's ports.
+/// A text encoder's ports.
 #[derive(Debug, Clone)]
-pub(crate) struct TextEncoder {
-    pub(crate) ids: Port,
-    pub(crate) states: Port,
+pub(super) struct TextEncoder {
+    pub(super) ids: Port,
+    /// The last layer's states, after the final norm.
+    pub(super) states: Option<Port>,
+    /// The projected state of the end of the text, of Stable Diffusion XL's second encoder.
+    pub(super) pooled: Option<Port>,
+    /// The states after the embeddings and after each layer, where the export has them.
+    pub(super) hidden: Vec<Port>,
 }
 
 /// The UNet's ports.
 #[derive(Debug, Clone)]
-pub(crate) struct Unet {
-    pub(crate) sample: Port,
-    pub(crate) timestep: Port,
-    pub(crate) states: Port,
-    pub(crate) output: Port,
+pub(super) struct Unet {
+    pub(super) sample: Port,
+    pub(super) timestep: Port,
+    pub(super) states: Port,
+    pub(super) pooled: Option<Port>,
+    pub(super) time_ids: Option<Port>,
+    pub(super) guidance: Option<Port>,
+    pub(super) output: Port,
 }
 
 /// The VAE decoder's ports.
 #[derive(Debug, Clone)]
-pub(crate) struct Decoder {
-    pub(crate) latents: Port,
-    pub(crate) images: Port,
+pub(super) struct Decoder {
+    pub(super) latents: Port,
+    pub(super) images: Port,
+}
+
+/// The VAE encoder's ports.
+#[derive(Debug, Clone)]
+pub(super) struct Encoder {
+    pub(super) images: Port,
+    /// Mean and logarithm of the variance one after the other, or latents that were drawn inside.
+    pub(super) latents: Port,
 }
 
 // Who uses which name: the first of each list is Optimum's and the diffusers conversion script's, the others are those of
 // ONNX Runtime's and Olive's Stable Diffusion examples.
 const IDS: &[&str] = &["input_ids"];
 const TEXT_STATES: &[&str] = &["last_hidden_state", "text_embeddings"];
+const TEXT_POOLED: &[&str] = &["text_embeds"];
 const SAMPLE: &[&str] = &["sample"];
 const TIMESTEP: &[&str] = &["timestep"];
 const UNET_STATES: &[&str] = &["encoder_hidden_states"];
+const UNET_POOLED: &[&str] = &["text_embeds"];
+const TIME_IDS: &[&str] = &["time_ids"];
+const GUIDANCE: &[&str] = &["timestep_cond"];
 const UNET_OUTPUT: &[&str] = &["out_sample", "latent"];
 const LATENTS: &[&str] = &["latent_sample", "latent"];
 const IMAGES: &[&str] = &["sample", "images"];
+const PARAMETERS: &[&str] = &["latent_parameters", "latent_sample", "latent"];
+/// Optimum's names of the states after each layer begin so.
+const HIDDEN: &str = "hidden_states.";
+/// Layers of a text encoder at most.
+const MAX_LAYERS: usize = 256;
 
 const INTEGER: &[Dtype] = &[Dtype::I64, Dtype::I32];
 const REAL: &[Dtype] = &[Dtype::F32, Dtype::F16];
@@ -73,25 +98,40 @@ const ANY: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::I64, Dtype::I32];
 
 /// Inputs that other kinds of models have, and what they are called.
 const FOREIGN: [(&str, &str); 7] = [
-    ("text_embeds", "a Stable Diffusion XL model"),
-    ("time_ids", "a Stable Diffusion XL model"),
-    (
-        "timestep_cond",
-        "a latent consistency model with guidance embedding",
-    ),
     ("pooled_projections", "a Stable Diffusion 3 or Flux model"),
     ("class_labels", "a model with class conditioning"),
     ("down_block_0", "a UNet for ControlNet"),
+    ("down_block_additional", "a UNet for ControlNet or adapters"),
+    ("mid_block_additional", "a UNet for ControlNet"),
+    ("image_embeds", "a UNet with image prompts"),
     ("attention_mask", "a text encoder with attention mask"),
 ];
 
 impl TextEncoder {
-    /// Matches the text encoder's ports.
-    pub(crate) fn of(ports: &Ports) -> Result<Self, Error> {
+    /// Matches a text encoder's ports.
+    pub(super) fn of(ports: &Ports) -> Result<Self, Error> {
         ports.refuse_others(&[IDS])?;
+        let ids = ports.input(IDS, INTEGER, &[2])?;
+        let hidden: Vec<Port> = (0..MAX_LAYERS)
+            .map_while(|layer| find(&ports.outputs, &[&format!("{HIDDEN}{layer}")]).cloned())
+            .collect();
+        for port in &hidden {
+            ports.check(port, REAL, &[port.dims.len()])?;
+        }
+        let pooled = find(&ports.outputs, TEXT_POOLED);
+        // The only output of the second encoder may be its projection; of a first one it is the states.
+        let states = match (&pooled, find(&ports.outputs, TEXT_STATES)) {
+            (Some(_), None) => None,
+            _ => Some(ports.output(TEXT_STATES, REAL, 3)?),
+        };
         let text = Self {
-            ids: ports.input(IDS, INTEGER, &[2])?,
-            states: ports.output(TEXT_STATES, REAL, 3)?,
+            ids,
+            states,
+            // Its declared shape is wrong in Optimum's exports.
+            pooled: pooled
+                .map(|port| ports.check(port, REAL, &[port.dims.len()]))
+                .transpose()?,
+            hidden,
         };
         ports.refuse_fixed_batch(&text.ids, &[1])?;
         Ok(text)
@@ -100,28 +140,37 @@ impl TextEncoder {
 
 impl Unet {
     /// Matches the UNet's ports; `timestep` may have rank 0 or 1.
-    pub(crate) fn of(ports: &Ports) -> Result<Self, Error> {
-        ports.refuse_others(&[SAMPLE, TIMESTEP, UNET_STATES])?;
+    pub(super) fn of(ports: &Ports) -> Result<Self, Error> {
+        ports.refuse_others(&[SAMPLE, TIMESTEP, UNET_STATES, UNET_POOLED, TIME_IDS, GUIDANCE])?;
         let unet = Self {
             sample: ports.input(SAMPLE, REAL, &[4])?,
             timestep: ports.input(TIMESTEP, ANY, &[0, 1])?,
             states: ports.input(UNET_STATES, REAL, &[3])?,
+            pooled: ports.optional(UNET_POOLED, REAL)?,
+            time_ids: ports.optional(TIME_IDS, ANY)?,
+            guidance: ports.optional(GUIDANCE, REAL)?,
             output: ports.output(UNET_OUTPUT, REAL, 4)?,
         };
         ports.refuse_fixed_batch(&unet.sample, &[])?;
         ports.refuse_fixed_size(&unet.sample)?;
+        if unet.pooled.is_some() != unet.time_ids.is_some() {
+            return Err(
+                ports.error("it has only one of text_embeds and time_ids, Stable Diffusion XL has both")
+            );
+        }
         match unet.sample.dims[1] {
-            -1 | 4 => Ok(unet),
-            9 => Err(ports.error("its sample has 9 channels: an inpainting model, which is not served")),
+            -1 | 4 | 9 => Ok(unet),
             8 => Err(ports.error("its sample has 8 channels: an InstructPix2Pix model, which is not served")),
-            other => Err(ports.error(&format!("its sample has {other} channels, expected 4"))),
+            other => Err(ports.error(&format!(
+                "its sample has {other} channels, expected 4, or 9 for inpainting"
+            ))),
         }
     }
 }
 
 impl Decoder {
     /// Matches the VAE decoder's ports.
-    pub(crate) fn of(ports: &Ports) -> Result<Self, Error> {
+    pub(super) fn of(ports: &Ports) -> Result<Self, Error> {
         ports.refuse_others(&[LATENTS])?;
         let decoder = Self {
             latents: ports.input(LATENTS, REAL, &[4])?,
@@ -133,10 +182,29 @@ impl Decoder {
     }
 }
 
+impl Encoder {
+    /// Matches the VAE encoder's ports.
+    pub(super) fn of(ports: &Ports) -> Result<Self, Error> {
+        ports.refuse_others(&[IMAGES])?;
+        let encoder = Self {
+            images: ports.input(IMAGES, REAL, &[4])?,
+            latents: ports.output(PARAMETERS, REAL, 4)?,
+        };
+        ports.refuse_fixed_batch(&encoder.images, &[1])?;
+        ports.refuse_fixed_size(&encoder.images)?;
+        Ok(encoder)
+    }
+}
+
 impl Ports {
     fn input(&self, names: &[&str], dtypes: &[Dtype], ranks: &[usize]) -> Result<Port, Error> {
         let port = find(&self.inputs, names).ok_or_else(|| self.missing("input", names, &self.inputs))?;
         self.check(port, dtypes, ranks)
+    }
+
+    fn optional(&self, names: &[&str], dtypes: &[Dtype]) -> Result<Option<Port>, Error> {
+        let port = find(&self.inputs, names);
+        port.map(|port| self.check(port, dtypes, &[2])).transpose()
     }
 
     fn output(&self, names: &[&str], dtypes: &[Dtype], rank: usize) -> Result<Port, Error> {
@@ -181,7 +249,7 @@ impl Ports {
         Err(self.error(&match kind {
             Some(kind) => format!("it has the input {}: {kind}, which is not served", other.name),
             None => format!(
-                "it has the input {}, which no known kind of Stable Diffusion 1 or 2 model has",
+                "it has the input {}, which no model of the Stable Diffusion 1, 2 or XL family has",
                 other.name
             ),
         }))
@@ -233,90 +301,4 @@ fn find<'a>(ports: &'a [Port], names: &[&str]) -> Option<&'a Port> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn port(name: &str, dtype: Dtype, dims: &[i64]) -> Port {
-        Port {
-            name: name.to_owned(),
-            dtype: Some(dtype),
-            dims: dims.to_vec(),
-        }
-    }
-
-    fn unet(sample: &[i64], timestep: Port, output: &str) -> Ports {
-        Ports {
-            part: "unet",
-            inputs: vec![
-                port("sample", Dtype::F32, sample),
-                timestep,
-                port("encoder_hidden_states", Dtype::F32, &[-1, -1, 768]),
-            ],
-            outputs: vec![port(output, Dtype::F32, &[-1, 4, -1, -1])],
-        }
-    }
-
-    #[test]
-    fn all_three_dialects_of_a_unet_match() {
-        for (timestep, output) in [
-            (port("timestep", Dtype::F32, &[]), "out_sample"),
-            (port("timestep", Dtype::I64, &[-1]), "out_sample"),
-            (port("timestep", Dtype::F16, &[1]), "latent"),
-        ] {
-            let matched = Unet::of(&unet(&[-1, 4, -1, -1], timestep, output)).unwrap();
-            assert_eq!(matched.output.name, output);
-        }
-    }
-
-    #[test]
-    fn models_of_other_kinds_are_refused_by_name() {
-        let timestep = port("timestep", Dtype::F32, &[]);
-        let mut xl = unet(&[-1, 4, -1, -1], timestep.clone(), "out_sample");
-        xl.inputs.push(port("text_embeds", Dtype::F32, &[-1, 1280]));
-        assert!(
-            Unet::of(&xl)
-                .unwrap_err()
-                .to_string()
-                .contains("Stable Diffusion XL")
-        );
-        let inpaint = unet(&[-1, 9, -1, -1], timestep.clone(), "out_sample");
-        assert!(Unet::of(&inpaint).unwrap_err().to_string().contains("inpainting"));
-        let fixed = unet(&[2, 4, 64, 64], timestep, "out_sample");
-        assert!(
-            Unet::of(&fixed)
-                .unwrap_err()
-                .to_string()
-                .contains("fixed batch of 2")
-        );
-        let timestep = port("timestep", Dtype::F32, &[]);
-        let still = unet(&[-1, 4, 64, -1], timestep, "out_sample");
-        assert!(
-            Unet::of(&still)
-                .unwrap_err()
-                .to_string()
-                .contains("height and width [64, -1]")
-        );
-    }
-
-    #[test]
-    fn a_part_in_the_wrong_folder_is_refused_with_what_it_has() {
-        let decoder = Ports {
-            part: "vae_decoder",
-            inputs: vec![port("latent", Dtype::F32, &[-1, 4, -1, -1])],
-            outputs: vec![port("sample", Dtype::F32, &[-1, 3, -1, -1])],
-        };
-        assert!(Decoder::of(&decoder).is_ok());
-        let text = TextEncoder::of(&decoder).unwrap_err().to_string();
-        assert!(text.contains("vae_decoder") && text.contains("latent"), "{text}");
-        let wrong = Ports {
-            inputs: vec![port("input_ids", Dtype::F32, &[-1, -1])],
-            ..decoder
-        };
-        assert!(
-            TextEncoder::of(&wrong)
-                .unwrap_err()
-                .to_string()
-                .contains("input_ids is Some(F32)")
-        );
-    }
-}
+mod tests;

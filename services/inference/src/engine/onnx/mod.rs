@@ -1,31 +1,53 @@
-//! The engine that runs real models: three ONNX Runtime sessions on the CPU.
+//! The engine that runs real models: ONNX Runtime sessions for text encoders, UNet, VAE decoder and VAE encoder.
 //!
 //! What a model is (names, dtypes, ranks, whether timesteps may differ, which sizes work, how wide the text is) is read from the
 //! sessions or measured at load by small runs, and never assumed. Nothing outside this folder knows ONNX Runtime.
+//!
+//! Who computes is chosen in [`Setup`]. The CPU was run; the other execution providers are written and compiled, not run.
 
+mod bound;
+mod decoder;
 mod dialect;
+mod edit;
+mod encoder;
 mod library;
-mod real;
+mod memory;
+mod provider;
+mod report;
 mod session;
+mod setup;
+mod signal;
+mod staged;
 mod text;
-mod timestep;
+mod tiles;
 mod unet;
-mod vae;
-mod wire;
 
-use super::{Batch, Engine, Error, Info, Shape, whole};
+use std::sync::Arc;
+
+use mobula_embeddings::{Embeddings, Encoder as Which, Vocabulary};
+
+use super::{Batch, Decoded, Encoded, Engine, Error, Info, Interrupt, Moments, Shape, whole};
 use crate::model::Model;
+use decoder::Decoder;
+use encoder::Encoder;
 pub use library::Runtime;
-use text::TextEncoder;
-use unet::Unet;
-use vae::Decoder;
+pub use report::{Part, PreparedUnet, family, parts, prepare_unet};
+use session::Context;
+pub use setup::Setup;
+use signal::Signal;
+use text::{Added, TextEncoders};
+use unet::{Unet, Widths};
 
 /// The engine; see the module.
 pub struct Onnx {
     info: Info,
-    text: TextEncoder,
+    text: TextEncoders,
     unet: Unet,
     decoder: Decoder,
+    encoder: Option<Encoder>,
+    runtime: Runtime,
+    setup: Setup,
+    signal: Arc<Signal>,
 }
 
 impl std::fmt::Debug for Onnx {
@@ -40,22 +62,48 @@ impl Onnx {
     /// Loads a model's networks and measures what they are.
     ///
     /// # Errors
-    /// [`Error::Library`] without ONNX Runtime, [`Error::Model`] for a network that cannot be loaded or is not of a kind that is
-    /// served, [`Error::Run`] when a first run fails.
-    pub fn load(model: &Model, runtime: &Runtime) -> Result<Self, Error> {
-        let mut text = TextEncoder::load(model, runtime)?;
-        let width = text.measure_width()?;
-        let mut decoder = Decoder::load(model, runtime)?;
-        let scale = decoder.measure_scale()?;
-        let unet = Unet::load(model, runtime, width)?;
+    /// [`Error::Library`] without ONNX Runtime, [`Error::Option`] for an execution provider that cannot be had, [`Error::Model`] for
+    /// a network that cannot be loaded or is not of a kind that is served, [`Error::Run`] when a first run fails.
+    pub fn load(model: &Model, runtime: &Runtime, setup: &Setup) -> Result<Self, Error> {
+        runtime.check()?;
+        let signal = Arc::new(Signal::new(&setup.providers)?);
+        let context = Context {
+            runtime,
+            setup,
+            signal: Arc::clone(&signal),
+        };
+        let text = TextEncoders::load(model, &added(model)?, &context)?;
+        let decoder = Decoder::load(model, &context)?;
+        let scale = decoder.scale();
+        let encoder = if model.encodes_images {
+            Some(Encoder::load(model, scale, &context)?)
+        } else {
+            None
+        };
+        let widths = widths(model, &text);
+        let unet = Unet::load(model, widths, &context)?;
+        let (scaling, shift) = match model.vae.statistics {
+            None => (model.vae.scaling, model.vae.shift),
+            // The channels' means are taken from the VAE's values here.
+            Some(_) => (model.vae.scaling, 0.0),
+        };
         let info = Info {
             window: text.window(),
-            vocabulary: model.vocabulary,
-            width,
+            encoders: text.describe(),
+            width: widths.states,
+            pooled: widths.pooled,
+            time_ids: widths.time_ids,
+            guidance: widths.guidance,
             channels: unet::CHANNELS,
+            input_channels: unet.input_channels(),
+            encodes_images: encoder.is_some(),
+            scaling,
+            shift,
             scale,
             multiple: unet.unit() * scale,
             mixed_timesteps: unet.mixes_timesteps(),
+            provider: setup.providers.full_name().to_owned(),
+            bucket: setup.providers.depends_on_batch().then_some(setup.bucket),
         };
         tracing::info!(model = %model.folder().display(), ?info, "model is loaded");
         Ok(Self {
@@ -63,8 +111,61 @@ impl Onnx {
             text,
             unet,
             decoder,
+            encoder,
+            runtime: runtime.clone(),
+            setup: setup.clone(),
+            signal,
         })
     }
+}
+
+/// What the UNet of a model takes beside sample and timestep.
+fn widths(model: &Model, text: &TextEncoders) -> Widths {
+    Widths {
+        window: text.window(),
+        states: text.describe().iter().map(|encoder| encoder.width).sum(),
+        pooled: if model.is_xl { text.pooled() } else { 0 },
+        time_ids: model.time_ids,
+        guidance: model.guidance,
+    }
+}
+
+/// The vectors of the textual inversions in the model's folder, for each encoder.
+fn added(model: &Model) -> Result<Vec<Added>, Error> {
+    let wrong = |error: mobula_embeddings::Error| Error::File {
+        path: "embeddings".to_owned(),
+        why: error.to_string(),
+    };
+    let embeddings = Embeddings::open(&model.folder().join("embeddings")).map_err(wrong)?;
+    let mut all = Vec::with_capacity(model.encoders.len());
+    for encoder in &model.encoders {
+        let which = if encoder.part == "text_encoder" {
+            Which::First
+        } else {
+            Which::Second
+        };
+        let mut added = Added::default();
+        if !embeddings.is_empty() {
+            let vocabulary = Vocabulary::of_model(model.folder(), which).map_err(wrong)?;
+            added.width = vocabulary.width;
+            for row in embeddings.rows(which, vocabulary).map_err(wrong)? {
+                added.values.extend_from_slice(&row.vectors.values);
+            }
+        }
+        all.push(added);
+    }
+    Ok(all)
+}
+
+/// What a session that is made later needs; a macro, because networks are borrowed beside it.
+macro_rules! context {
+    ($engine:expr) => {
+        Context {
+            runtime: &$engine.runtime,
+            setup: &$engine.setup,
+            signal: Arc::clone(&$engine.signal),
+        }
+    };
 }
 
 impl Engine for Onnx {
@@ -72,14 +173,28 @@ impl Engine for Onnx {
         &self.info
     }
 
-    fn encode(&mut self, ids: &[u32], states: &mut Vec<f32>) -> Result<(), Error> {
-        let windows = whole("token ids", ids.len(), self.info.window)?;
-        states.clear();
+    fn encode(&mut self, ids: &[u32], clip_skip: usize, out: &mut Encoded) -> Result<(), Error> {
+        let windows = whole("token ids", ids.len(), self.info.ids())?;
+        let most = self.info.max_clip_skip();
+        if clip_skip > most {
+            return Err(Error::Contract {
+                what: "clip_skip",
+                got: clip_skip,
+                expected: most,
+            });
+        }
+        out.states.clear();
+        out.pooled.clear();
         if windows == 0 {
             return Ok(());
         }
-        self.text.run(ids, windows, states)?;
-        expect("text_encoder", states.len(), windows * self.info.states())
+        self.signal.begin();
+        self.text.run(ids, clip_skip, out)?;
+        if self.info.pooled == 0 {
+            out.pooled.clear();
+        }
+        expect("text_encoder", out.states.len(), windows * self.info.states())?;
+        expect("text_encoder_2", out.pooled.len(), windows * self.info.pooled)
     }
 
     fn denoise(&mut self, batch: &mut Batch) -> Result<(), Error> {
@@ -89,6 +204,7 @@ impl Engine for Onnx {
         }
         let mut outputs = std::mem::take(batch.outputs_mut());
         outputs.clear();
+        self.signal.begin();
         let ran = self.unet.run(batch, &mut outputs);
         let got = outputs.len();
         *batch.outputs_mut() = outputs;
@@ -96,7 +212,7 @@ impl Engine for Onnx {
         expect("unet", got, batch.rows() * batch.shape().values())
     }
 
-    fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<(), Error> {
+    fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<Decoded, Error> {
         if shape.channels != self.info.channels {
             let (got, expected) = (shape.channels, self.info.channels);
             return Err(Error::Contract {
@@ -108,11 +224,62 @@ impl Engine for Onnx {
         let pictures = whole("latents", latents.len(), shape.values())?;
         planes.clear();
         if pictures == 0 {
+            return Ok(Decoded::default());
+        }
+        self.signal.begin();
+        let decoded = self.decoder.run(latents, shape, &context!(self), planes)?;
+        let pixels = shape.positions() * self.info.scale * self.info.scale;
+        expect("vae_decoder", planes.len(), pictures * 3 * pixels)?;
+        Ok(decoded)
+    }
+
+    fn encode_images(
+        &mut self,
+        pixels: &[f32],
+        width: usize,
+        height: usize,
+        out: &mut Moments,
+    ) -> Result<(), Error> {
+        let scale = self.info.scale;
+        for (what, side) in [("width", width), ("height", height)] {
+            if side == 0 || !side.is_multiple_of(scale) {
+                let expected = side.next_multiple_of(scale).max(scale);
+                return Err(Error::Contract {
+                    what,
+                    got: side,
+                    expected,
+                });
+            }
+        }
+        let pictures = whole("pixels", pixels.len(), 3 * width * height)?;
+        out.mean.clear();
+        out.deviation.clear();
+        let Some(encoder) = &mut self.encoder else {
+            return Err(Error::Contract {
+                what: "pixels for a model without a VAE encoder",
+                got: pixels.len(),
+                expected: 0,
+            });
+        };
+        if pictures == 0 {
             return Ok(());
         }
-        self.decoder.run(latents, pictures, shape, planes)?;
-        let pixels = shape.height * shape.width * self.info.scale * self.info.scale;
-        expect("vae_decoder", planes.len(), pictures * 3 * pixels)
+        self.signal.begin();
+        encoder.run(pixels, (width, height), &context!(self), out)
+    }
+
+    fn trim(&mut self) {
+        self.signal.begin();
+        self.text.trim();
+        self.unet.trim();
+        self.decoder.trim();
+        if let Some(encoder) = &mut self.encoder {
+            encoder.trim();
+        }
+    }
+
+    fn interrupter(&self) -> Option<Arc<dyn Interrupt>> {
+        Some(Arc::clone(&self.signal) as Arc<dyn Interrupt>)
     }
 }
 

@@ -4,24 +4,55 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::slice::HalfFloatSliceExt as _;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
-use ort::value::{Outlet, TensorElementType, TensorRef};
+use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::value::{Outlet, TensorElementType, TensorValueTypeMarker, Value};
 
 use super::super::Error;
 use super::dialect::{Dtype, Port, Ports};
+use super::edit::{self, Refused};
 use super::library::Runtime;
+use super::setup::Setup;
+use super::signal::Signal;
+use super::staged::Staged;
+
+/// A protobuf message cannot be larger; weights beyond it are in files of their own.
+const MAX_FILE: u64 = 2 << 30;
+
+/// What sessions of one engine share.
+pub(super) struct Context<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) setup: &'a Setup,
+    pub(super) signal: Arc<Signal>,
+}
 
 /// A network and the buffers for its conversions.
 pub(super) struct Network {
     part: &'static str,
     session: Session,
+    signal: Arc<Signal>,
+    /// For runs that may fail without a word in the log.
+    silent: RunOptions,
+    /// For runs after which memory goes back to the system.
+    shrinking: RunOptions,
+    mode: Mode,
+    /// Whether it ran since its memory was given back.
+    used: bool,
     /// One for each input, kept for their memory.
     staged: Vec<Staged>,
+}
+
+/// How a network's runs are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Plain,
+    Silent,
+    Shrinking,
 }
 
 /// One run's input: a port of the model, its shape and its values.
@@ -38,44 +69,54 @@ pub(super) enum Values<'a> {
     Ids(&'a [u32]),
 }
 
-/// Options of runs that want one output.
-pub(super) struct Wanted {
-    name: String,
-    options: RunOptions<HasSelectedOutputs>,
+/// One run's output: its name, and where its values are appended.
+pub(super) struct Output<'a> {
+    pub(super) name: &'a str,
+    pub(super) values: &'a mut Vec<f32>,
 }
 
-impl Wanted {
-    pub(super) fn new(part: &'static str, port: &Port) -> Result<Self, Error> {
-        Self::make(port, LogLevel::Warning).map_err(|error| run_error(part, &error))
+/// Reads a part's file and checks where it says that its weights are.
+pub(super) fn read(part: &'static str, file: &Path) -> Result<Vec<u8>, Error> {
+    let wrong = |why: String| Error::File {
+        path: format!(
+            "{part}/{}",
+            file.file_name().unwrap_or_default().to_string_lossy()
+        ),
+        why,
+    };
+    let size = std::fs::metadata(file)
+        .map_err(|error| wrong(error.to_string()))?
+        .len();
+    if size > MAX_FILE {
+        return Err(wrong(format!(
+            "has {size} bytes, no ONNX file has more than {MAX_FILE}"
+        )));
     }
+    let bytes = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    edit::check_external(&bytes).map_err(|why| refused(part, &why))?;
+    Ok(bytes)
+}
 
-    /// Options for a run that may fail without a word in the log.
-    pub(super) fn quiet(part: &'static str, port: &Port) -> Result<Self, Error> {
-        Self::make(port, LogLevel::Fatal).map_err(|error| run_error(part, &error))
+/// What an edit refused, as an error of the part.
+pub(super) fn refused(part: &'static str, why: &Refused) -> Error {
+    if matches!(why, Refused::Malformed(_)) {
+        return load_error(part, &format!("Protobuf parsing failed: {why}"));
     }
-
-    fn make(port: &Port, level: LogLevel) -> ort::Result<Self> {
-        let mut options = RunOptions::new()?;
-        options.set_log_level(level)?;
-        let options = options.with_outputs(OutputSelector::no_default().with(&port.name));
-        Ok(Self {
-            name: port.name.clone(),
-            options,
-        })
+    Error::Model {
+        part,
+        why: why.to_string(),
     }
 }
 
 impl Network {
     /// Makes a session from a file; weights in other files are found beside it.
-    pub(super) fn from_file(part: &'static str, file: &Path, runtime: &Runtime) -> Result<Self, Error> {
-        let session = builder(runtime)?
+    pub(super) fn from_file(part: &'static str, file: &Path, context: &Context<'_>) -> Result<Self, Error> {
+        // Read for its checks alone; the session reads it again, and weights in it are then in memory once.
+        drop(read(part, file)?);
+        let session = builder(context, part)?
             .commit_from_file(file)
             .map_err(|error| load_error(part, &error))?;
-        Ok(Self {
-            part,
-            session,
-            staged: Vec::new(),
-        })
+        Self::of(part, session, context)
     }
 
     /// Makes a session from an edited model whose other files are in `folder`.
@@ -83,19 +124,46 @@ impl Network {
         part: &'static str,
         model: &[u8],
         folder: &Path,
-        runtime: &Runtime,
+        context: &Context<'_>,
     ) -> Result<Self, Error> {
         // Since ONNX Runtime 1.19; onnxruntime_session_options_config_keys.h.
         const KEY: &str = "session.model_external_initializers_file_folder_path";
-        let mut builder = builder(runtime)?
+        let mut builder = builder(context, part)?
             .with_config_entry(KEY, folder.to_string_lossy())
             .map_err(|error| load_error(part, &error))?;
         let session = builder
             .commit_from_memory(model)
             .map_err(|error| load_error(part, &error))?;
+        Self::of(part, session, context)
+    }
+
+    /// Makes a session from a file with everything that is float16 turned to float32.
+    pub(super) fn wide(part: &'static str, file: &Path, context: &Context<'_>) -> Result<Self, Error> {
+        let folder = file.parent().unwrap_or(file);
+        let bytes = edit::float32(&read(part, file)?, folder).map_err(|why| refused(part, &why))?;
+        Self::from_memory(part, &bytes, folder, context)
+    }
+
+    fn of(part: &'static str, session: Session, context: &Context<'_>) -> Result<Self, Error> {
+        let options = |change: &dyn Fn(&mut RunOptions) -> ort::Result<()>| {
+            let mut options = RunOptions::new()?;
+            context.setup.providers.without_graph(&mut options)?;
+            change(&mut options)?;
+            Ok(options)
+        };
+        let arenas = context.setup.providers.arenas();
+        let silent = options(&|options| options.set_log_level(LogLevel::Fatal))
+            .map_err(|error: ort::Error| run_error(part, &error))?;
+        let shrinking = options(&|options| options.set("memory.enable_memory_arena_shrinkage", &arenas))
+            .map_err(|error: ort::Error| run_error(part, &error))?;
         Ok(Self {
             part,
             session,
+            signal: Arc::clone(&context.signal),
+            silent,
+            shrinking,
+            mode: Mode::Plain,
+            used: false,
             staged: Vec::new(),
         })
     }
@@ -110,92 +178,102 @@ impl Network {
         }
     }
 
-    /// Runs it and appends the wanted output to `out` in f32; returns the output's shape.
-    pub(super) fn run<const N: usize>(
+    /// Changes how runs are made; returns how they were.
+    pub(super) fn set_mode(&mut self, mode: Mode) -> Mode {
+        std::mem::replace(&mut self.mode, mode)
+    }
+
+    /// Whether it ran since this was last asked.
+    pub(super) fn take_used(&mut self) -> bool {
+        std::mem::take(&mut self.used)
+    }
+
+    /// The session, for runs with bound memory.
+    pub(super) fn session(&mut self) -> &mut Session {
+        self.used = true;
+        &mut self.session
+    }
+
+    /// What ends a run early.
+    pub(super) fn signal(&self) -> Arc<Signal> {
+        Arc::clone(&self.signal)
+    }
+
+    /// The error of a failed run: an interruption when that was asked for.
+    pub(super) fn failed(&self, error: &dyn std::fmt::Display) -> Error {
+        if self.signal.was_asked() {
+            Error::Interrupted
+        } else {
+            run_error(self.part, error)
+        }
+    }
+
+    /// Runs it and appends the outputs in f32; returns their shapes.
+    pub(super) fn run(
         &mut self,
-        inputs: [Input<'_>; N],
-        wanted: &Wanted,
-        out: &mut Vec<f32>,
-    ) -> Result<Vec<usize>, Error> {
+        inputs: &[Input<'_>],
+        outputs: &mut [Output<'_>],
+    ) -> Result<Vec<Vec<usize>>, Error> {
         let part = self.part;
-        self.staged.resize_with(N, Staged::default);
-        let mut feed = Vec::with_capacity(N);
+        self.used = true;
+        self.staged.resize_with(inputs.len(), Staged::default);
+        let mut feed = Vec::with_capacity(inputs.len());
         for (input, staged) in inputs.iter().zip(&mut self.staged) {
-            let value = staged.tensor(input).map_err(|error| run_error(part, &error))?;
-            feed.push((Cow::from(input.port.name.as_str()), value));
+            let value = staged.view(input).map_err(|error| run_error(part, &error))?;
+            feed.push((
+                Cow::from(input.port.name.as_str()),
+                SessionInputValue::from(value),
+            ));
         }
-        let outputs = self
-            .session
-            .run_with_options(feed, &wanted.options)
-            .map_err(|error| run_error(part, &error))?;
-        let value = outputs.get(&wanted.name).ok_or_else(|| Error::Run {
-            part,
-            why: format!("it gave no {}", wanted.name),
-        })?;
-        if let Ok((shape, values)) = value.try_extract_tensor::<f32>() {
-            out.extend_from_slice(values);
-            return Ok(dimensions(shape));
+        let options = match self.mode {
+            Mode::Plain => self.signal.options(),
+            Mode::Silent => &self.silent,
+            Mode::Shrinking => &self.shrinking,
+        };
+        let got = match self.session.run_with_options(feed, options) {
+            Ok(got) => got,
+            Err(_) if self.mode == Mode::Plain && self.signal.was_asked() => return Err(Error::Interrupted),
+            Err(error) => return Err(run_error(part, &error)),
+        };
+        let mut shapes = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let value = got.get(output.name).ok_or_else(|| Error::Run {
+                part,
+                why: format!("it gave no {}", output.name),
+            })?;
+            shapes.push(take(value, output.values).map_err(|error| run_error(part, &error))?);
         }
-        let (shape, values) = value
-            .try_extract_tensor::<f16>()
-            .map_err(|error| run_error(part, &error))?;
-        let start = out.len();
-        out.resize(start + values.len(), 0.0);
-        values.convert_to_f32_slice(&mut out[start..]);
-        Ok(dimensions(shape))
+        Ok(shapes)
     }
 }
 
-/// Where an input's values are converted when the model wants another type than the engine has.
-#[derive(Default)]
-struct Staged {
-    half: Vec<f16>,
-    long: Vec<i64>,
-    int: Vec<i32>,
-}
-
-impl Staged {
-    fn tensor<'a>(&'a mut self, input: &Input<'a>) -> ort::Result<SessionInputValue<'a>> {
-        let shape = input.shape;
-        self.long.clear();
-        self.int.clear();
-        Ok(match (input.port.dtype, input.values) {
-            (Some(Dtype::F16), Values::Real(values)) => {
-                self.half.resize(values.len(), f16::ZERO);
-                self.half.convert_from_f32_slice(values);
-                TensorRef::from_array_view((shape, &self.half[..]))?.into()
-            }
-            // Cut towards zero, as numpy's astype does it in diffusers' ONNX pipeline.
-            (Some(Dtype::I64), Values::Real(values)) => {
-                self.long.extend(values.iter().map(|value| *value as i64));
-                TensorRef::from_array_view((shape, &self.long[..]))?.into()
-            }
-            (Some(Dtype::I32), Values::Real(values)) => {
-                self.int.extend(values.iter().map(|value| *value as i32));
-                TensorRef::from_array_view((shape, &self.int[..]))?.into()
-            }
-            (Some(Dtype::F32) | None, Values::Real(values)) => {
-                TensorRef::from_array_view((shape, values))?.into()
-            }
-            (Some(Dtype::I32), Values::Ids(values)) => {
-                self.int.extend(values.iter().map(|id| *id as i32));
-                TensorRef::from_array_view((shape, &self.int[..]))?.into()
-            }
-            (_, Values::Ids(values)) => {
-                self.long.extend(values.iter().map(|id| i64::from(*id)));
-                TensorRef::from_array_view((shape, &self.long[..]))?.into()
-            }
-        })
+/// Appends a tensor's values in f32; returns its shape.
+pub(super) fn take<T: TensorValueTypeMarker + ?Sized>(
+    value: &Value<T>,
+    out: &mut Vec<f32>,
+) -> ort::Result<Vec<usize>> {
+    if let Ok((shape, values)) = value.try_extract_tensor::<f32>() {
+        out.extend_from_slice(values);
+        return Ok(dimensions(shape));
     }
+    let (shape, values) = value.try_extract_tensor::<f16>()?;
+    let start = out.len();
+    out.resize(start + values.len(), 0.0);
+    values.convert_to_f32_slice(&mut out[start..]);
+    Ok(dimensions(shape))
 }
 
-fn builder(runtime: &Runtime) -> Result<SessionBuilder, Error> {
+fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     let failed = |why: String| Error::Library { why };
-    let builder = Session::builder(runtime.environment()?).map_err(|error| failed(error.to_string()))?;
+    let environment = context.runtime.environment()?;
+    let builder = Session::builder(environment).map_err(|error| failed(error.to_string()))?;
     // The pattern of one shape is of no use to the next, and keeps a second block of memory.
-    builder
+    let builder = builder
         .with_memory_pattern(false)
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| failed(error.to_string()))?;
+    // The other networks run once a picture, in many shapes: nothing to record.
+    let graphs = part == "unet" && context.setup.providers.records_graphs();
+    context.setup.providers.register(builder, graphs)
 }
 
 fn describe(outlet: &Outlet) -> Port {
@@ -225,7 +303,7 @@ fn dimensions(shape: &[i64]) -> Vec<usize> {
         .collect()
 }
 
-fn load_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
+pub(super) fn load_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
     let said = error.to_string();
     // ONNX Runtime's words for a file that is no model at all do not say what to do.
     let no_model = ["Protobuf parsing failed", "No graph was found"];
@@ -240,7 +318,7 @@ fn load_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
     }
 }
 
-fn run_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
+pub(super) fn run_error(part: &'static str, error: &dyn std::fmt::Display) -> Error {
     Error::Run {
         part,
         why: error.to_string(),

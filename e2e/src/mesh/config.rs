@@ -1,0 +1,61 @@
+//! A mesh's configuration file.
+
+use super::{APPLICATION, Builder};
+
+impl Builder {
+    /// The file that the controller is to read.
+    pub(super) fn config(&self) -> String {
+        let Self {
+            model,
+            refiner,
+            inference,
+            preprocess,
+            max_ongoing_requests,
+            options,
+        } = self;
+        let options: String = options
+            .iter()
+            .map(|(name, value)| format!("\n      {name}: {value}"))
+            .collect();
+        let options = if options.is_empty() {
+            String::new()
+        } else {
+            format!("\n    options:{options}")
+        };
+        let refiner = refiner.as_ref().map(|model| {
+            format!(
+                "- name: refiner
+  route_prefix: /refiner
+  import_path: mobula.image:text_to_image
+  args:
+    model: {model}
+  deployments:
+  - name: preprocess
+    num_replicas: 1
+  - name: pipeline
+    num_replicas: 1
+    ray_actor_options:
+      num_cpus: 1
+"
+            )
+        });
+        let refiner = refiner.unwrap_or_default();
+        format!(
+            "applications:
+- name: {APPLICATION}
+  route_prefix: /
+  import_path: mobula.image:text_to_image
+  args:
+    model: {model}{options}
+  deployments:
+  - name: preprocess
+    num_replicas: {preprocess}
+  - name: pipeline
+    num_replicas: {inference}
+    max_ongoing_requests: {max_ongoing_requests}
+    ray_actor_options:
+      num_cpus: 1
+{refiner}"
+        )
+    }
+}

@@ -1,0 +1,81 @@
+//! Edits of ONNX files in memory, before a session is made of them: each finds what it changes by the structure of the graph,
+//! changes nothing else, and refuses a graph of another form.
+//!
+//! Files come from anywhere: whatever the bytes are, an edit ends with a model or with [`Refused`], without a panic and without
+//! more memory than the file and what it says of its own tensors' bytes. Callers check by numbers what can be checked so.
+
+mod external;
+mod float;
+mod graph;
+mod layers;
+mod real;
+mod timestep;
+mod vocabulary;
+pub(crate) mod wire;
+
+pub(crate) use external::check as check_external;
+pub(crate) use float::float32;
+pub(crate) use layers::{Tap, tapped};
+pub(crate) use real::real;
+pub(crate) use timestep::batched;
+pub(crate) use vocabulary::extended;
+use wire::Malformed;
+
+#[cfg(test)]
+pub(crate) use graph::{GRAPH_INPUT, VALUE_NAME, text};
+
+/// Why a model was not edited.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the file has no graph, or several")]
+    NoGraph,
+    #[error("the graph has no input {0}")]
+    NoInput(String),
+    #[error("the graph has no output {0}")]
+    NoOutput(String),
+    #[error("input {0} is no scalar")]
+    NotScalar(String),
+    #[error("input {name} is used by {uses} nodes, expected one Unsqueeze")]
+    Uses { name: String, uses: usize },
+    #[error("input {name} goes into {op}, expected Unsqueeze")]
+    Operator { name: String, op: String },
+    #[error("input {name} goes into {op} before it is cast")]
+    Computed { name: String, op: String },
+    #[error("{0}")]
+    Layers(String),
+    #[error("{0}")]
+    Vocabulary(String),
+    #[error("tensor {name}: {why}")]
+    Tensor { name: String, why: String },
+    #[error("weights are in the file {0:?}, which is not inside the model's folder")]
+    Outside(String),
+    #[error("weights are in the file {file}, which cannot be read: {why}")]
+    Weights { file: String, why: String },
+}
+
+/// The model with its graph replaced by what `edit` makes of it.
+pub(crate) fn with_graph(
+    model: &[u8],
+    edit: impl FnOnce(&[u8]) -> Result<Vec<u8>, Refused>,
+) -> Result<Vec<u8>, Refused> {
+    let top = wire::collect(model)?;
+    let mut graphs = top.iter().filter(|field| field.number == graph::MODEL_GRAPH);
+    let (Some(only), None) = (graphs.next(), graphs.next()) else {
+        return Err(Refused::NoGraph);
+    };
+    let edited = edit(only.bytes)?;
+    let mut out = Vec::with_capacity(model.len() + 64);
+    for field in &top {
+        if field.number == graph::MODEL_GRAPH {
+            wire::put_bytes(&mut out, graph::MODEL_GRAPH, &edited);
+        } else {
+            out.extend_from_slice(field.raw);
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod hostile;

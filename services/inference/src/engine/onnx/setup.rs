@@ -1,0 +1,134 @@
+//! How an engine is set up beside its model: who computes, and how large pictures are decoded.
+
+use std::collections::HashMap;
+
+use super::super::Error;
+use super::provider::Providers;
+
+/// Settings of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    pub(super) providers: Providers,
+    /// Pictures with a longer side are decoded and encoded in tiles, pixels.
+    pub(super) tile_above: usize,
+    /// Rows of a call for strict rows, where kernels depend on the batch.
+    pub(super) bucket: usize,
+    /// Whether UNet calls run on memory that stays bound; always on a device with memory of its own.
+    pub(super) io_binding: bool,
+}
+
+/// A decoder's largest layers have 128 channels at full size: 0.5 GiB each in float32 at 1024 by 1024, of which three or four
+/// are alive at a time. Above that tiles are what most machines need.
+const TILE_ABOVE: usize = 1024;
+/// Two pictures with guidance: lone requests waste half of a call, full ones share it.
+const BUCKET: usize = 4;
+
+impl Default for Setup {
+    /// The CPU.
+    fn default() -> Self {
+        Self {
+            providers: Providers::default(),
+            tile_above: TILE_ABOVE,
+            bucket: BUCKET,
+            io_binding: false,
+        }
+    }
+}
+
+impl Setup {
+    /// The options that [`Setup::take`] knows.
+    pub const KNOWN: &str = "providers, <provider>.<option>, tile_above, bucket, io_binding";
+
+    /// Makes settings from a worker's flags: providers by name with commas between them, and where tiles begin.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for what is no provider or no size.
+    pub fn new(providers: &str, tile_above: Option<usize>) -> Result<Self, Error> {
+        let mut setup = Self {
+            providers: Providers::parse(providers)?,
+            ..Self::default()
+        };
+        if let Some(side) = tile_above {
+            setup.tile_above = side;
+        }
+        Ok(setup)
+    }
+
+    /// The name of who computes, as ONNX Runtime has it.
+    #[must_use]
+    pub fn provider(&self) -> &'static str {
+        self.providers.full_name()
+    }
+
+    /// Takes a replica's options out of the map, over the worker's settings; leaves those that are not its own.
+    ///
+    /// # Errors
+    /// [`Error::Option`] naming the option and what is wrong with it.
+    pub fn take(options: &mut HashMap<String, String>, worker: &Self) -> Result<Self, Error> {
+        let mut setup = worker.clone();
+        if let Some(providers) = options.remove("providers") {
+            setup.providers = Providers::parse(&providers)?;
+        }
+        if let Some(side) = options.remove("tile_above") {
+            setup.tile_above = whole("tile_above", &side, 64, 1 << 20)?;
+        }
+        if let Some(rows) = options.remove("bucket") {
+            setup.bucket = whole("bucket", &rows, 1, 256)?;
+        }
+        if let Some(on) = options.remove("io_binding") {
+            setup.io_binding = whole("io_binding", &on, 0, 1)? == 1;
+        }
+        let mut keys: Vec<String> = options.keys().filter(|key| key.contains('.')).cloned().collect();
+        keys.sort();
+        for key in keys {
+            if setup.providers.set(&key, &options[&key])? {
+                options.remove(&key);
+            }
+        }
+        Ok(setup)
+    }
+}
+
+fn whole(name: &str, text: &str, least: usize, most: usize) -> Result<usize, Error> {
+    text.parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| Error::Option {
+            name: name.to_owned(),
+            why: format!("{text:?} is no whole number from {least} to {most}"),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_taken_by_name_and_others_are_left() {
+        let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let mut options = HashMap::from([
+            option("providers", "cuda,cpu"),
+            option("cuda.gpu_mem_limit", "1000000"),
+            option("tile_above", "512"),
+            option("max_batch_rows", "4"),
+        ]);
+        let setup = Setup::take(&mut options, &Setup::default()).unwrap();
+        assert_eq!(options.into_keys().collect::<Vec<_>>(), ["max_batch_rows"]);
+        assert_eq!(
+            (setup.tile_above, setup.providers.full_name()),
+            (512, "CUDAExecutionProvider")
+        );
+        for (key, value) in [
+            ("tile_above", "tiny"),
+            ("bucket", "0"),
+            ("io_binding", "2"),
+            ("providers", "tpu"),
+        ] {
+            let mut options = HashMap::from([option(key, value)]);
+            let error = Setup::take(&mut options, &Setup::default())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+    }
+}

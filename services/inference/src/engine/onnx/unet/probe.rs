@@ -1,0 +1,139 @@
+//! Small runs that show what a UNet is: which sizes come back whole, and whether rows may stand at different timesteps.
+
+use std::ops::Range;
+
+use super::super::super::{Error, Shape};
+use super::super::session::Mode;
+use super::{CHANNELS, Call, Form, PART, Unet};
+
+/// Rows for a small run.
+pub(super) struct Probe {
+    shape: Shape,
+    timesteps: Vec<f32>,
+}
+
+impl Probe {
+    pub(super) fn new(shape: Shape, timesteps: &[f32]) -> Self {
+        Self {
+            shape,
+            timesteps: timesteps.to_vec(),
+        }
+    }
+}
+
+impl Unet {
+    /// Finds the smallest unit of latent sizes that the network can draw: each of its levels halves the size, and exporters
+    /// differ in whether odd sizes come back whole.
+    pub(super) fn find_unit(&mut self, levels: u32) -> Result<(), Error> {
+        let deepest = levels - 1;
+        let mode = self.network.set_mode(Mode::Silent);
+        let mut last = Error::Model {
+            part: PART,
+            why: "it draws no size".into(),
+        };
+        for level in 0..=deepest {
+            self.unit = 1 << level;
+            let shape = Shape {
+                height: self.odd(deepest - level),
+                width: self.odd(deepest - level),
+                channels: CHANNELS,
+            };
+            // A form of timestep that is not known yet must not look like a wrong size: one row is right for all forms.
+            match self.probe(&Probe::new(shape, &[501.0]), 0..1) {
+                Ok(_) => {
+                    self.network.set_mode(mode);
+                    return Ok(());
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// A size that is a multiple of the unit and of nothing more, and can be halved so many times more.
+    fn odd(&self, halvings: u32) -> usize {
+        self.unit * ((1 << halvings) + 1)
+    }
+
+    /// The smallest size that tells rows apart.
+    pub(super) fn smallest(&self) -> Shape {
+        Shape {
+            channels: CHANNELS,
+            height: 2 * self.unit,
+            width: 2 * self.unit,
+        }
+    }
+
+    /// Finds out what a rank-1 timestep may hold.
+    pub(super) fn find_form(&mut self) -> Result<(), Error> {
+        if self.mixes().unwrap_or(false) {
+            return Ok(());
+        }
+        let equal = Probe::new(self.smallest(), &[501.0; 2]);
+        self.form = Form::Equal;
+        if self.probe(&equal, 0..2).is_err() {
+            self.form = Form::One;
+            self.probe(&equal, 0..2)?;
+        }
+        tracing::warn!("the UNet takes one timestep per call: only rows of equal timesteps share calls");
+        Ok(())
+    }
+
+    /// Whether rows at different timesteps give in one call what each gives alone.
+    pub(super) fn mixes(&mut self) -> Result<bool, Error> {
+        let probe = Probe::new(self.smallest(), &[900.0, 100.0, 501.0]);
+        let together = self.probe(&probe, 0..3)?;
+        let mut alone = Vec::new();
+        for row in 0..3 {
+            alone.extend(self.probe(&probe, row..row + 1)?);
+        }
+        Ok(self.same(&together, &alone))
+    }
+
+    /// Whether two runs gave the same: the very bits where kernels do not depend on the batch, else nearly the same numbers.
+    pub(super) fn same(&self, a: &[u32], b: &[u32]) -> bool {
+        if self.exact {
+            return a == b;
+        }
+        let value = |bits: &u32| f32::from_bits(*bits);
+        let near = |(a, b): (&u32, &u32)| (value(a) - value(b)).abs() <= NEAR * (1.0 + value(a).abs());
+        a.len() == b.len() && a.iter().zip(b).all(near)
+    }
+
+    /// Runs some rows of a probe; returns the bits of the output.
+    pub(super) fn probe(&mut self, probe: &Probe, rows: Range<usize>) -> Result<Vec<u32>, Error> {
+        let widths = self.widths;
+        let positions = probe.shape.positions();
+        // Every row's content depends on its number alone.
+        let wave = |row: usize, length: usize| (0..length).map(move |i| (((row * 7 + i) as f32) * 0.7).sin());
+        let all = |shift: usize, length: usize| -> Vec<f32> {
+            rows.clone().flat_map(|row| wave(row + shift, length)).collect()
+        };
+        // Sizes as pictures have them: embedded as sines of large angles, other numbers would tell less.
+        let time_ids = rows
+            .clone()
+            .flat_map(|row| (0..widths.time_ids).map(move |i| (64 * (row + i)) as f32));
+        let call = Call {
+            shape: probe.shape,
+            tokens: widths.window,
+            samples: &all(0, self.input_channels * positions),
+            timesteps: &probe.timesteps[rows.clone()],
+            states: &all(9, widths.window * widths.states),
+            pooled: &all(5, widths.pooled),
+            time_ids: &time_ids.collect::<Vec<f32>>(),
+            guidance: &all(3, widths.guidance),
+        };
+        let mut out = Vec::new();
+        let shape = self.call(&call, &mut out)?;
+        if out.len() != rows.len() * CHANNELS * positions {
+            return Err(Error::Run {
+                part: PART,
+                why: format!("its output has the shape {shape:?}"),
+            });
+        }
+        Ok(out.into_iter().map(f32::to_bits).collect())
+    }
+}
+
+/// Kernels that depend on the batch differ by the order of their sums; float16 has 11 bits.
+const NEAR: f32 = 2e-2;

@@ -1,0 +1,350 @@
+//! Loads models for a worker: reads the folder, makes the engine, warms it up, measures it, starts the loop.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mobula_diffusion::preview::LatentRgb;
+use mobula_diffusion::scheduler::Schedule;
+use mobula_diffusion::{Config as Scheduler, scheduler};
+use mobula_kit::async_trait;
+use mobula_kit::worker::{self, ModelInfo, ReplicaSpec};
+use mobula_proto::image::v1 as image;
+use mobula_serving::curve::Curve;
+use mobula_serving::tick::Policy;
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::engine::fake::{Costs, Fake};
+use crate::engine::onnx::{Onnx, Runtime, Setup};
+use crate::engine::{Engine, Info};
+use crate::error::Error;
+use crate::memory::{self, Ledger};
+use crate::model::{self, Model, Task};
+use crate::profile;
+use crate::replica::{Loaded, Replica};
+use crate::runner::{Device, Measured, Options, Runner, warm_up};
+use crate::shared::Shared;
+
+/// A warm-up at the native size of a large model would take a minute on a CPU; at this size it shows as much.
+const MAX_WARM_UP: usize = 256;
+/// Time for measuring calls at load, where the manifest has no profile: a start is not to wait long for it.
+const PROFILE_TIME: Duration = Duration::from_secs(2);
+/// What the fake engine's scheduler is made from: Stable Diffusion 1's noise schedule, for any number of steps.
+const FAKE_SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "clip_sample": false, "timestep_spacing": "trailing"}"#;
+
+/// Loads replicas.
+#[derive(Debug)]
+pub struct Loader {
+    models: Option<PathBuf>,
+    runtime: Runtime,
+    setup: Setup,
+    max_rows: usize,
+    max_size: u32,
+    max_windows: usize,
+    cache_bytes: usize,
+    /// Replicas of one model with the same options share it: its weights, its loop and its batches.
+    loaded: Shared<Loaded>,
+    /// Where all of them run.
+    device: Device,
+    memory: Ledger,
+    /// Held while a model is loaded whose size is not known: what the process grows by is then that model's.
+    measuring: tokio::sync::Mutex<()>,
+}
+
+/// Options that every engine has.
+#[derive(Debug, Clone, Copy)]
+struct Common {
+    max_rows: usize,
+    policy: Policy,
+}
+
+impl Common {
+    const KNOWN: &str = "max_batch_rows, scheduling";
+
+    /// Takes `max_batch_rows` (a whole number) and `scheduling` (`steps`, or `fifo`: whole requests in batches, the baseline
+    /// of comparisons) out of a replica's options.
+    fn take(options: &mut HashMap<String, String>, max_rows: usize) -> Result<Self, Error> {
+        let wrong = |name: &str, why: String| Error::Option {
+            name: name.to_owned(),
+            why,
+        };
+        let max_rows = match options.remove("max_batch_rows") {
+            None => max_rows,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|rows| *rows > 0)
+                .ok_or_else(|| wrong("max_batch_rows", format!("{text:?} is no whole number above 0")))?,
+        };
+        let policy = match options.remove("scheduling").as_deref() {
+            None | Some("steps") => Policy::default(),
+            Some("fifo") => Policy::Fifo,
+            Some(other) => return Err(wrong("scheduling", format!("{other:?} is none of steps, fifo"))),
+        };
+        Ok(Self { max_rows, policy })
+    }
+}
+
+impl Loader {
+    /// Makes a loader; nothing is loaded yet, ONNX Runtime neither.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a provider that there is not.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            models: config.models_dir.clone(),
+            runtime: config.runtime(),
+            setup: config.setup()?,
+            max_rows: config.max_batch_rows,
+            max_size: config.max_size,
+            max_windows: config.max_prompt_windows,
+            cache_bytes: config.embedding_cache_bytes,
+            loaded: Shared::new(),
+            device: Device::new(),
+            memory: Ledger::new(config.worker.memory()),
+            measuring: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    async fn load_replica(&self, spec: &ReplicaSpec) -> Result<Replica, Error> {
+        let mut options = spec.options.clone();
+        let common = Common::take(&mut options, self.max_rows)?;
+        let fake = spec.engine == "fake" || (spec.engine.is_empty() && spec.model == "fake");
+        if !fake && !matches!(spec.engine.as_str(), "" | "onnx") {
+            return Err(Error::Option {
+                name: "engine".into(),
+                why: format!("{:?} is none of onnx, fake", spec.engine),
+            });
+        }
+        let (costs, setup) = if fake {
+            (Costs::take(&mut options)?, self.setup.clone())
+        } else {
+            (Costs::default(), Setup::take(&mut options, &self.setup)?)
+        };
+        if let Some(name) = options.into_keys().min() {
+            let known = if fake { Costs::KNOWN } else { Setup::KNOWN };
+            return Err(Error::Option {
+                name,
+                why: format!("is unknown; known are {}, {known}", Common::KNOWN),
+            });
+        }
+        if fake {
+            let loaded = self.load_fake(common, costs);
+            return Ok(Replica::new(
+                self.loaded.get(spec.replica_id.clone(), loaded).await?,
+            ));
+        }
+        let folder = self
+            .models
+            .as_deref()
+            .map_or_else(|| PathBuf::from(&spec.model), |models| models.join(&spec.model));
+        // Files that were replaced since are another model.
+        let at = folder.clone();
+        let files = blocking(move || model::fingerprint(&at)).await?;
+        let key = format!("{} {files} {common:?} {setup:?}", folder.display());
+        let loaded = self.load_model(folder, common, setup);
+        Ok(Replica::new(self.loaded.get(key, loaded).await?))
+    }
+
+    async fn load_fake(&self, common: Common, costs: Costs) -> Result<Loaded, Error> {
+        // No memory is at stake, so every size is as good as the native one.
+        let measured = costs.curve(common.max_rows).map(|curve| Measured {
+            height: 8,
+            width: 8,
+            tokens: 77,
+            curve,
+        });
+        let options = Options {
+            max_rows: common.max_rows,
+            native: usize::MAX,
+            cache_bytes: self.cache_bytes,
+            latent_rgb: LatentRgb::default(),
+            zeros_for_empty: false,
+            measured: measured.into_iter().collect(),
+            policy: common.policy,
+            // It stands for a device of its own.
+            device: Device::new(),
+        };
+        let runner = Runner::start(options, move || {
+            Ok((Box::new(Fake::new(costs)) as Box<dyn Engine>, vec![]))
+        })
+        .await?;
+        let scheduler = Scheduler::from_json(FAKE_SCHEDULER)?;
+        let info = ModelInfo {
+            digest: format!("{:x}", Sha256::digest("mobula fake engine")),
+            pipeline_class: "Fake".into(),
+            default_width: 64,
+            default_height: 64,
+            default_steps: 20,
+            default_guidance_scale: 7.5,
+            default_scheduler: scheduler.name(),
+            max_size: self.max_size,
+            tasks: [Task::TextToImage, Task::ImageToImage, Task::Inpaint]
+                .map(|task| task_of(task).into())
+                .to_vec(),
+            ..self.info(runner.info(), &scheduler)
+        };
+        Ok(Loaded::new(runner, scheduler, info, None))
+    }
+
+    async fn load_model(&self, folder: PathBuf, common: Common, setup: Setup) -> Result<Loaded, Error> {
+        let model = blocking(move || Model::open(&folder)).await?;
+        let known = model.footprint(setup.provider());
+        let mut hold = self.memory.hold(known.unwrap_or(0))?;
+        let _measuring = match known {
+            None => Some(self.measuring.lock().await),
+            Some(_) => None,
+        };
+        let before = memory::resident();
+        let (folder, runtime, parts) = (model.folder().to_owned(), self.runtime.clone(), model.clone());
+        let digest = blocking(move || model::digest(&folder));
+        let (height, width) = model.sample_size;
+        let options = Options {
+            max_rows: common.max_rows,
+            native: height * width,
+            cache_bytes: self.cache_bytes,
+            latent_rgb: model.latent_rgb.clone(),
+            zeros_for_empty: model.force_zeros_for_empty_prompt,
+            measured: Vec::new(),
+            policy: common.policy,
+            device: self.device.clone(),
+        };
+        let runner = Runner::start(options, move || {
+            let mut engine = Onnx::load(&parts, &runtime, &setup)?;
+            let (width, height) = warm_up_size(&parts, engine.info());
+            warm_up(&mut engine, width, height)?;
+            let measured = measure(&mut engine, &parts, (width, height), common.max_rows)?;
+            Ok((Box::new(engine) as Box<dyn Engine>, measured))
+        });
+        // Hashing gigabytes and making sessions take as long as each other; they do it at the same time.
+        let (digest, runner) = tokio::join!(digest, runner);
+        let (runner, digest) = (runner?, digest?);
+        if known.is_none()
+            && let Err(error) = hold.grow(memory::resident().saturating_sub(before))
+        {
+            let runner = runner.clone();
+            blocking(move || {
+                runner.stop();
+                Ok(())
+            })
+            .await?;
+            return Err(error);
+        }
+        let (multiple, scale) = (runner.info().multiple as u32, runner.info().scale);
+        let native = |side: usize| ((side * scale) as u32).next_multiple_of(multiple);
+        let info = ModelInfo {
+            digest,
+            pipeline_class: model.class.clone(),
+            default_width: native(width),
+            default_height: native(height),
+            default_steps: model.defaults.steps,
+            default_guidance_scale: model.defaults.guidance_scale,
+            default_scheduler: model.defaults.scheduler.clone(),
+            max_size: max_size(self.max_size, native(height.max(width)), multiple),
+            tasks: model.tasks.iter().map(|task| task_of(*task).into()).collect(),
+            ..self.info(runner.info(), &model.scheduler)
+        };
+        Ok(Loaded::new(runner, model.scheduler, info, Some(hold)))
+    }
+
+    /// What is told of every model alike.
+    fn info(&self, info: &Info, scheduler: &Scheduler) -> ModelInfo {
+        ModelInfo {
+            schedulers: scheduler.choices(),
+            sigma_schedules: Schedule::ALL.map(|schedule| schedule.name().to_owned()).to_vec(),
+            size_multiple: info.multiple as u32,
+            max_steps: scheduler::MAX_STEPS as u32,
+            max_clip_skip: info.max_clip_skip() as u32,
+            guidance_embedded: info.guidance > 0,
+            execution_provider: info.provider.clone(),
+            max_prompt_windows: self.max_windows as u32,
+            ..ModelInfo::default()
+        }
+    }
+}
+
+/// A task in the words of the contract.
+fn task_of(task: Task) -> image::Task {
+    match task {
+        Task::TextToImage => image::Task::TextToImage,
+        Task::ImageToImage => image::Task::ImageToImage,
+        Task::Inpaint => image::Task::Inpaint,
+        Task::Refine => image::Task::Refine,
+    }
+}
+
+/// What calls of the warm-up's size take: from the manifest, or measured now.
+fn measure(
+    engine: &mut Onnx,
+    model: &Model,
+    (width, height): (usize, usize),
+    max_rows: usize,
+) -> Result<Vec<Measured>, Error> {
+    let info = engine.info().clone();
+    let shape = info.latents(width, height);
+    let points = match model.profile.curve(&info.provider, shape, info.window) {
+        Some(points) => points.to_vec(),
+        None => profile::measure(engine, shape, info.window, max_rows, PROFILE_TIME)?,
+    };
+    let points = points.into_iter().map(|(rows, micros)| (rows as u32, micros));
+    let curve = Curve::from_pairs(points).map_err(|error| Error::Model {
+        part: "unet",
+        why: format!("its profile is no curve: {error}"),
+    })?;
+    Ok(vec![Measured {
+        height: shape.height,
+        width: shape.width,
+        tokens: info.window,
+        curve,
+    }])
+}
+
+/// Far above its native size a model draws nothing of use, and attention takes memory with the fourth power of the side: so
+/// twice the native size is the limit, or 512 pixels for small models, or what the worker says; the native size always goes.
+fn max_size(worker: u32, native: u32, multiple: u32) -> u32 {
+    let most = worker.min((2 * native).max(512));
+    native.max(most / multiple * multiple)
+}
+
+/// The native size, or less for a large model: pixels, width and height.
+fn warm_up_size(model: &Model, info: &Info) -> (usize, usize) {
+    let side = |side: usize| {
+        (side * info.scale)
+            .min(MAX_WARM_UP)
+            .next_multiple_of(info.multiple)
+    };
+    (side(model.sample_size.1), side(model.sample_size.0))
+}
+
+/// Runs what reads files off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::Failed(format!("reading the model panicked: {error}"))))
+}
+
+#[async_trait]
+impl worker::Loader for Loader {
+    type Replica = Replica;
+
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, String> {
+        self.load_replica(spec).await.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_size_follows_the_model_and_the_worker() {
+        assert_eq!(max_size(1024, 128, 16), 512);
+        assert_eq!(max_size(1024, 512, 64), 1024);
+        assert_eq!(max_size(1024, 768, 64), 1024);
+        assert_eq!(max_size(300, 128, 64), 256);
+        assert_eq!(max_size(256, 512, 64), 512);
+    }
+}

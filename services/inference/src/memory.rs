@@ -1,0 +1,142 @@
+//! The worker's memory, and who holds how much of it: a model is admitted only if it fits beside those that are there.
+//!
+//! What a model takes is known from its manifest, or measured when it was loaded. It frees nothing by itself. Invariant: what is
+//! held never exceeds the budget, but for a model whose true size came out only when it was there, which must then go.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::Error;
+
+/// The worker's memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    budget: u64,
+    held: Mutex<u64>,
+}
+
+/// Memory that a model holds until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Ledger {
+    /// A budget in bytes; 0 is no limit.
+    pub(crate) fn new(budget: u64) -> Self {
+        let shared = Shared {
+            budget,
+            held: Mutex::new(0),
+        };
+        Self(Arc::new(shared))
+    }
+
+    /// Takes so much for a model.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when less is left.
+    pub(crate) fn hold(&self, bytes: u64) -> Result<Hold, Error> {
+        let mut hold = Hold {
+            shared: Arc::clone(&self.0),
+            bytes: 0,
+        };
+        hold.grow(bytes)?;
+        Ok(hold)
+    }
+}
+
+impl Hold {
+    /// Holds at least so much from now on: what was measured is more than what was known.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when less is left; it then holds what it held.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Error> {
+        let more = bytes.saturating_sub(self.bytes);
+        let mut held = self.shared.lock();
+        let left = self.shared.budget.saturating_sub(*held);
+        if self.shared.budget > 0 && more > left {
+            return Err(Error::Memory {
+                needs: bytes,
+                left: left + self.bytes,
+                budget: self.shared.budget,
+            });
+        }
+        *held += more;
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.shared.lock() -= self.bytes;
+    }
+}
+
+impl Shared {
+    /// One number is always whole, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// This process's resident memory now, bytes; 0 where the system does not say.
+pub(crate) fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+/// This process's resident memory at most so far, bytes; 0 where the system does not say.
+pub(crate) fn peak() -> u64 {
+    status("VmHWM:")
+}
+
+fn status(key: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    1024 * kib.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_does_not_fit_is_refused_with_what_is_left_and_fits_when_another_goes() {
+        let ledger = Ledger::new(100);
+        let first = ledger.hold(60).unwrap();
+        let why = ledger.hold(50).unwrap_err();
+        assert!(
+            matches!(
+                why,
+                Error::Memory {
+                    needs: 50,
+                    left: 40,
+                    budget: 100
+                }
+            ),
+            "{why}"
+        );
+        let mut second = ledger.hold(10).unwrap();
+        assert!(second.grow(41).is_err());
+        second.grow(40).unwrap();
+        assert!(ledger.hold(1).is_err());
+        drop(first);
+        assert!(ledger.hold(60).is_ok());
+        drop(second);
+        assert!(ledger.hold(100).is_ok());
+    }
+
+    #[test]
+    fn without_a_budget_everything_fits() {
+        assert!(Ledger::new(0).hold(u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn the_system_says_what_this_process_takes() {
+        assert!(resident() > 0 && peak() >= resident() / 2);
+    }
+}

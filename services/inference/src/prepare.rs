@@ -1,0 +1,218 @@
+//! `mobula-inference prepare`: looks at a model folder, makes what serving would otherwise make at every start, and measures it.
+//!
+//! It reports what each network takes and gives; writes the UNet with a timestep per row beside the original, after its numbers
+//! were checked; measures UNet calls by their rows, and memory; and keeps all that in mobula.json, where other keys stay as they
+//! are. A worker uses what was written while the digests of the files fit, and works without it otherwise. It never changes a
+//! file that it did not write itself.
+
+mod footprint;
+mod manifest;
+mod table;
+
+use std::io::{IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::engine::Engine as _;
+use crate::engine::onnx::{self, Onnx, Runtime, Setup};
+use crate::error::Error;
+use crate::memory;
+use crate::model::{self, Model, Prepared};
+use crate::profile::{self, Profile};
+use footprint::Footprint;
+use manifest::Manifest;
+
+/// The prepared UNet, beside the original, so that weights in other files are found by both.
+const BATCHED: &str = "model.batched.onnx";
+
+const EXAMPLES: &str = "\
+Examples:
+  mobula prepare models/demo --check               say what the model is, change nothing
+  mobula prepare models/demo                       prepare it and measure it at its own size
+  mobula prepare sd15 --size 512x512 --size 768x512 --seconds 120
+
+Writes unet/model.batched.onnx and mobula.json into the model's folder.
+Exit codes: 0 done, 1 the model cannot be prepared, 2 or 64 wrong usage.";
+
+/// Flags of `prepare`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Model folder: an ONNX export in the layout of diffusers and Optimum
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Report only; write nothing
+    #[arg(long)]
+    pub check: bool,
+    /// A size to measure, pixels; may be given several times; by default the model's own
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Vec<(usize, usize)>,
+    /// Rows in the largest call that is measured
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub max_rows: usize,
+    /// Time for measuring each size, seconds
+    #[arg(long, value_name = "S", default_value_t = 20)]
+    pub seconds: u64,
+    /// Who computes: execution providers with commas between them
+    #[arg(long, env = "MOBULA_PROVIDERS", default_value = "cpu")]
+    pub providers: String,
+    /// ONNX Runtime's shared library; by default it is looked for beside the executable and in .ort/lib
+    #[arg(long, env = "ORT_DYLIB_PATH")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Threads that compute; by default one per core that this process may use
+    #[arg(long, env = "MOBULA_THREADS")]
+    pub threads: Option<usize>,
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(width, height)| {
+        let side = |text: &str| text.parse().ok().filter(|side| (8..=8192).contains(side));
+        Some((side(width)?, side(height)?))
+    });
+    sides.ok_or_else(|| "expected width x height in pixels, such as 768x512".to_owned())
+}
+
+/// Prepares a model, or looks at it; writes a report to `out`.
+///
+/// # Errors
+/// [`Error::File`] and [`Error::Model`] for a model that cannot be served or prepared, [`Error::Library`],
+/// [`Error::Option`] for a size that the model cannot draw, [`Error::Run`].
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = Runtime {
+        library: args.onnxruntime.clone(),
+        threads: args.threads.unwrap_or_else(cores),
+        spin: false,
+    };
+    let setup = Setup::new(&args.providers, None)?;
+    // Before any network is opened: what they leave behind is used again by the next ones.
+    let empty = memory::resident();
+    let model = Model::open(&args.model)?;
+    let parts = onnx::parts(&model, &runtime)?;
+    say(out, &table::model(&model))?;
+    say(out, &table::parts(&parts))?;
+    if args.check {
+        let batched = table::timestep_is_per_row(&parts);
+        return say(out, &table::verdict(&model, batched));
+    }
+    let mut manifest = Manifest::read(&args.model)?;
+    progress("making the UNet's timestep one per row, and checking its numbers");
+    let prepared = write_unet(&model, &runtime)?;
+    say(out, &table::prepared(prepared.as_ref()))?;
+    manifest.set_prepared(prepared.as_ref());
+    manifest.write(&args.model)?;
+    measure(args, (&runtime, &setup), empty, manifest, out)
+}
+
+/// Writes the prepared UNet, if the model needs one.
+fn write_unet(model: &Model, runtime: &Runtime) -> Result<Option<Prepared>, Error> {
+    let Some(prepared) = onnx::prepare_unet(model, runtime)? else {
+        return Ok(None);
+    };
+    let original = model.part("unet");
+    let file = original.with_file_name(BATCHED);
+    replace(&file, &prepared.bytes)?;
+    Ok(Some(Prepared {
+        file: BATCHED.to_owned(),
+        source: model::file_digest(&original)?,
+        digest: model::file_digest(&file)?,
+        unit: prepared.unit,
+    }))
+}
+
+/// Loads the model as a worker would, measures it, and keeps the numbers.
+fn measure(
+    args: &Args,
+    (runtime, setup): (&Runtime, &Setup),
+    empty: u64,
+    mut manifest: Manifest,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let model = Model::open(&args.model)?;
+    progress("loading the model");
+    let mut engine = Onnx::load(&model, runtime, setup)?;
+    let loaded = memory::resident().saturating_sub(empty);
+    let info = engine.info().clone();
+    say(out, &table::engine(&model, &info))?;
+    let native = (model.sample_size.1 * info.scale, model.sample_size.0 * info.scale);
+    let sizes = if args.size.is_empty() {
+        vec![(
+            native.0.next_multiple_of(info.multiple),
+            native.1.next_multiple_of(info.multiple),
+        )]
+    } else {
+        args.size.clone()
+    };
+    let mut profile: Profile = model.profile;
+    for (width, height) in sizes {
+        if width % info.multiple != 0 || height % info.multiple != 0 {
+            return Err(Error::Option {
+                name: "--size".to_owned(),
+                why: format!("{width}x{height}: sides must be multiples of {}", info.multiple),
+            });
+        }
+        progress(&format!("measuring UNet calls at {width}x{height}"));
+        let shape = info.latents(width, height);
+        let budget = Duration::from_secs(args.seconds);
+        let curve = profile::measure(&mut engine, shape, info.window, args.max_rows, budget)?;
+        say(out, &table::curve(width, height, &curve))?;
+        profile.put(&info.provider, shape, info.window, curve);
+    }
+    let footprint = Footprint {
+        loaded_bytes: loaded,
+        peak_bytes: memory::peak(),
+    };
+    say(out, &table::footprint(&footprint))?;
+    manifest.set_profile(&profile);
+    manifest.set_footprint(&info.provider, &footprint);
+    manifest.write(&args.model)?;
+    progress("");
+    say(
+        out,
+        &format!("written: {}\n", args.model.join(model::MANIFEST).display()),
+    )
+}
+
+/// Writes a file whole or not at all.
+fn replace(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let wrong = |error: std::io::Error| Error::File {
+        path: file.display().to_string(),
+        why: format!("cannot be written: {error}"),
+    };
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    // Beside its place, because a rename does not cross file systems; the dot keeps it out of digests.
+    let new = file.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&new, bytes)
+        .and_then(|()| std::fs::rename(&new, file))
+        .map_err(|error| {
+            let _ = std::fs::remove_file(&new);
+            wrong(error)
+        })
+}
+
+/// Says on a terminal what takes time; the report itself goes elsewhere.
+fn progress(what: &str) {
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        let dots = if what.is_empty() { "" } else { "..." };
+        // A terminal that is gone is no reason to stop.
+        let _ = write!(terminal, "\r\x1b[K{what}{dots}");
+        let _ = terminal.flush();
+    }
+}
+
+fn say(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+    if std::io::stderr().is_terminal() {
+        progress("");
+    }
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::File {
+            path: "standard output".to_owned(),
+            why: format!("cannot be written: {error}"),
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use serde_json::Value;
+
+use super::*;
+use crate::engine::conformance;
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A copy of a tiny model.
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    copy(&models.join(name), folder.path());
+    folder
+}
+
+fn args(folder: &Path) -> Args {
+    Args {
+        model: folder.to_owned(),
+        check: false,
+        size: Vec::new(),
+        max_rows: 2,
+        seconds: 1,
+        providers: "cpu".to_owned(),
+        onnxruntime: None,
+        threads: Some(2),
+    }
+}
+
+fn report(args: &Args) -> String {
+    let mut out = Vec::new();
+    run(args, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn manifest(folder: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(folder.join("mobula.json")).unwrap()).unwrap()
+}
+
+fn load(folder: &Path) -> Onnx {
+    let runtime = Runtime {
+        library: None,
+        threads: 2,
+        spin: false,
+    };
+    Onnx::load(&Model::open(folder).unwrap(), &runtime, &Setup::default()).unwrap()
+}
+
+#[test]
+fn a_prepared_model_is_used_and_its_manifest_keeps_what_others_wrote() {
+    for name in ["sd15", "sd15-extdata", "sdxl"] {
+        let folder = copy_of(name);
+        let own = r#"{"defaults": {"steps": 7}, "card": "mine", "footprint": {"X": 1}}"#;
+        std::fs::write(folder.path().join("mobula.json"), own).unwrap();
+        let text = report(&args(folder.path()));
+        assert!(text.contains("unet/model.batched.onnx is written"), "{text}");
+        assert!(
+            text.contains("text_encoder") && text.contains("timestep f32[]"),
+            "{text}"
+        );
+        let manifest = manifest(folder.path());
+        assert_eq!(
+            (&manifest["defaults"]["steps"], &manifest["card"]),
+            (&Value::from(7), &Value::from("mine"))
+        );
+        assert_eq!(manifest["footprint"]["X"], 1);
+        assert!(
+            manifest["footprint"]["CPUExecutionProvider"]["peak_bytes"]
+                .as_u64()
+                .unwrap()
+                > 1 << 20
+        );
+        let model = Model::open(folder.path()).unwrap();
+        assert_eq!(model.defaults.steps, 7);
+        let mut engine = load(folder.path());
+        let info = engine.info().clone();
+        let side = (model.sample_size.0 * info.scale).next_multiple_of(info.multiple);
+        let curve = model
+            .profile
+            .curve(&info.provider, info.latents(side, side), info.window)
+            .unwrap();
+        assert_eq!(
+            curve.iter().map(|(rows, _)| *rows).collect::<Vec<_>>(),
+            [1, 2],
+            "{name}"
+        );
+        conformance::check(&mut engine).unwrap();
+        // A file that is not the one that was written is not used; the model loads as if it had not been prepared.
+        std::fs::write(folder.path().join("unet/model.batched.onnx"), "spoilt").unwrap();
+        assert!(load(folder.path()).info().mixed_timesteps, "{name}");
+    }
+}
+
+#[test]
+fn it_is_the_prepared_file_that_a_worker_runs() {
+    let folder = copy_of("sd15");
+    report(&args(folder.path()));
+    let output = |folder: &Path| {
+        let mut engine = load(folder);
+        let info = engine.info().clone();
+        let condition = std::sync::Arc::new(crate::engine::Condition {
+            states: vec![0.5; info.states()].into(),
+            pooled: Vec::new().into(),
+            time_ids: Vec::new().into(),
+            guidance: Vec::new().into(),
+        });
+        let mut batch = crate::engine::Batch::new(&info);
+        batch.reset(info.latents(32, 32), info.window);
+        batch.push(500.0, &condition).unwrap().fill(0.5);
+        engine.denoise(&mut batch).unwrap();
+        batch.output(0).to_vec()
+    };
+    let prepared = output(folder.path());
+    assert_eq!(prepared, output(copy_of("sd15").path()));
+    // Another model's prepared UNet in its place, by the digest that the manifest then has: now the numbers are that one's.
+    let other = copy_of("sd21");
+    report(&args(other.path()));
+    let file = folder.path().join("unet/model.batched.onnx");
+    let own = model::file_digest(&file).unwrap();
+    std::fs::copy(other.path().join("unet/model.batched.onnx"), &file).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("mobula.json")).unwrap();
+    let changed = text.replace(&own, &model::file_digest(&file).unwrap());
+    assert_ne!(text, changed);
+    std::fs::write(folder.path().join("mobula.json"), changed).unwrap();
+    assert_ne!(output(folder.path()), prepared);
+    assert_eq!(output(folder.path()), output(other.path()));
+}
+
+#[test]
+fn a_check_writes_nothing() {
+    let folder = copy_of("sd15");
+    let before = model::digest(folder.path()).unwrap();
+    let checked = Args {
+        check: true,
+        ..args(folder.path())
+    };
+    let text = report(&checked);
+    assert!(
+        text.contains("one timestep for all rows") && text.contains("Nothing was written"),
+        "{text}"
+    );
+    assert_eq!(model::digest(folder.path()).unwrap(), before);
+}
+
+#[test]
+fn a_unet_with_a_timestep_per_row_needs_no_other() {
+    let folder = copy_of("sd15-legacy");
+    let text = report(&args(folder.path()));
+    assert!(text.contains("takes a timestep per row as it is"), "{text}");
+    assert!(!folder.path().join("unet/model.batched.onnx").exists());
+    assert!(manifest(folder.path()).get("prepared").is_none());
+}
+
+#[test]
+fn sizes_are_read_and_wrong_ones_are_named() {
+    assert_eq!(size("768x512"), Ok((768, 512)));
+    for wrong in ["768", "0x8", "axb", "99999x8"] {
+        assert!(size(wrong).unwrap_err().contains("768x512"));
+    }
+    let folder = copy_of("sd15");
+    let odd = Args {
+        size: vec![(40, 32)],
+        ..args(folder.path())
+    };
+    let error = run(&odd, &mut Vec::new()).unwrap_err().to_string();
+    assert!(
+        error.contains("--size") && error.contains("multiples of 16"),
+        "{error}"
+    );
+}

@@ -1,0 +1,197 @@
+//! A request as it comes from the wire, checked field by field before it costs anything.
+//!
+//! Every wrong field is named, all of them at once. It changes nothing about a request and takes no default.
+
+mod conditions;
+mod pictures;
+mod sampling;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use mobula_diffusion::random::Source;
+use mobula_diffusion::scheduler::Ask;
+use mobula_diffusion::trajectory::Guidance;
+use mobula_proto::common::v1::Priority;
+use mobula_proto::inference::v1::GenerateRequest;
+use mobula_serving::tick::Class;
+
+use crate::engine::Info;
+use crate::png::{self, Text};
+use crate::runner::{Origin, Prompt};
+
+/// Pictures in one request at most; more are as well asked for by several.
+const MAX_SEEDS: usize = 64;
+/// Text chunks in a picture, and characters in them: a prompt and what it was drawn with, with room.
+const MAX_CHUNKS: usize = 64;
+const MAX_TEXT: usize = 1 << 20;
+/// Above it a picture is noise in every model.
+pub(crate) const MAX_GUIDANCE: f32 = 1000.0;
+/// Longest request id that is taken into logs.
+const MAX_REQUEST_ID: usize = 256;
+
+/// What a request is checked against.
+#[derive(Debug)]
+pub(crate) struct Model<'a> {
+    pub(crate) info: &'a Info,
+    /// Largest width and height, pixels.
+    pub(crate) max_size: u32,
+    /// Whether it is of Stable Diffusion XL.
+    pub(crate) is_xl: bool,
+    /// Most windows of text in a prompt.
+    pub(crate) max_windows: usize,
+}
+
+/// What a checked request asks for.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) prompt: Prompt,
+    /// Present exactly when there are two rows.
+    pub(crate) negative: Option<Prompt>,
+    /// Layers to leave out, for the prompt and for the negative one.
+    pub(crate) clip_skip: [usize; 2],
+    pub(crate) guidance: Guidance,
+    pub(crate) ask: Ask,
+    pub(crate) source: Source,
+    pub(crate) class: Class,
+    /// Whether company may change the picture a little.
+    pub(crate) fast: bool,
+    /// Index and seed of each picture that is wanted.
+    pub(crate) pictures: Vec<(u32, u64)>,
+    pub(crate) origin: Origin,
+    /// Latents are wanted instead of pictures.
+    pub(crate) latents: bool,
+    /// Numbers about the size: for the prompt and for the negative one.
+    pub(crate) time_ids: [Arc<[f32]>; 2],
+    pub(crate) text: Vec<Text>,
+}
+
+/// Wrong fields and why.
+#[derive(Debug, Default)]
+struct Violations(Vec<(String, String)>);
+
+impl Violations {
+    fn expect(&mut self, right: bool, field: &str, why: impl FnOnce() -> String) {
+        // One reason per field is enough.
+        if !right && !self.0.iter().any(|(known, _)| known == field) {
+            self.0.push((field.to_owned(), why()));
+        }
+    }
+
+    /// A number of a range, both ends included.
+    fn number(&mut self, field: &str, value: f32, (low, high): (f32, f32)) {
+        self.expect((low..=high).contains(&value), field, || {
+            format!("{value} is not between {low} and {high}")
+        });
+    }
+}
+
+/// Checks a request for a model.
+///
+/// # Errors
+/// All wrong fields, each with the reason.
+pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Checked, Vec<(String, String)>> {
+    let mut wrong = Violations::default();
+    let Model { info, max_size, .. } = *model;
+    let guidance = sampling::guidance(&mut wrong, &request, info);
+    let prompts = text::check(
+        &mut wrong,
+        &request,
+        model,
+        guidance.scale > 1.0 && !guidance.embedded,
+    );
+    for (field, side) in [("width", request.width), ("height", request.height)] {
+        let multiple = info.multiple as u32;
+        wrong.expect(
+            side > 0 && side.is_multiple_of(multiple) && side <= max_size,
+            field,
+            || format!("{side} is no multiple of {multiple} from {multiple} to {max_size}"),
+        );
+    }
+    let ask = sampling::ask(&mut wrong, &request, model);
+    let seeds = request.seeds.len();
+    wrong.expect((1..=MAX_SEEDS).contains(&seeds), "seeds", || {
+        format!("{seeds} seeds, expected 1 to {MAX_SEEDS}")
+    });
+    for index in &request.skip_images {
+        wrong.expect((*index as usize) < seeds, "skip_images", || {
+            format!("{index} is none of {seeds} pictures")
+        });
+    }
+    wrong.expect(request.request_id.len() <= MAX_REQUEST_ID, "request_id", || {
+        format!("longer than {MAX_REQUEST_ID} bytes")
+    });
+    let most = info.max_clip_skip();
+    let skips = [request.clip_skip as usize, request.negative_clip_skip as usize];
+    for (field, skip) in ["clip_skip", "negative_clip_skip"].into_iter().zip(skips) {
+        wrong.expect(skip <= most, field, || {
+            format!("{skip} is above {most}, the most that this model's export allows")
+        });
+    }
+    let origin = pictures::check(&mut wrong, &request, info);
+    let time_ids = conditions::time_ids(&mut wrong, &request, info);
+    check_chunks(&mut wrong, &request);
+    let (Some((prompt, negative)), Some(ask), Some(origin)) = (prompts, ask, origin) else {
+        return Err(wrong.0);
+    };
+    if !wrong.0.is_empty() {
+        return Err(wrong.0);
+    }
+    Ok(Checked {
+        prompt,
+        negative,
+        clip_skip: skips,
+        guidance,
+        ask,
+        source: sampling::source(&request),
+        class: match request.priority() {
+            Priority::Low => Class::Low,
+            Priority::Unspecified | Priority::Normal => Class::Normal,
+            Priority::High => Class::High,
+        },
+        fast: sampling::is_fast(&request),
+        pictures: (0..)
+            .zip(request.seeds)
+            .filter(|(index, _)| !request.skip_images.contains(index))
+            .collect(),
+        origin,
+        latents: request.denoising_end.is_some(),
+        time_ids,
+        text: request
+            .text_chunks
+            .into_iter()
+            .map(|chunk| Text {
+                keyword: chunk.keyword,
+                text: chunk.text,
+                only: chunk.image_index,
+            })
+            .collect(),
+    })
+}
+
+fn check_chunks(wrong: &mut Violations, request: &GenerateRequest) {
+    let chunks = &request.text_chunks;
+    let length: usize = chunks.iter().map(|chunk| chunk.text.len()).sum();
+    wrong.expect(
+        chunks.len() <= MAX_CHUNKS && length <= MAX_TEXT,
+        "text_chunks",
+        || {
+            format!(
+                "{} chunks of {length} bytes, expected at most {MAX_CHUNKS} and {MAX_TEXT}",
+                chunks.len()
+            )
+        },
+    );
+    let keyword = chunks.iter().find(|chunk| !png::is_keyword(&chunk.keyword));
+    wrong.expect(keyword.is_none(), "text_chunks", || {
+        let keyword: String = keyword
+            .iter()
+            .flat_map(|chunk| chunk.keyword.chars())
+            .take(80)
+            .collect();
+        format!("{keyword:?} is no PNG keyword")
+    });
+}

@@ -1,0 +1,216 @@
+//! What runs when, and what callers hear of it.
+
+use super::*;
+
+#[tokio::test]
+async fn a_lone_request_tells_its_story_in_order() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    let inbox = bench
+        .runner
+        .submit(Work {
+            preview_interval: 2,
+            ..work(1, &[3, 4], 5)
+        })
+        .unwrap();
+    let events = events(inbox).await;
+    let names = events.iter().map(|event| match event.as_ref().unwrap() {
+        Event::Accepted(_) => "accepted".to_owned(),
+        Event::Started(_) => "started".to_owned(),
+        Event::Step(Step { index, of }) => format!("{index}/{of}"),
+        Event::Preview(_) => "preview".to_owned(),
+        Event::Image(image) => format!("image {}", image.index),
+        Event::Latents(latents) => format!("latents {}", latents.index),
+        Event::Done(_) => "done".to_owned(),
+    });
+    let story: Vec<_> = names.filter(|name| name != "preview").collect();
+    assert_eq!(
+        story,
+        [
+            "accepted", "started", "1/5", "2/5", "3/5", "4/5", "5/5", "image 0", "image 1", "done"
+        ]
+    );
+    let Some(Ok(Event::Done(done))) = events.last() else {
+        panic!("{events:?}")
+    };
+    let timings = done.timings.unwrap();
+    assert_eq!(timings.ticks, 5);
+    assert!(
+        timings.total_us >= timings.denoise_us + timings.decode_us,
+        "{timings:?}"
+    );
+    assert_eq!(bench.runner.load().queued_rows, 0);
+    // The text encoder saw both texts in one call, and four rows went through each tick.
+    let calls = bench.rest().await;
+    let mut expected = vec![Call::Encode(2)];
+    expected.extend([Call::Denoise(4); 5]);
+    expected.push(Call::Decode(2));
+    assert_eq!(calls, expected);
+}
+
+#[tokio::test]
+async fn requests_join_and_leave_between_ticks() {
+    let mut bench = Bench::start(|_| {}).await;
+    let first = bench.runner.submit(work(1, &[1], 4)).unwrap();
+    assert_eq!(bench.rows().await, 2);
+    let second = bench.runner.submit(work(2, &[2, 3], 2)).unwrap();
+    bench.let_one();
+    // The second request stands at another step and shares the call.
+    assert_eq!(bench.rows().await, 6);
+    bench.let_one();
+    assert_eq!(bench.rows().await, 6);
+    bench.let_one();
+    // It is finished, and the first goes on alone.
+    assert_eq!(bench.rows().await, 2);
+    bench.let_one();
+    assert!(is_done(&events(first).await) && is_done(&events(second).await));
+}
+
+#[tokio::test]
+async fn texts_that_were_seen_are_not_encoded_again() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    for prompt in [1, 1, 2] {
+        assert!(is_done(
+            &events(bench.runner.submit(work(prompt, &[1], 1)).unwrap()).await
+        ));
+    }
+    let calls = bench.rest().await;
+    let encodes: Vec<_> = calls
+        .iter()
+        .filter(|call| matches!(call, Call::Encode(_)))
+        .collect();
+    assert_eq!(encodes, [&Call::Encode(2), &Call::Encode(1)]);
+}
+
+#[tokio::test]
+async fn between_two_ticks_there_is_at_most_one_other_call_while_rows_wait() {
+    let mut bench = Bench::start(|_| {}).await;
+    let long = bench.runner.submit(work(1, &[1], 40)).unwrap();
+    assert_eq!(bench.rows().await, 2);
+    // Many requests of one step: each needs a text and a decoding, and they all come at once.
+    let short: Vec<_> = (10..40)
+        .map(|n| bench.runner.submit(work(n, &[1], 1)).unwrap())
+        .collect();
+    // The short ones go first where they fill a call, so the long one needs more ticks than it has steps.
+    for _ in 0..80 {
+        bench.let_one();
+    }
+    for inbox in short.into_iter().chain([long]) {
+        assert!(is_done(&events(inbox).await));
+    }
+    let calls = bench.rest().await;
+    let last_tick = calls
+        .iter()
+        .rposition(|call| matches!(call, Call::Denoise(_)))
+        .unwrap();
+    let in_between = calls[..last_tick].split(|call| matches!(call, Call::Denoise(_)));
+    assert!(in_between.clone().all(|others| others.len() <= 1), "{calls:?}");
+    assert!(
+        in_between
+            .clone()
+            .any(|others| matches!(others, [Call::Encode(_)]))
+    );
+    assert!(
+        in_between
+            .clone()
+            .any(|others| matches!(others, [Call::Decode(_)]))
+    );
+}
+
+#[tokio::test]
+async fn pictures_that_the_caller_has_are_not_drawn() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    assert!(is_done(
+        &events(bench.runner.submit(work(1, &[], 3)).unwrap()).await
+    ));
+    assert!(bench.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_picture_to_start_from_is_encoded_once_for_all_seeds() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    for mask in [None, Some(vec![255; 64 * 64].into())] {
+        let origin = Origin::Picture {
+            rgb: vec![100; 64 * 64 * 3].into(),
+            mask,
+        };
+        let work = Work {
+            origin,
+            ..work(1, &[1, 2, 3], 2)
+        };
+        assert!(is_done(&events(bench.runner.submit(work).unwrap()).await));
+    }
+    let pictures: Vec<_> = bench
+        .rest()
+        .await
+        .into_iter()
+        .filter(|call| matches!(call, Call::Picture(_)))
+        .collect();
+    assert_eq!(pictures, [Call::Picture(1), Call::Picture(2)]);
+}
+
+#[tokio::test]
+async fn latents_go_out_as_they_are_where_they_are_asked_for() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    let work = Work {
+        latents: true,
+        ..work(1, &[1, 2], 2)
+    };
+    let told = events(bench.runner.submit(work).unwrap()).await;
+    let latents: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            Ok(Event::Latents(done)) => done.latents.as_ref(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(latents.len(), 2);
+    assert!(latents.iter().all(|latents| latents.data.len() == 4 * 4 * 8 * 8));
+    assert_ne!(latents[0].data, latents[1].data);
+    assert!(is_done(&told));
+    assert!(
+        !bench
+            .rest()
+            .await
+            .iter()
+            .any(|call| matches!(call, Call::Decode(_)))
+    );
+}
+
+#[tokio::test]
+async fn a_long_prompt_starts_even_when_nothing_is_cached() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    let mut long = work(1, &[1], 1);
+    for prompt in [Some(&mut long.prompt), long.negative.as_mut()]
+        .into_iter()
+        .flatten()
+    {
+        let windows = (0..40).map(|n| Window {
+            ids: vec![n; 77].into(),
+            weights: None,
+        });
+        prompt.stretches[0].variants[0].windows = windows.collect();
+    }
+    assert!(is_done(&events(bench.runner.submit(long).unwrap()).await));
+    let calls = bench.rest().await;
+    let encodes: Vec<_> = calls
+        .iter()
+        .filter(|call| matches!(call, Call::Encode(_)))
+        .collect();
+    assert_eq!(encodes, [&Call::Encode(16), &Call::Encode(16), &Call::Encode(8)]);
+    // Both prompts are the same, so one row is both.
+    assert!(calls.contains(&Call::Denoise(1)), "{calls:?}");
+}
+
+#[tokio::test]
+async fn memory_is_given_back_once_when_there_is_nothing_to_do() {
+    let bench = Bench::start(|engine| engine.gate = None).await;
+    for _ in 0..2 {
+        assert!(is_done(
+            &events(bench.runner.submit(work(1, &[1], 2)).unwrap()).await
+        ));
+    }
+    let trims = Arc::clone(&bench.trims);
+    bench.rest().await;
+    let trims = trims.load(Ordering::Relaxed);
+    assert!((1..=2).contains(&trims), "{trims}");
+}

@@ -1,0 +1,72 @@
+//! What a request needs before it is drawn: its refiner, tokens for each model, pixels of its files.
+
+use mobula_proto::image::v1 as image;
+use tokio::time::Instant;
+
+use super::{Job, Served};
+use crate::{
+    Error,
+    draw::{Drawer, Ready},
+    prepare,
+    problem::{Problem, Rule},
+    tokenize::{self, For},
+    validate::Plan,
+};
+
+impl Job {
+    /// The refiner's application, where one is asked for; that there is none is one more problem of the request.
+    pub(super) async fn refiner(
+        &self,
+        request: &image::GenerateRequest,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Option<Served>, Error> {
+        let asked = request.refiner.as_ref().filter(|asked| !asked.model.is_empty());
+        let Some(asked) = asked else {
+            return Ok(None);
+        };
+        match self.shared.find(&asked.model).await {
+            Ok(served) => Ok(Some(served)),
+            Err(Error::UnknownModel { known, .. }) => {
+                problems.push(Problem::new("refiner.model", Rule::OneOf(known)));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tokens for each model, and pixels of the files; all at once.
+    pub(super) async fn prepare<'a>(
+        &self,
+        plan: &Plan,
+        served: &'a Served,
+        refiner: Option<&'a Served>,
+    ) -> Result<Ready<'a>, Error> {
+        let begun = Instant::now();
+        let tokens = async |served: &'a Served, is_guided| {
+            let of = For {
+                pool: &served.preprocess,
+                model: &served.model,
+                is_guided,
+            };
+            let tokens = tokenize::run(self, plan, of).await?;
+            Ok::<_, Error>(Drawer::new(served, tokens))
+        };
+        let refiner = async {
+            match refiner.zip(plan.refine.as_ref()) {
+                Some((refiner, refine)) => tokens(refiner, refine.is_guided).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (first, refiner, inputs) = tokio::try_join!(
+            tokens(served, plan.is_guided),
+            refiner,
+            prepare::run(self, &served.preprocess, plan)
+        )?;
+        Ok(Ready {
+            first,
+            refiner,
+            inputs,
+            took: begun.elapsed(),
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! The words by which a query and a header name values of enums.
+
+use mobula_proto::{
+    common::v1::{Determinism, Priority, RandomSource},
+    image::v1::PromptSyntax,
+};
+
+/// `prompt_syntax`.
+pub(super) const SYNTAXES: &[(&str, i32)] = &[
+    ("plain", PromptSyntax::Plain as i32),
+    ("a1111", PromptSyntax::A1111 as i32),
+    ("compel", PromptSyntax::Compel as i32),
+];
+/// `random_source`.
+pub(super) const SOURCES: &[(&str, i32)] = &[
+    ("cpu", RandomSource::Cpu as i32),
+    ("cuda", RandomSource::Cuda as i32),
+];
+/// `priority`.
+pub(super) const PRIORITIES: &[(&str, i32)] = &[
+    ("low", Priority::Low as i32),
+    ("normal", Priority::Normal as i32),
+    ("high", Priority::High as i32),
+];
+/// `determinism`.
+pub(super) const DETERMINISMS: &[(&str, i32)] = &[
+    ("strict", Determinism::Strict as i32),
+    ("fast", Determinism::Fast as i32),
+];
+
+/// The value of a word, whatever its case.
+pub(super) fn read(given: &str, words: &[(&str, i32)]) -> Option<i32> {
+    let found = words.iter().find(|(word, _)| given.eq_ignore_ascii_case(word));
+    found.map(|(_, value)| *value)
+}

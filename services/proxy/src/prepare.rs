@@ -1,0 +1,89 @@
+//! Files to pixels of a plan's size, on any preprocess replica.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mobula_proto::{
+    common::v1::Pixels,
+    preprocess::v1::{ImageKind, PrepareImageRequest},
+};
+use tracing::{Instrument, debug_span};
+
+use crate::{
+    Error, aside,
+    generate::Job,
+    pool::Pool,
+    problem::{Problem, Rule},
+    validate::Plan,
+};
+
+/// What a plan starts from, as pixels.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inputs {
+    pub(crate) image: Option<Pixels>,
+    pub(crate) mask: Option<Pixels>,
+}
+
+/// Prepares the files of a plan, if it has any.
+pub(crate) async fn run(job: &Job, pool: &Arc<Pool>, plan: &Plan) -> Result<Inputs, Error> {
+    let Some(source) = &plan.source else {
+        return Ok(Inputs::default());
+    };
+    let image = file(job, pool, plan, (ImageKind::Picture, &source.image));
+    let mask = async {
+        match &source.mask {
+            Some(mask) => file(job, pool, plan, (ImageKind::Mask, mask)).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (image, mask) = tokio::try_join!(image, mask)?;
+    Ok(Inputs {
+        image: Some(image),
+        mask,
+    })
+}
+
+async fn file(
+    job: &Job,
+    pool: &Arc<Pool>,
+    plan: &Plan,
+    (kind, data): (ImageKind, &Bytes),
+) -> Result<Pixels, Error> {
+    let (field, channels) = match kind {
+        ImageKind::Mask => ("mask_image", 1),
+        ImageKind::Picture | ImageKind::Unspecified => ("init_image", 3),
+    };
+    let make = |replica_id| PrepareImageRequest {
+        replica_id,
+        data: data.clone(),
+        width: plan.width,
+        height: plan.height,
+        kind: kind.into(),
+    };
+    let span = debug_span!("prepare", field, otel.kind = "client");
+    let answer = aside::call(job, pool, make, async |mut client, request| {
+        client.prepare_image(request).await
+    })
+    .instrument(span)
+    .await
+    .map_err(|error| named(error, field))?;
+    let pixels = answer.into_inner().pixels.unwrap_or_default();
+    let bytes = u64::from(plan.width) * u64::from(plan.height) * channels;
+    if (pixels.width, pixels.height) != (plan.width, plan.height) || pixels.data.len() as u64 != bytes {
+        return Err(Error::Answer("prepare gave a picture of another size"));
+    }
+    Ok(pixels)
+}
+
+/// The worker speaks of its own fields, the caller knows the file's.
+fn named(error: Error, field: &'static str) -> Error {
+    let Error::Worker(status) = &error else {
+        return error;
+    };
+    let found = mobula_kit::status::violations(status);
+    if found.is_empty() {
+        return error;
+    }
+    let problem = |(_, why)| Problem::new(field, Rule::Wrong(why));
+    Error::Invalid(found.into_iter().map(problem).collect())
+}
