@@ -65,7 +65,7 @@ proto: tools-buf ## Lint the contracts
 	.tools/venv/bin/buf lint
 
 .PHONY: bench
-bench: build ## Measure: the mesh with the fake engine, the demo model against bare ONNX Runtime, start-up, memory
+bench: build ## Measure: the engine against bare ONNX Runtime and whole-request batching, the mesh, start-up, memory
 	bash scripts/bench.sh
 
 # --- ship it ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures what ARCHITECTURE.md reports, each figure beside what it is compared with, in one run. Needs jq and quiet cores.
-#   scripts/bench.sh            everything
-#   scripts/bench.sh mesh       one part: start, mesh or pictures
+#   scripts/bench.sh            everything but cores
+#   scripts/bench.sh mesh       one part: engine, start, mesh, pictures; or cores
+# The engine's figures are kept in target/bench/engine.json and drawn to docs/bench-engine.svg.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -60,12 +61,25 @@ bench_mesh() {
   stop_mesh
 }
 
+engine() { cargo bench --quiet --locked -p mobula-inference --bench engine -- "$@"; }
+
+# Rows beside bare sessions, deadlines above capacity, ticks beside the model.
+bench_engine() {
+  mkdir -p docs
+  engine rows deadlines ticks --svg docs/bench-engine.svg
+}
+
+# One pool of threads or several; only for who wants to know how the cores are best divided.
+bench_cores() {
+  engine cores
+}
+
 bench_pictures() {
   cargo bench --quiet --locked -p mobula-inference --bench engine --no-run
   start_mesh
   load warm --callers 16
   for round in $(seq "$ROUNDS"); do
-    cargo bench --quiet --locked -p mobula-inference --bench engine -- --bare --seconds "$SECONDS_EACH" | tail -1 >>"$work/bare"
+    engine bare --models demo --seconds "$SECONDS_EACH" | tail -1 >>"$work/bare"
     load "round$round" --callers 16
     figure "round$round" .pictures_per_second >>"$work/mesh"
   done
@@ -76,6 +90,6 @@ bench_pictures() {
   stop_mesh
 }
 
-for part in "${@:-start mesh pictures}"; do
+for part in "${@:-engine start mesh pictures}"; do
   for name in $part; do "bench_$name"; done
 done

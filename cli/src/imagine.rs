@@ -264,6 +264,9 @@ impl Drawing {
             Event::Image(image) => {
                 let name = self.files.picture(&image).await?;
                 self.progress.say(&report::picture(&name, &image))?;
+                for note in &image.notes {
+                    self.progress.note(&name, note);
+                }
             }
             Event::Restarted(restarted) => self.progress.restarted(&restarted),
             Event::Done(done) => {

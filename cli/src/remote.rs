@@ -169,12 +169,12 @@ mod tests {
     #[test]
     fn wrong_fields_are_listed_one_per_line() {
         let status = mobula_kit::status::invalid_fields(vec![
-            ("width".into(), "must be a multiple of 8".into()),
-            ("steps".into(), "must be 1 to 1000".into()),
+            ("width".into(), "is 100 and must be a multiple of 8".into()),
+            ("steps".into(), "is 0 and must be at least 1".into()),
         ]);
         assert_eq!(
             remote().explain(status).to_string(),
-            "the request was refused\n  width: must be a multiple of 8\n  steps: must be 1 to 1000"
+            "the request was refused\n  width: is 100 and must be a multiple of 8\n  steps: is 0 and must be at least 1"
         );
     }
 

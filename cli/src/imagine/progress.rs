@@ -114,6 +114,16 @@ impl Progress {
         }
     }
 
+    /// A picture was drawn in another way than asked.
+    pub(crate) fn note(&self, name: &str, note: &str) {
+        let text = format!("{name}: {note}");
+        match &self.view {
+            View::Quiet => {}
+            View::Plain { .. } => tell(&text),
+            View::Bar(bar) => bar.suspend(|| tell(&text)),
+        }
+    }
+
     /// Tells a result; above the bar, where there is one.
     pub(crate) fn say(&self, text: &str) -> Result<(), Error> {
         if text.is_empty() {

@@ -13,6 +13,7 @@ use mobula_proto::image::v1 as image;
 use mobula_serving::curve::Curve;
 use mobula_serving::tick::Policy;
 use sha2::{Digest, Sha256};
+use tokio::sync::RwLock;
 
 use crate::config::Config;
 use crate::engine::fake::{Costs, Fake};
@@ -49,8 +50,9 @@ pub struct Loader {
     /// Where all of them run.
     device: Device,
     memory: Ledger,
-    /// Held while a model is loaded whose size is not known: what the process grows by is then that model's.
-    measuring: tokio::sync::Mutex<()>,
+    /// A model whose size is not known is loaded while no other is: what the process grows by meanwhile is charged to it, and
+    /// only the work of models that run can be in it.
+    measuring: RwLock<()>,
 }
 
 /// Options that every engine has.
@@ -104,7 +106,7 @@ impl Loader {
             loaded: Shared::new(),
             device: Device::new(),
             memory: Ledger::new(config.worker.memory()),
-            measuring: tokio::sync::Mutex::new(()),
+            measuring: RwLock::new(()),
         })
     }
 
@@ -132,8 +134,9 @@ impl Loader {
         }
         if fake {
             let loaded = self.load_fake(common, costs);
+            let key = spec.replica_id.clone();
             return Ok(Replica::new(
-                self.loaded.get(spec.replica_id.clone(), loaded).await?,
+                self.loaded.get(key, Loaded::is_sound, loaded).await?,
             ));
         }
         let folder = self
@@ -145,7 +148,9 @@ impl Loader {
         let files = blocking(move || model::fingerprint(&at)).await?;
         let key = format!("{} {files} {common:?} {setup:?}", folder.display());
         let loaded = self.load_model(folder, common, setup);
-        Ok(Replica::new(self.loaded.get(key, loaded).await?))
+        Ok(Replica::new(
+            self.loaded.get(key, Loaded::is_sound, loaded).await?,
+        ))
     }
 
     async fn load_fake(&self, common: Common, costs: Costs) -> Result<Loaded, Error> {
@@ -193,9 +198,9 @@ impl Loader {
         let model = blocking(move || Model::open(&folder)).await?;
         let known = model.footprint(setup.provider());
         let mut hold = self.memory.hold(known.unwrap_or(0))?;
-        let _measuring = match known {
-            None => Some(self.measuring.lock().await),
-            Some(_) => None,
+        let _beside = match known {
+            None => (Some(self.measuring.write().await), None),
+            Some(_) => (None, Some(self.measuring.read().await)),
         };
         let before = memory::resident();
         let (folder, runtime, parts) = (model.folder().to_owned(), self.runtime.clone(), model.clone());
@@ -211,11 +216,15 @@ impl Loader {
             policy: common.policy,
             device: self.device.clone(),
         };
+        let device = self.device.clone();
         let runner = Runner::start(options, move || {
             let mut engine = Onnx::load(&parts, &runtime, &setup)?;
             let (width, height) = warm_up_size(&parts, engine.info());
-            warm_up(&mut engine, width, height)?;
-            let measured = measure(&mut engine, &parts, (width, height), common.max_rows)?;
+            // In a turn of its own: calls of other models beside it would be slowed, and measured with it.
+            let measured = device.join().run(false, || {
+                warm_up(&mut engine, width, height)?;
+                measure(&mut engine, &parts, (width, height), common.max_rows)
+            })?;
             Ok((Box::new(engine) as Box<dyn Engine>, measured))
         });
         // Hashing gigabytes and making sessions take as long as each other; they do it at the same time.
@@ -275,7 +284,7 @@ fn task_of(task: Task) -> image::Task {
     }
 }
 
-/// What calls of the warm-up's size take: from the manifest, or measured now.
+/// What calls take: all that the manifest knows, or for the warm-up's size measured now.
 fn measure(
     engine: &mut Onnx,
     model: &Model,
@@ -283,22 +292,29 @@ fn measure(
     max_rows: usize,
 ) -> Result<Vec<Measured>, Error> {
     let info = engine.info().clone();
-    let shape = info.latents(width, height);
-    let points = match model.profile.curve(&info.provider, shape, info.window) {
-        Some(points) => points.to_vec(),
-        None => profile::measure(engine, shape, info.window, max_rows, PROFILE_TIME)?,
+    let measured = |[height, width, tokens]: [usize; 3], points: &[(usize, u64)]| {
+        let points = points.iter().map(|(rows, micros)| (*rows as u32, *micros));
+        let curve = Curve::from_pairs(points).map_err(|error| Error::Model {
+            part: "unet",
+            why: format!("its profile is no curve: {error}"),
+        })?;
+        Ok(Measured {
+            height,
+            width,
+            tokens,
+            curve,
+        })
     };
-    let points = points.into_iter().map(|(rows, micros)| (rows as u32, micros));
-    let curve = Curve::from_pairs(points).map_err(|error| Error::Model {
-        part: "unet",
-        why: format!("its profile is no curve: {error}"),
-    })?;
-    Ok(vec![Measured {
-        height: shape.height,
-        width: shape.width,
-        tokens: info.window,
-        curve,
-    }])
+    let known = model.profile.curves(&info.provider);
+    let known: Vec<_> = known
+        .map(|(sides, points)| measured(sides, points))
+        .collect::<Result<_, Error>>()?;
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let shape = info.latents(width, height);
+    let points = profile::measure(engine, shape, info.window, max_rows, PROFILE_TIME)?;
+    Ok(vec![measured([shape.height, shape.width, info.window], &points)?])
 }
 
 /// Far above its native size a model draws nothing of use, and attention takes memory with the fourth power of the side: so

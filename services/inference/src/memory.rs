@@ -64,15 +64,16 @@ impl Hold {
                 budget: self.shared.budget,
             });
         }
-        *held += more;
-        self.bytes += more;
+        *held = held.saturating_add(more);
+        self.bytes = self.bytes.saturating_add(more);
         Ok(())
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        *self.shared.lock() -= self.bytes;
+        let mut held = self.shared.lock();
+        *held = held.saturating_sub(self.bytes);
     }
 }
 

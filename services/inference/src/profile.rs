@@ -36,6 +36,16 @@ impl Profile {
         Some(curve)
     }
 
+    /// All curves of a provider, with the latent rows, latent columns and tokens they were measured with.
+    pub fn curves(&self, provider: &str) -> impl Iterator<Item = ([usize; 3], &Curve)> {
+        let curves = self.0.get(provider).into_iter().flatten();
+        curves.filter_map(|(key, curve)| {
+            let mut sides = key.split('x').map(str::parse);
+            let mut side = || sides.next()?.ok().filter(|side| *side > 0);
+            Some(([side()?, side()?, side()?], curve))
+        })
+    }
+
     /// Puts a curve in, in place of one that was there.
     pub fn put(&mut self, provider: &str, shape: Shape, tokens: usize, curve: Curve) {
         let curves = self.0.entry(provider.to_owned()).or_default();

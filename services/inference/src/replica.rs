@@ -17,6 +17,7 @@ use crate::shared::Share;
 
 /// Samplers that are kept; a request's step count and scheduler choose one.
 const MAX_SAMPLERS: usize = 256;
+
 /// A loaded model with its loop, or a share in one.
 #[derive(Debug)]
 pub struct Replica(Share<Loaded>);
@@ -82,6 +83,11 @@ impl Loaded {
             info,
             samplers: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Whether its engine works, so that another replica may share it.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.runner.health().is_ok()
     }
 
     /// Ends the loop and gives the memory back.

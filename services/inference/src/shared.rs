@@ -27,10 +27,11 @@ impl<T> Shared<T> {
         Self(Arc::default())
     }
 
-    /// Loads a thing, or waits for who loads it, or takes what was loaded.
+    /// Loads a thing, or waits for who loads it, or takes what was loaded if it is sound.
     pub(crate) async fn get<E>(
         &self,
         key: String,
+        is_sound: impl Fn(&T) -> bool,
         load: impl Future<Output = Result<T, E>>,
     ) -> Result<Share<T>, E> {
         let slot = {
@@ -39,7 +40,7 @@ impl<T> Shared<T> {
             // What its last user has retired is not used again, even while somebody still holds it.
             let usable = known.get(&key).and_then(Weak::upgrade).filter(|slot| {
                 let mut users = lock(&slot.users);
-                let usable = *users > 0;
+                let usable = *users > 0 && slot.cell.get().is_none_or(&is_sound);
                 *users += usize::from(usable);
                 usable
             });
@@ -52,12 +53,29 @@ impl<T> Shared<T> {
                 slot
             })
         };
-        match slot.cell.get_or_try_init(|| load).await {
-            Ok(_) => Ok(Share(slot)),
-            Err(error) => {
-                *lock(&slot.users) -= 1;
-                Err(error)
-            }
+        // Counted already; given back when the load fails, or when whoever asks is dropped while it waits.
+        let counted = Counted(Some(slot));
+        if let Some(slot) = &counted.0 {
+            slot.cell.get_or_try_init(|| load).await?;
+        }
+        Ok(counted.keep())
+    }
+}
+
+/// A user who may still go away before there is something to use.
+struct Counted<T>(Option<Arc<Slot<T>>>);
+
+impl<T> Counted<T> {
+    fn keep(mut self) -> Share<T> {
+        // Only this takes it, and it takes `self`.
+        Share(self.0.take().expect("it is kept once"))
+    }
+}
+
+impl<T> Drop for Counted<T> {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.0 {
+            *lock(&slot.users) -= 1;
         }
     }
 }
@@ -108,7 +126,10 @@ mod tests {
             loads.set(loads.get() + 1);
             Ok::<_, ()>(loads.get())
         };
-        let (a, b) = tokio::join!(shared.get(key(), load()), shared.get(key(), load()));
+        let (a, b) = tokio::join!(
+            shared.get(key(), |_| true, load()),
+            shared.get(key(), |_| true, load())
+        );
         let (a, b) = (a.unwrap(), b.unwrap());
         assert_eq!((*a, *b, loads.get()), (1, 1, 1));
         let retired = Cell::new(0);
@@ -117,18 +138,55 @@ mod tests {
         b.give_up(|_| retired.set(retired.get() + 1));
         assert_eq!(retired.get(), 1);
         // It is loaded anew, though the old shares are still held.
-        assert_eq!(*shared.get(key(), load()).await.unwrap(), 2);
+        assert_eq!(*shared.get(key(), |_| true, load()).await.unwrap(), 2);
     }
 
     #[tokio::test]
     async fn a_load_that_fails_is_tried_again_by_the_next() {
         let shared = Shared::new();
         assert_eq!(
-            shared.get(key(), async { Err::<i32, _>("no") }).await.err(),
+            shared
+                .get(key(), |_| true, async { Err::<i32, _>("no") })
+                .await
+                .err(),
             Some("no")
         );
-        assert_eq!(*shared.get(key(), async { Ok::<_, ()>(5) }).await.unwrap(), 5);
-        let other = shared.get("other".to_owned(), async { Ok::<_, ()>(6) });
+        assert_eq!(
+            *shared
+                .get(key(), |_| true, async { Ok::<_, ()>(5) })
+                .await
+                .unwrap(),
+            5
+        );
+        let other = shared.get("other".to_owned(), |_| true, async { Ok::<_, ()>(6) });
         assert_eq!(*other.await.unwrap(), 6);
+    }
+
+    #[tokio::test]
+    async fn what_is_broken_is_not_shared_and_who_gives_up_waiting_counts_no_more() {
+        let shared = Shared::new();
+        let first = shared
+            .get(key(), |_| true, async { Ok::<_, ()>(1) })
+            .await
+            .unwrap();
+        let second = shared
+            .get(key(), |value| *value > 1, async { Ok::<_, ()>(2) })
+            .await
+            .unwrap();
+        assert_eq!((*first, *second), (1, 2));
+        let never = std::future::pending::<Result<i32, ()>>();
+        let waits = shared.get("slow".to_owned(), |_| true, never);
+        assert!(
+            tokio::time::timeout(std::time::Duration::ZERO, waits)
+                .await
+                .is_err()
+        );
+        let slow = shared
+            .get("slow".to_owned(), |_| true, async { Ok::<_, ()>(3) })
+            .await
+            .unwrap();
+        let retired = Cell::new(false);
+        slow.give_up(|_| retired.set(true));
+        assert!(retired.get());
     }
 }

@@ -255,25 +255,25 @@ fn limits_are_named() {
     let model = model(&[("tokenizer", "sd1")]);
     let why = |text: &str, syntax, steps| one(&model, text, syntax, steps).unwrap_err().to_string();
     for (text, syntax, steps, part) in [
-        ("a ".repeat(75 * 16 + 1), Syntax::A1111, 1, "more than 16 windows"),
+        ("a ".repeat(75 * 16 + 1), Syntax::A1111, 1, "at least 17 windows of tokens, more than 16"),
         (
             "a ".repeat(75 * 16 + 1),
             Syntax::Compel,
             1,
-            "more than 16 windows",
+            "at least 17 windows of tokens, more than 16",
         ),
         ("[a|b]".into(), Syntax::A1111, 1001, "1001 steps"),
         (
             format!("[{}|b]", "a ".repeat(75 * 4)),
             Syntax::A1111,
             1000,
-            "more than 2048 windows",
+            "variants of the call, more than 2048",
         ),
         (
             format!("[{}|b]", " ".repeat(60_000)),
             Syntax::A1111,
             1000,
-            "more than 4194304 bytes",
+            "bytes in all, more than 4194304",
         ),
         (
             "(a)0.5 b ".repeat(16),
@@ -281,12 +281,12 @@ fn limits_are_named() {
             1,
             "16 parts with a weight below 1",
         ),
-        ("(".repeat(40), Syntax::Compel, 1, "deeper than 32"),
+        ("(".repeat(40), Syntax::Compel, 1, "33 deep, more than 32"),
         (
             format!("{}a{}", "(".repeat(40), ")".repeat(40)),
             Syntax::A1111,
             1,
-            "deeper than 32",
+            "33 deep, more than 32",
         ),
         ("(a)1001".into(), Syntax::Compel, 1, "weight 1001"),
         ("(\"a\", \"b\").and()".into(), Syntax::Compel, 1, ".and()"),

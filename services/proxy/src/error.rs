@@ -233,7 +233,7 @@ mod tests {
     fn bad_fields_become_a_bad_request_with_every_field() {
         let error = Error::Invalid(vec![
             Problem::new("prompt", Rule::TooShort { min: 1 }),
-            Problem::new("width", Rule::MultipleOf(8)),
+            Problem::new("width", Rule::MultipleOf { is: 100, of: 8 }),
         ]);
         let status = Status::from(error);
         assert_eq!(status.code(), Code::InvalidArgument);

@@ -33,5 +33,6 @@ mod validate;
 
 pub use config::{Config, Listeners};
 pub use error::Error;
+pub use names::calls_per_step;
 pub use problem::{Problem, Rule};
 pub use service::run;

@@ -202,6 +202,14 @@ pub(crate) fn lacking(name: &str) -> Option<&'static str> {
     known.map(|(_, why)| *why)
 }
 
+/// How often a scheduler calls the model in a step, as requests are reckoned here; `None` for a name that is not known.
+///
+/// For tests that hold this service's names against those that replicas list.
+#[must_use]
+pub fn calls_per_step(scheduler: &str) -> Option<u32> {
+    Named::read(scheduler).map(|named| named.base.calls)
+}
+
 /// True for a name that leaves the choice to the model.
 pub(crate) fn is_own(name: &str) -> bool {
     matches!(&*plain(name), "" | "default" | "automatic")

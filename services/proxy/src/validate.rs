@@ -137,7 +137,10 @@ impl Plan {
 /// A problem with the field `request_id`.
 pub(crate) fn request_id(id: &str) -> Result<(), Problem> {
     let rule = if id.len() > REQUEST_ID_MAX {
-        Rule::TooLong { max: REQUEST_ID_MAX }
+        Rule::TooLong {
+            has: id.len(),
+            max: REQUEST_ID_MAX,
+        }
     } else if !id.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         Rule::NotPrintable
     } else {
@@ -241,8 +244,8 @@ fn prompts(problems: &mut Problems, request: &image::GenerateRequest, limits: Li
         ("negative_prompt", &request.negative_prompt),
     ] {
         if text.len() > limits.max_prompt_bytes {
-            let max = limits.max_prompt_bytes;
-            problems.add(field, Rule::TooLong { max });
+            let (has, max) = (text.len(), limits.max_prompt_bytes);
+            problems.add(field, Rule::TooLong { has, max });
         }
     }
 }
@@ -254,8 +257,11 @@ fn images(problems: &mut Problems, request: &image::GenerateRequest, limits: Lim
         0 => ("seeds", given.max(1)),
         count => ("image_count", count),
     };
-    if images > limits.max_images {
-        problems.add(field, Rule::AtMost(limits.max_images.into()));
+    if images > limits.max_images && field == "seeds" {
+        let max = limits.max_images;
+        problems.wrong(field, format!("has {given} values and may have at most {max}"));
+    } else if images > limits.max_images {
+        problems.add(field, Rule::at_most(images, limits.max_images));
     } else if given > images {
         problems.wrong("seeds", format!("has {given} values for {images} pictures"));
     }

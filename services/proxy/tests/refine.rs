@@ -66,6 +66,7 @@ async fn latents_go_from_the_base_model_to_the_refiner_and_pictures_to_the_calle
     let images = images(&events);
     assert_eq!(images[1].data.to_vec(), picture(6));
     assert_eq!(images[0].timings.unwrap().denoise_us, 14, "of both halves");
+    assert_eq!(images[0].notes, ["note on 5"], "as the replica says it");
     let (first, last) = (&base.requests()[0], &refiner.requests()[0]);
     assert_eq!((first.denoising_end, first.denoising_start), (Some(0.75), None));
     assert_eq!((last.denoising_end, last.denoising_start), (None, Some(0.75)));
@@ -204,6 +205,32 @@ async fn each_half_is_guided_in_its_part_of_the_interval() {
     );
     assert_eq!(first.guidance_scale, 7.5);
     assert_eq!((last.guidance_interval, last.guidance_scale), (None, 1.0));
+}
+
+#[tokio::test]
+async fn prompts_that_change_on_the_way_go_on_with_the_refiner() {
+    let (mesh, base, refiner) = mesh().await;
+    let changing = |scheduler: &str| {
+        refined(|r| {
+            r.prompt = "a@5|b@18|c@20".into();
+            r.negative_prompt = "d@3|e@15".into();
+            r.scheduler = scheduler.into();
+        })
+    };
+    refiner.will(Act::Break(0, Status::unavailable("engine failed")));
+    mesh.all(changing("euler")).await.unwrap();
+    // Two calls of the model in a step, and steps that are told as calls.
+    mesh.all(changing("heun")).await.unwrap();
+    for first in base.requests() {
+        assert_eq!(first.prompt, Some(encoded("a@5|b@18|c@20")));
+        assert_eq!(first.negative_prompt, Some(encoded("d@3|e@15")));
+    }
+    let asked = refiner.requests();
+    assert_eq!(asked.len(), 3, "one of them was lost");
+    for last in asked {
+        assert_eq!(last.prompt, Some(encoded("b@3|c@5")), "15 of 20 steps are over");
+        assert_eq!(last.negative_prompt, Some(encoded("e")), "the last one is kept");
+    }
 }
 
 #[tokio::test]

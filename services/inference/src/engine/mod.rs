@@ -138,7 +138,8 @@ pub trait Interrupt: Send + Sync {
 /// 2. **Calls are independent.** The same input gives the same bytes at any time; nothing is remembered.
 /// 3. **Timesteps are per row** when [`Info::mixed_timesteps`] says so; else a call with different timesteps is an error.
 /// 4. **A wrong length is an error, not a panic**, it is found before anything runs, and the engine works on after it.
-/// 5. **Outputs are complete and finite** for finite inputs, in f32, whatever the model computes in.
+/// 5. **Outputs are complete and finite** for finite inputs, in f32, whatever the model computes in; except where the model
+///    itself gives no numbers, in float32 neither: then those of that row or picture alone are not finite, and it is no error.
 /// 6. **An empty call** (no window, no row, no picture) succeeds and gives nothing.
 ///
 /// Calls come from one thread at a time and may take long; callers never make them on an async thread. A failed run of the
@@ -165,11 +166,15 @@ pub trait Engine: Send {
     /// Decodes finished latents, in the scale in which the UNet sees them: `latents` is `[n, channels, height, width]` of
     /// `shape`, `planes` becomes `[n, 3, height * scale, width * scale]` in [-1, 1] (not clamped).
     ///
+    /// A picture for which the model gives no numbers, in float32 neither, has planes that are not finite; the others of the
+    /// call are what they are without it. Callers look.
+    ///
     /// # Errors
     /// [`Error::Contract`] when `latents` is no whole number of pictures; [`Error::Run`].
     fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<Decoded, Error>;
 
-    /// Encodes pictures, `[n, 3, height, width]` in [-1, 1]. Fills `out` anew.
+    /// Encodes pictures, `[n, 3, height, width]` in [-1, 1]. Fills `out` anew. As in `decode`, a picture for which the model
+    /// gives no numbers has moments that are not finite, and does nothing to the others.
     ///
     /// # Errors
     /// [`Error::Contract`] when `pixels` is no whole number of pictures or the model has no VAE encoder; [`Error::Run`].

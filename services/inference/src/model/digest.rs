@@ -6,20 +6,25 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::MANIFEST;
 use crate::error::Error;
 
 /// Read at a time; large enough that the system calls do not matter.
 const BLOCK: usize = 1 << 20;
 
+/// Ending of the networks that `prepare` writes.
+pub(crate) const PREPARED: &str = ".batched.onnx";
+
 /// SHA-256 over all files of a folder: for each, in the order of their relative paths, the path's length, the path, the
-/// content's length and the content (lengths as 64-bit little-endian). Names that begin with a dot are left out. Lower-case
-/// hexadecimal.
+/// content's length and the content (lengths as 64-bit little-endian). Names that begin with a dot are left out, and what
+/// `prepare` writes: its manifest and networks, which change nothing of a picture. Lower-case hexadecimal.
 ///
 /// # Errors
 /// [`Error::File`] for what cannot be read.
 pub fn digest(folder: &Path) -> Result<String, Error> {
     let mut files = Vec::new();
     list(folder, "", &mut files)?;
+    files.retain(|(name, _)| name != MANIFEST && !name.ends_with(PREPARED));
     files.sort();
     let mut hash = Sha256::new();
     let mut block = vec![0; BLOCK];

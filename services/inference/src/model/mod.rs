@@ -167,21 +167,11 @@ impl Model {
         self.footprint.get(provider)?.get("loaded_bytes")?.as_u64()
     }
 
-    /// Whether it is a latent consistency model that takes the guidance scale as an input.
+    /// Whether a VAE with float16 weights is computed in float32, as diffusers' pipelines of Stable Diffusion XL do where
+    /// `force_upcast` says so; those of Stable Diffusion 1 and 2 never look at it.
     #[must_use]
-    pub fn is_consistency(&self) -> bool {
-        self.guidance > 0
-    }
-
-    /// Strength of a picture to picture request that does not say, as diffusers' pipelines have it.
-    #[must_use]
-    pub fn default_strength(&self, task: Task) -> f32 {
-        match (task, self.is_xl) {
-            (Task::Inpaint, true) => 0.9999,
-            (Task::Inpaint | Task::TextToImage, _) => 1.0,
-            (Task::ImageToImage | Task::Refine, true) => 0.3,
-            (Task::ImageToImage | Task::Refine, false) => 0.8,
-        }
+    pub fn upcasts_vae(&self) -> bool {
+        self.is_xl && self.vae.force_upcast
     }
 }
 

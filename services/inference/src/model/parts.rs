@@ -35,7 +35,7 @@ pub struct Vae {
     pub channels: usize,
     /// Side of the tiles in which diffusers decodes and encodes large pictures, pixels.
     pub tile: usize,
-    /// Whether diffusers computes it in float32 although its weights are float16.
+    /// Whether it overflows in float16, so that Stable Diffusion XL computes it in float32.
     pub force_upcast: bool,
 }
 
@@ -167,7 +167,8 @@ pub(super) fn vae(folder: &Path) -> Result<Vae, Error> {
         statistics,
         channels,
         tile,
-        force_upcast: config.force_upcast.unwrap_or(false),
+        // `AutoencoderKL`'s default.
+        force_upcast: config.force_upcast.unwrap_or(true),
     })
 }
 

@@ -159,7 +159,6 @@ fn every_family_says_what_it_can_do_and_what_it_needs() {
         assert_eq!(model.time_ids, time_ids, "{name}");
         assert_eq!(model.is_xl, name.starts_with("sdxl"), "{name}");
         assert_eq!(model.is_refiner, name == "sdxl-refiner", "{name}");
-        assert_eq!(model.is_consistency(), name == "lcm", "{name}");
         assert_eq!(
             model.force_zeros_for_empty_prompt,
             ["sdxl", "sdxl-inpaint"].contains(&name),
@@ -174,10 +173,7 @@ fn every_family_says_what_it_can_do_and_what_it_needs() {
                 1
             }
         );
-        assert_eq!(
-            model.default_strength(ImageToImage),
-            if model.is_xl { 0.3 } else { 0.8 }
-        );
+        assert_eq!(model.upcasts_vae(), model.is_xl, "{name}");
     }
     assert!(tiny("sdxl-refiner").requires_aesthetics_score);
     assert_eq!(tiny("sdxl").vae.scaling, 0.13025);

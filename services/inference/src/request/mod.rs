@@ -76,9 +76,14 @@ struct Violations(Vec<(String, String)>);
 impl Violations {
     fn expect(&mut self, right: bool, field: &str, why: impl FnOnce() -> String) {
         // One reason per field is enough.
-        if !right && !self.0.iter().any(|(known, _)| known == field) {
+        if !right && !self.has(field) {
             self.0.push((field.to_owned(), why()));
         }
+    }
+
+    /// Whether something is wrong with a field.
+    fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == field)
     }
 
     /// A number of a range, both ends included.
@@ -116,13 +121,20 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
     wrong.expect((1..=MAX_SEEDS).contains(&seeds), "seeds", || {
         format!("{seeds} seeds, expected 1 to {MAX_SEEDS}")
     });
-    for index in &request.skip_images {
+    let skipped = request.skip_images.len();
+    wrong.expect(skipped <= seeds, "skip_images", || {
+        format!("{skipped} pictures to skip of {seeds}")
+    });
+    for index in request.skip_images.iter().take(MAX_SEEDS) {
         wrong.expect((*index as usize) < seeds, "skip_images", || {
             format!("{index} is none of {seeds} pictures")
         });
     }
     wrong.expect(request.request_id.len() <= MAX_REQUEST_ID, "request_id", || {
-        format!("longer than {MAX_REQUEST_ID} bytes")
+        format!(
+            "{} bytes, expected at most {MAX_REQUEST_ID}",
+            request.request_id.len()
+        )
     });
     let most = info.max_clip_skip();
     let skips = [request.clip_skip as usize, request.negative_clip_skip as usize];

@@ -75,6 +75,10 @@ fn latents(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Ve
     wrong.expect(given.len() == request.seeds.len(), "init_latents", || {
         format!("{} latents for {} seeds", given.len(), request.seeds.len())
     });
+    if wrong.has("width") || wrong.has("height") {
+        // Nothing can be compared with a size that is refused already.
+        return Vec::new();
+    }
     let shape = info.latents(request.width as usize, request.height as usize);
     let mut all = Vec::with_capacity(given.len());
     for latents in given.iter().take(request.seeds.len()) {

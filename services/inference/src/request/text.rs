@@ -1,5 +1,6 @@
 //! The prompts: windows of the right length, ids that the model has, weights that are numbers, and not too much of anything.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mobula_proto::common::v1 as common;
@@ -14,9 +15,11 @@ const MAX_STRETCHES: usize = 1000;
 /// Texts in a mixture at most: the whole and one without each of fifteen words.
 const MAX_VARIANTS: usize = 16;
 /// Windows in both prompts at most, over all stretches and variants; each costs a run of the text encoder.
-const MAX_WINDOWS: usize = 1024;
+const MAX_WINDOWS: usize = 2048;
+/// Memory of a request's text states at most: a prompt that is another one at each of 100 steps of Stable Diffusion XL.
+const MAX_STATE_BYTES: usize = 128 << 20;
 /// Largest weight; the states are noise to a UNet long before.
-const MAX_WEIGHT: f32 = 100.0;
+const MAX_WEIGHT: f32 = 1000.0;
 
 /// The prompt, and the negative one when there are two rows; `None` when something is wrong.
 pub(super) fn check(
@@ -46,7 +49,7 @@ pub(super) fn check(
             .any(|variant| variant.windows.len() != windows)
     };
     wrong.expect(!uneven(&prompt), "prompt", || {
-        "its texts differ in windows".into()
+        format!("its texts do not all have the {windows} windows of the first")
     });
     wrong.expect(!negative.as_ref().is_some_and(uneven), "negative_prompt", || {
         format!("its texts do not all have the {windows} windows of the prompt")
@@ -55,7 +58,27 @@ pub(super) fn check(
     wrong.expect(all <= MAX_WINDOWS, "prompt", || {
         format!("{all} windows in all, expected at most {MAX_WINDOWS}")
     });
+    let states: usize = std::iter::once(&prompt)
+        .chain(&negative)
+        .map(|prompt| state_bytes(prompt, model.info))
+        .sum();
+    wrong.expect(states <= MAX_STATE_BYTES, "prompt", || {
+        format!("its different texts take {states} bytes of states, expected at most {MAX_STATE_BYTES}")
+    });
     (wrong.0.len() == before).then_some((prompt, negative))
+}
+
+/// Bytes that a prompt's states take: of every different window as it is encoded, and of every different stretch.
+fn state_bytes(prompt: &Prompt, info: &Info) -> usize {
+    let ids: HashSet<_> = prompt.ids().collect();
+    let mut stretches: Vec<&[Variant]> = Vec::new();
+    for stretch in &prompt.stretches {
+        if !stretches.contains(&&stretch.variants[..]) {
+            stretches.push(&stretch.variants);
+        }
+    }
+    let windows = ids.len() + stretches.len() * prompt.windows();
+    windows * info.states() * size_of::<f32>()
 }
 
 fn prompt_of_negative(

@@ -109,8 +109,18 @@ impl Maker<'_> {
     }
 
     fn timeline(&self, prompt: &Prompt, beside: &Beside<'_>) -> Result<Timeline, Error> {
-        let mut stretches = Vec::with_capacity(prompt.stretches.len());
-        for stretch in &prompt.stretches {
+        let mut stretches: Vec<(Option<u32>, Arc<Condition>)> = Vec::with_capacity(prompt.stretches.len());
+        for (nth, stretch) in prompt.stretches.iter().enumerate() {
+            // Alternating prompts come back to the same few texts at every step.
+            let earlier = prompt.stretches[..nth].iter();
+            let same = earlier
+                .zip(&stretches)
+                .find(|(earlier, _)| earlier.variants == stretch.variants)
+                .map(|(_, (_, condition))| Arc::clone(condition));
+            if let Some(condition) = same {
+                stretches.push((stretch.until, condition));
+                continue;
+            }
             let (mut states, mut pooled) = self.states(&stretch.variants, &prompt.emphasis, beside.skip)?;
             if beside.zeros {
                 states.fill(0.0);

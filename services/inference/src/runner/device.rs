@@ -33,7 +33,7 @@ struct State {
 
 /// A loop's place at a device; dropping it leaves.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     device: Device,
     id: u64,
 }
@@ -55,7 +55,7 @@ impl Device {
         }))
     }
 
-    pub(super) fn join(&self) -> Place {
+    pub(crate) fn join(&self) -> Place {
         let id = self.0.ids.fetch_add(1, Ordering::Relaxed);
         self.lock().turns.join(id, 1);
         Place {
@@ -89,7 +89,7 @@ impl Device {
 
 impl Place {
     /// Runs a call when it is its turn; `returns` says that another one follows at once.
-    pub(super) fn run<T>(&self, returns: bool, call: impl FnOnce() -> T) -> T {
+    pub(crate) fn run<T>(&self, returns: bool, call: impl FnOnce() -> T) -> T {
         let turn = self.enter(returns);
         let result = call();
         drop(turn);
@@ -161,7 +161,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn one_call_runs_at_a_time_and_everybody_has_turns() {
+    fn one_call_runs_at_a_time_and_everybody_comes_to_an_end() {
         let device = Device::new();
         let inside = Arc::new(AtomicU64::new(0));
         let threads: Vec<_> = (0..4)

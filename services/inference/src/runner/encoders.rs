@@ -201,6 +201,8 @@ impl Tools {
                     self.metrics.finished(&timings);
                 }
             }
+            // Another picture of the request failed before it.
+            Err(_) if job.outbox.has_ended() => {}
             Err(error) => {
                 tracing::error!(request_id = job.work.request_id, %error, "a picture cannot be encoded");
                 job.outbox.fail(error);

@@ -26,8 +26,8 @@ struct Progress {
     decode: Duration,
     image: Duration,
     ticks: u32,
-    /// Steps taken by each picture, in the order of `Work::pictures`.
-    steps: Vec<u32>,
+    /// Model calls taken by each picture, in the order of `Work::pictures`.
+    calls: Vec<u32>,
     /// Pictures that were sent.
     sent: usize,
     denoise_span: Option<Span>,
@@ -49,7 +49,7 @@ impl Job {
         let rows = work.rows() * work.sampler.calls() as u64 * work.pictures.len() as u64;
         stats.add(rows, work.pictures.len());
         let progress = Progress {
-            steps: vec![0; work.pictures.len()],
+            calls: vec![0; work.pictures.len()],
             ..Progress::default()
         };
         Self {
@@ -84,24 +84,24 @@ impl Job {
                 parent: &self.work.span,
                 "denoise",
                 pictures = self.work.pictures.len(),
-                steps = self.work.sampler.calls(),
+                steps = self.work.steps(),
             ));
             drop(progress);
             self.outbox.send(Event::Started(Started {}));
         }
     }
 
-    /// A picture (by its place in `Work::pictures`) took a step; tells the reader when the slowest picture moved.
+    /// A picture (by its place in `Work::pictures`) took a model call; tells the reader when the slowest picture moved.
     pub(crate) fn step_taken(&self, place: usize, now: Instant) {
         let rows = self.work.rows();
         self.rows_left.fetch_sub(rows, Ordering::Relaxed);
         self.stats.done(rows);
-        let of = self.work.sampler.calls() as u32;
+        let of = self.work.steps();
         let mut progress = self.progress();
-        let slowest = |steps: &[u32]| steps.iter().copied().min().unwrap_or(0);
-        let before = slowest(&progress.steps);
-        progress.steps[place] += 1;
-        let index = slowest(&progress.steps);
+        let slowest = |calls: &[u32]| calls.iter().copied().min().unwrap_or(0);
+        let before = self.work.steps_of(slowest(&progress.calls));
+        progress.calls[place] += 1;
+        let index = self.work.steps_of(slowest(&progress.calls));
         progress.denoised = Some(now);
         if index == of {
             progress.denoise_span = None;

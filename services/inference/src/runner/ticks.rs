@@ -119,10 +119,12 @@ impl Loop {
                 times.to = now;
                 times.ticks += 1;
             }
-            let (job, step) = (&track.job, track.trajectory.step() as u32);
+            let (job, calls) = (&track.job, track.trajectory.step() as u32);
             job.step_taken(track.place, now);
             let interval = job.work.preview_interval;
-            if interval > 0 && step.is_multiple_of(interval) && !track.trajectory.is_done() {
+            let step = job.work.steps_of(calls);
+            let stepped = step > job.work.steps_of(calls - 1);
+            if interval > 0 && stepped && step.is_multiple_of(interval) && !track.trajectory.is_done() {
                 let latents = track.trajectory.predicted_original().to_vec();
                 let index = job.work.pictures[track.place].0;
                 self.encoders.glimpse(Glimpse {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mobula_diffusion::Sampler;
 use mobula_diffusion::random::Source;
+use mobula_diffusion::scheduler::Span as Part;
 use mobula_diffusion::trajectory::Guidance;
 use mobula_serving::tick::Class;
 use tokio::time::Instant;
@@ -64,6 +65,27 @@ impl Work {
     /// Rows of one picture in one call at most.
     pub(crate) fn rows(&self) -> u64 {
         1 + u64::from(self.negative.is_some())
+    }
+
+    /// Steps of one picture: as asked for, or as many as are in the part of the schedule it goes through.
+    pub(crate) fn steps(&self) -> u32 {
+        let (calls, each) = (self.sampler.calls(), self.sampler.calls_per_step());
+        let steps = match self.sampler.span() {
+            Part::Whole => self.sampler.steps(),
+            Part::Strength(_) | Part::Consistency(_) | Part::Part { .. } => calls.div_ceil(each),
+        };
+        steps as u32
+    }
+
+    /// Steps that so many model calls are, as diffusers' progress bar counts them: a step of a second-order scheduler is done
+    /// after its second call, and PNDM's first one after its second.
+    pub(crate) fn steps_of(&self, calls: u32) -> u32 {
+        let (all, each) = (self.sampler.calls() as u32, self.sampler.calls_per_step() as u32);
+        let steps = self.steps();
+        if calls >= all {
+            return steps;
+        }
+        calls.saturating_sub(all.saturating_sub(steps * each)) / each
     }
 
     /// The ids of every window that must be encoded, with the layers to leave out.

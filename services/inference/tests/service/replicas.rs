@@ -1,9 +1,12 @@
 //! What a worker says about replicas: models that run, and models that do not.
 
+use std::time::Duration;
+
 use mobula_inference::{Config, model};
 use mobula_kit::worker::{ReplicaSpec, ReplicaState};
+use mobula_proto::inference::v1::GenerateRequest;
 
-use crate::support::{Worker, spec, tiny};
+use crate::support::{Worker, plain, spec, tiny};
 
 #[tokio::test]
 async fn a_running_replica_tells_what_proxies_must_know() {
@@ -73,5 +76,56 @@ async fn what_cannot_be_loaded_is_reported_with_the_reason() {
     // One beside them is served from the same folder of models.
     let report = worker.assign(spec("r", "sd15", "", &[])).await;
     assert_eq!(report.state(), ReplicaState::Running, "{}", report.message);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_fit_the_workers_memory_is_refused_with_what_is_left() {
+    let mut config = Config::default();
+    config.worker.memory_bytes = Some(1 << 20);
+    let worker = Worker::start(config).await;
+    let model = tiny("../../../../models/demo").display().to_string();
+    let report = worker.assign(spec("a", &model, "", &[])).await;
+    assert_eq!(report.state(), ReplicaState::Failed);
+    assert!(
+        report.message.contains("of the 1 MiB of this worker are left")
+            && report.message.contains("--memory-bytes"),
+        "{}",
+        report.message
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn replicas_of_one_model_share_it_until_the_last_one_goes() {
+    let worker = Worker::with_model(tiny("sd15")).await;
+    let model = tiny("sd15").display().to_string();
+    let report = worker.assign(spec("s", &model, "onnx", &[])).await;
+    assert_eq!(report.state(), ReplicaState::Running, "{}", report.message);
+    let request = |replica: &str| GenerateRequest {
+        replica_id: replica.into(),
+        prompt: plain(&[7; 77]),
+        negative_prompt: plain(&[0; 77]),
+        width: 32,
+        height: 32,
+        steps: 900,
+        guidance_scale: 3.0,
+        seeds: vec![1],
+        ..GenerateRequest::default()
+    };
+    // One loop: what runs for one replica is load of both.
+    let mut running = worker.open(request("r")).await.unwrap();
+    assert!(running.message().await.unwrap().is_some());
+    let mut other = worker.open(request("s")).await.unwrap();
+    let first = other.message().await.unwrap().unwrap();
+    assert_eq!(first.load.unwrap().ongoing_requests, 2);
+    drop((running, other));
+    worker.replicas.drain("r", Duration::ZERO);
+    worker.gone("r").await;
+    let short = GenerateRequest {
+        steps: 2,
+        ..request("s")
+    };
+    assert_eq!(worker.draw(short).await.unwrap().images().len(), 1);
     worker.stop().await;
 }

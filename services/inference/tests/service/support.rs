@@ -89,6 +89,25 @@ impl Worker {
         tokio::time::timeout(LIMIT, wait).await.unwrap()
     }
 
+    /// Waits until a replica is no longer there.
+    pub(crate) async fn gone(&self, id: &str) {
+        let wait = async {
+            loop {
+                let changed = self.replicas.changed();
+                if self
+                    .replicas
+                    .reports()
+                    .iter()
+                    .all(|report| report.replica_id != id)
+                {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(LIMIT, wait).await.unwrap();
+    }
+
     pub(crate) fn model(&self) -> ModelInfo {
         self.replicas.reports().remove(0).model.unwrap()
     }

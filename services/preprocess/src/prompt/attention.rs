@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_refused() {
-        assert!(refused(&"(".repeat(33)).contains("deeper than 32"));
+        assert!(refused(&"(".repeat(33)).contains("33 deep, more than 32"));
         assert_eq!(parts(&"(".repeat(32)), []);
     }
 }

@@ -57,7 +57,8 @@ impl<'a> Chunks<'a> {
     fn close(&mut self) -> Result<(), Refused> {
         if self.done.len() == self.limits.windows {
             return Err(Refused(format!(
-                "needs more than {} windows of tokens",
+                "needs at least {} windows of tokens, more than {}",
+                self.limits.windows + 1,
                 self.limits.windows
             )));
         }

@@ -81,9 +81,13 @@ pub struct Ask<'a> {
 pub struct Refused(pub String);
 
 impl Refused {
-    /// Brackets are nested too deeply.
+    /// A bracket is nested deeper than the limit; reading ends with the first one.
     fn depth(limits: &Limits) -> Self {
-        Self(format!("has brackets nested deeper than {}", limits.depth))
+        Self(format!(
+            "has a bracket nested {} deep, more than {}",
+            limits.depth + 1,
+            limits.depth
+        ))
     }
 
     /// A weight that is not served; the number as it was written.

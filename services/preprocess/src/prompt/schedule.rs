@@ -100,7 +100,7 @@ pub fn read(text: &str, steps: u32, limits: &Limits) -> Result<Vec<(u32, String)
         bytes += out.len();
         if bytes > limits.bytes {
             return Err(Refused(format!(
-                "changes so often that its texts have more than {} bytes in all",
+                "changes so often that its texts have at least {bytes} bytes in all, more than {}",
                 limits.bytes
             )));
         }
@@ -315,6 +315,6 @@ mod tests {
     #[test]
     fn limits_are_named() {
         assert!(refused("a", 1001).contains("1001 steps, more than 1000"));
-        assert!(refused(&"[".repeat(33), 10).contains("deeper than 32"));
+        assert!(refused(&"[".repeat(33), 10).contains("33 deep, more than 32"));
     }
 }

@@ -87,7 +87,7 @@ fn written(model: &Model, text: &str, ask: &Ask<'_>, total: &mut usize) -> Resul
             let (variant, tokens) = variant(model, &version, ask)?;
             *total += variant.windows.len();
             if *total > ask.limits.total {
-                return Err(too_many(ask).into());
+                return Err(too_many(*total, ask).into());
             }
             if prompt.spans.is_empty() && variants.is_empty() {
                 token_count = tokens;
@@ -191,10 +191,11 @@ fn level(model: &Model, texts: &mut [TokenizedText], ask: &Ask<'_>) -> Result<()
     };
     let lengths: Vec<usize> = texts.iter().flat_map(variants).collect();
     let longest = lengths.iter().copied().max().unwrap_or_default();
-    if lengths.len() * longest > ask.limits.total {
+    let needed = lengths.len() * longest;
+    if needed > ask.limits.total {
         return Err(Error::Invalid {
             field: "texts".into(),
-            why: too_many(ask).0,
+            why: too_many(needed, ask).0,
         });
     }
     let empty = empty(model);
@@ -212,9 +213,10 @@ fn windows(prompt: &Prompt) -> impl Iterator<Item = &PromptWindow> {
     variants.flat_map(|variant| &variant.windows)
 }
 
-fn too_many(ask: &Ask<'_>) -> Refused {
+/// `needed` were counted when the limit was passed.
+fn too_many(needed: usize, ask: &Ask<'_>) -> Refused {
     Refused(format!(
-        "needs more than {} windows of tokens in all spans and variants of the call",
+        "needs at least {needed} windows of tokens in all spans and variants of the call, more than {}",
         ask.limits.total
     ))
 }

@@ -1,6 +1,10 @@
 //! What a replica is asked for.
 
-use mobula_proto::{image::v1::PromptSyntax, inference::v1 as inference};
+use mobula_proto::{
+    common::v1::{Prompt, PromptSpan},
+    image::v1::PromptSyntax,
+    inference::v1 as inference,
+};
 
 use super::{Draw, Half};
 use crate::{infotext, permit::Permit, validate::Plan};
@@ -19,11 +23,13 @@ impl Draw<'_> {
             Half::Last(from, _) => (*from, 1.0),
         };
         let interval = plan.interval(from, to);
+        let behind = self.steps_behind();
+        let prompt = |prompt: &Option<Prompt>| prompt.as_ref().map(|prompt| rest(prompt, behind));
         let mut request = inference::GenerateRequest {
             replica_id: permit.replica().id.clone(),
             request_id: self.job.id.as_ref().to_owned(),
-            prompt: drawer.tokens.prompt.prompt.clone(),
-            negative_prompt: drawer.tokens.negative.prompt.clone(),
+            prompt: prompt(&drawer.tokens.prompt.prompt),
+            negative_prompt: prompt(&drawer.tokens.negative.prompt),
             guidance_scale: match interval {
                 Some(_) => plan.guidance_scale,
                 None => UNGUIDED.min(plan.guidance_scale),
@@ -50,6 +56,18 @@ impl Draw<'_> {
         request
     }
 
+    /// Steps of the whole that are behind this half: replicas count the steps of a half from its begin.
+    fn steps_behind(&self) -> u32 {
+        match (&self.half, &self.plan.refine) {
+            // As the first half's replica counted them, which knows the noise levels, but counts calls.
+            (Half::Last(..), _) if self.steps_before > 0 => {
+                self.steps_before / self.plan.chosen.calls.max(1)
+            }
+            (Half::Last(..), Some(refine)) => refine.before,
+            (Half::Whole | Half::First(_) | Half::Last(..), _) => 0,
+        }
+    }
+
     fn chunks(&self) -> Vec<inference::TextChunk> {
         let first = &self.ready.first;
         let model = infotext::Model {
@@ -61,6 +79,29 @@ impl Draw<'_> {
             digest: &refiner.model.digest,
         });
         infotext::chunks(self.plan, model, refiner)
+    }
+}
+
+/// What holds of a prompt when `behind` of its steps are taken, counted from there. Its last span never ends before the
+/// steps do.
+fn rest(prompt: &Prompt, behind: u32) -> Prompt {
+    if behind == 0 {
+        return prompt.clone();
+    }
+    let last = prompt.spans.len().saturating_sub(1);
+    let spans = prompt.spans.iter().enumerate();
+    let spans = spans
+        .filter(|(at, span)| span.until_step == 0 || span.until_step > behind || *at == last)
+        .map(|(_, span)| PromptSpan {
+            // What is over already, as only the last one can be here, becomes 0: to the end.
+            until_step: span.until_step.saturating_sub(behind),
+            variants: span.variants.clone(),
+        });
+    Prompt {
+        spans: spans.collect(),
+        emphasis: prompt.emphasis,
+        empty: prompt.empty.clone(),
+        is_empty: prompt.is_empty,
     }
 }
 
@@ -89,5 +130,75 @@ fn common(plan: &Plan) -> inference::GenerateRequest {
         size_conditions: plan.conditions,
         negative_size_conditions: plan.negative_conditions,
         ..inference::GenerateRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_proto::common::v1::PromptVariant;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A prompt of spans until these steps, each with its own text.
+    fn prompt(until: &[u32]) -> Prompt {
+        let span = |(text, until_step): (usize, &u32)| PromptSpan {
+            until_step: *until_step,
+            variants: vec![PromptVariant {
+                weight: text as f32 + 1.0,
+                windows: Vec::new(),
+            }],
+        };
+        Prompt {
+            spans: until.iter().enumerate().map(span).collect(),
+            is_empty: true,
+            ..Prompt::default()
+        }
+    }
+
+    /// Which text a step, counted from 1, sees: the first span that holds, or the last one.
+    fn seen(prompt: &Prompt, step: u32) -> f32 {
+        let spans = &prompt.spans;
+        let held = spans
+            .iter()
+            .find(|span| span.until_step == 0 || step <= span.until_step);
+        held.or(spans.last()).unwrap().variants[0].weight
+    }
+
+    #[test]
+    fn spans_go_on_where_the_first_half_left_them() {
+        let ends = |until: &[u32], behind| -> Vec<(u32, f32)> {
+            let rest = rest(&prompt(until), behind);
+            let spans = rest.spans.iter();
+            spans
+                .map(|span| (span.until_step, span.variants[0].weight))
+                .collect()
+        };
+        assert_eq!(ends(&[5, 18, 20], 15), [(3, 2.0), (5, 3.0)]);
+        assert_eq!(ends(&[5, 15, 0], 15), [(0, 3.0)]);
+        assert_eq!(ends(&[5, 16], 15), [(1, 2.0)]);
+        assert_eq!(ends(&[5, 10], 15), [(0, 2.0)], "the last one is kept");
+        assert_eq!(ends(&[0], 15), [(0, 1.0)]);
+        assert_eq!(ends(&[], 15), []);
+        assert_eq!(rest(&prompt(&[5, 20]), 0), prompt(&[5, 20]));
+        assert!(rest(&prompt(&[5]), 3).is_empty);
+    }
+
+    proptest! {
+        #[test]
+        fn every_step_of_the_last_half_sees_what_it_sees_of_the_whole(
+            until in prop::collection::btree_set(1u32..40, 1..8), open: bool, behind in 0u32..45,
+        ) {
+            let mut until: Vec<_> = until.into_iter().collect();
+            if open {
+                until.push(0);
+            }
+            let whole = prompt(&until);
+            let last = rest(&whole, behind);
+            prop_assert!(!last.spans.is_empty());
+            for step in 1..=50 {
+                prop_assert_eq!(seen(&last, step), seen(&whole, behind + step));
+            }
+        }
     }
 }

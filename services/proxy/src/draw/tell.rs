@@ -101,6 +101,7 @@ impl Draw<'_> {
             height: self.plan.height,
             digest: drawn.digest,
             timings: Some(self.merged(self.last)),
+            notes: drawn.notes,
         }))
     }
 

@@ -50,7 +50,7 @@ fn words(rule: &Rule) -> (&'static str, String, Option<Value>) {
             format!("String should have at least {min} character{}", plural(*min)),
             Some(json!({ "min_length": min })),
         ),
-        Rule::TooLong { max } => (
+        Rule::TooLong { max, .. } => (
             "string_too_long",
             format!("String should have at most {max} characters"),
             Some(json!({ "max_length": max })),
@@ -80,17 +80,17 @@ fn words(rule: &Rule) -> (&'static str, String, Option<Value>) {
             "String should match pattern '^[ -~]*$'".to_owned(),
             Some(json!({ "pattern": "^[ -~]*$" })),
         ),
-        Rule::AtLeast(min) => (
+        Rule::AtLeast { min, .. } => (
             "greater_than_equal",
             format!("Input should be greater than or equal to {min}"),
             Some(json!({ "ge": min })),
         ),
-        Rule::AtMost(max) => (
+        Rule::AtMost { max, .. } => (
             "less_than_equal",
             format!("Input should be less than or equal to {max}"),
             Some(json!({ "le": max })),
         ),
-        Rule::MultipleOf(of) => (
+        Rule::MultipleOf { of, .. } => (
             "multiple_of",
             format!("Input should be a multiple of {of}"),
             Some(json!({ "multiple_of": of })),
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn limits_are_told_with_their_context() {
-        let entry = told("img_size", Some("100"), Rule::MultipleOf(8));
+        let entry = told("img_size", Some("100"), Rule::MultipleOf { is: 100, of: 8 });
         assert_eq!(entry["ctx"], json!({ "multiple_of": 8 }));
         assert_eq!(entry["input"], "100");
         let entry = told(
@@ -180,7 +180,10 @@ mod tests {
         let entry = told(
             "prompt",
             Some(&"ä".repeat(100_000)),
-            Rule::TooLong { max: 65_536 },
+            Rule::TooLong {
+                has: 200_000,
+                max: 65_536,
+            },
         );
         assert_eq!(entry["input"].as_str().unwrap().chars().count(), INPUT_SHOWN + 1);
     }

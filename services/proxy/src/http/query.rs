@@ -90,6 +90,11 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// A number as it was written.
+    fn written(&self, field: &str) -> &str {
+        self.raw(field).unwrap_or_default().trim()
+    }
+
     /// The name under which the caller gave what the request calls `field`.
     pub(super) fn given_as<'a>(&self, field: &'a str) -> &'a str {
         match field {
@@ -134,8 +139,14 @@ impl Query {
         match self.integer("seed") {
             None => {}
             Some(Integer::Fits(seed)) => self.request.seeds = vec![seed],
-            Some(Integer::Negative) => self.complain("seed", Rule::AtLeast(0)),
-            Some(Integer::Huge) => self.complain("seed", Rule::AtMost(u64::MAX)),
+            Some(Integer::Negative) => {
+                let rule = Rule::at_least(self.written("seed"), 0_u8);
+                self.complain("seed", rule);
+            }
+            Some(Integer::Huge) => {
+                let rule = Rule::at_most(self.written("seed"), u64::MAX);
+                self.complain("seed", rule);
+            }
         }
         self.fill_seldom();
     }
@@ -156,7 +167,10 @@ impl Query {
         match self.integer("clip_skip") {
             None => {}
             Some(Integer::Fits(layers)) => self.request.clip_skip = u32::try_from(layers).unwrap_or(u32::MAX),
-            Some(Integer::Negative) => self.complain("clip_skip", Rule::AtLeast(0)),
+            Some(Integer::Negative) => {
+                let rule = Rule::at_least(self.written("clip_skip"), 0_u8);
+                self.complain("clip_skip", rule);
+            }
             Some(Integer::Huge) => self.request.clip_skip = u32::MAX,
         }
         self.request.guidance_rescale = self.number("guidance_rescale").unwrap_or_default();

@@ -180,9 +180,9 @@ pub(super) fn size(
     let bytes = pixels.saturating_mul(PIXEL_BYTES).saturating_add(MESSAGE_REST);
     let room = mobula_kit::grpc::MAX_MESSAGE_BYTES as u64;
     if from.is_some() && bytes > room && problems.0.is_empty() {
-        let pixels = (room - MESSAGE_REST) / PIXEL_BYTES;
+        let (asked, most) = (pixels, (room - MESSAGE_REST) / PIXEL_BYTES);
         let why =
-            format!("with height {height} makes more than the {pixels} pixels that can start from a picture");
+            format!("is {width}, which with height {height} makes {asked} pixels; {most} at most can start from a picture");
         problems.add("width", Rule::Wrong(why));
     }
     (width, height)

@@ -32,9 +32,9 @@ impl Problems {
         if !value.is_finite() {
             self.add(field, Rule::NotFinite);
         } else if value < f32::from(*range.start()) {
-            self.add(field, Rule::AtLeast((*range.start()).into()));
+            self.add(field, Rule::at_least(value, *range.start()));
         } else if value > f32::from(*range.end()) {
-            self.add(field, Rule::AtMost((*range.end()).into()));
+            self.add(field, Rule::at_most(value, *range.end()));
         }
     }
 
@@ -42,11 +42,11 @@ impl Problems {
     pub(super) fn side(&mut self, field: &'static str, side: u32, model: &ModelInfo) {
         let multiple = multiple(model);
         if side < multiple {
-            self.add(field, Rule::AtLeast(multiple.into()));
+            self.add(field, Rule::at_least(side, multiple));
         } else if model.max_size > 0 && side > model.max_size {
-            self.add(field, Rule::AtMost(model.max_size.into()));
+            self.add(field, Rule::at_most(side, model.max_size));
         } else if !side.is_multiple_of(multiple) {
-            self.add(field, Rule::MultipleOf(multiple));
+            self.add(field, Rule::MultipleOf { is: side, of: multiple });
         }
     }
 

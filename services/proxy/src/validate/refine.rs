@@ -28,6 +28,8 @@ pub(crate) struct Refine {
     pub(crate) model: String,
     /// The part of the steps that the first model takes.
     pub(crate) switch_at: f32,
+    /// Steps of the first model, as far as they can be told without its noise levels.
+    pub(crate) before: u32,
     /// True when guidance makes two rows of every picture.
     pub(crate) is_guided: bool,
     /// What it costs a replica.
@@ -81,7 +83,9 @@ pub(super) fn refiner(
         let most = LATENT_BYTES_MAX * PIXELS_PER_LATENT_BYTE;
         problems.wrong(
             "refiner",
-            format!("takes {most} pixels at most in all pictures together; ask for fewer at a time"),
+            format!(
+                "has {pixels} pixels in all pictures together and takes {most} at most; ask for fewer at a time"
+            ),
         );
     }
     let Some(model) = model else { return };
@@ -100,11 +104,14 @@ pub(super) fn refiner(
     if model.max_steps > 0 && first.steps > model.max_steps {
         problems.wrong(
             "refiner.model",
-            format!("takes {} steps at most", model.max_steps),
+            format!("takes {} steps at most, not {}", model.max_steps, first.steps),
         );
     }
     if request.clip_skip > model.max_clip_skip {
-        let why = format!("has clip_skip {} at most", model.max_clip_skip);
+        let why = format!(
+            "has clip_skip {} at most, not {}",
+            model.max_clip_skip, request.clip_skip
+        );
         problems.wrong("refiner.model", why);
     }
     // A scheduler that is asked for is for both; without one each model has its own.
@@ -163,6 +170,7 @@ pub(super) fn divide(
     let refine = Refine {
         model: asked.model.clone(),
         switch_at: at,
+        before,
         is_guided: drawn.is_guided(refiner),
         cost: cost(drawn.steps - before, (at, 1.0), refiner),
     };

@@ -157,9 +157,9 @@ fn schedule(
 pub(super) fn steps(problems: &mut Problems, asked: Option<u32>, model: &ModelInfo) -> u32 {
     let steps = asked.unwrap_or(model.default_steps);
     if steps == 0 {
-        problems.add("steps", Rule::AtLeast(1));
+        problems.add("steps", Rule::at_least(0, 1_u8));
     } else if model.max_steps > 0 && steps > model.max_steps {
-        problems.add("steps", Rule::AtMost(model.max_steps.into()));
+        problems.add("steps", Rule::at_most(steps, model.max_steps));
     }
     steps
 }
@@ -186,7 +186,7 @@ pub(super) fn guidance(problems: &mut Problems, request: &image::GenerateRequest
 /// Checks how many layers of the text encoder are left out.
 pub(super) fn clip_skip(problems: &mut Problems, asked: u32, model: &ModelInfo) {
     if asked > model.max_clip_skip {
-        problems.add("clip_skip", Rule::AtMost(model.max_clip_skip.into()));
+        problems.add("clip_skip", Rule::at_most(asked, model.max_clip_skip));
     }
 }
 
@@ -231,7 +231,7 @@ pub(super) fn conditions(problems: &mut Problems, field: &'static str, condition
         ("target_height", told.target_height),
     ] {
         if pixels > CONDITION_MAX {
-            problems.add(format!("{field}.{name}"), Rule::AtMost(CONDITION_MAX.into()));
+            problems.add(format!("{field}.{name}"), Rule::at_most(pixels, CONDITION_MAX));
         }
     }
     for (name, score) in [

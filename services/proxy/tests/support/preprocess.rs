@@ -81,22 +81,25 @@ impl PreprocessService for Preprocess {
     }
 }
 
-/// A text's tokens: its bytes, one window.
+/// A text's tokens: its bytes, one window. `a@5|b` is a text that is `a` until step 5, then `b`.
 pub(crate) fn encoded(text: &str) -> Prompt {
-    let window = PromptWindow {
-        ids: text.bytes().map(u32::from).collect(),
-        ..PromptWindow::default()
-    };
-    let variant = PromptVariant {
-        weight: 1.0,
-        windows: vec![window],
-    };
-    let span = PromptSpan {
-        until_step: 0,
-        variants: vec![variant],
+    let span = |part: &str| {
+        let (text, until_step) = part.split_once('@').unwrap_or((part, "0"));
+        let window = PromptWindow {
+            ids: text.bytes().map(u32::from).collect(),
+            ..PromptWindow::default()
+        };
+        let variant = PromptVariant {
+            weight: 1.0,
+            windows: vec![window],
+        };
+        PromptSpan {
+            until_step: until_step.parse().unwrap(),
+            variants: vec![variant],
+        }
     };
     Prompt {
-        spans: vec![span],
+        spans: text.split('|').map(span).collect(),
         ..Prompt::default()
     }
 }

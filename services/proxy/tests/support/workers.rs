@@ -165,13 +165,14 @@ pub(crate) fn latents(seed: u64) -> Latents {
     }
 }
 
-/// Steps that a fake takes of those that are asked for.
+/// Calls of the model that a fake takes for the steps that are asked for.
 fn steps(request: &inference::GenerateRequest) -> u32 {
     let (start, end) = (
         request.denoising_start.unwrap_or(0.0),
         request.denoising_end.unwrap_or(1.0),
     );
-    (request.steps as f32 * (end - start)).round() as u32
+    let calls = if request.scheduler == "heun" { 2 } else { 1 };
+    (request.steps as f32 * (end - start)).round() as u32 * calls
 }
 
 fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
@@ -210,7 +211,7 @@ fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
             png: picture(*seed).into(),
             digest: format!("digest {seed}"),
             timings: Some(timings),
-            notes: Vec::new(),
+            notes: vec![format!("note on {seed}")],
         })));
     }
     events

@@ -178,6 +178,8 @@ impl Slot {
             if same {
                 continue;
             }
+            // Until the copy is made it is not known what is there.
+            bind.present.clear();
             match &mut bind.host {
                 None => staged.write(input, &mut bind.tensor)?,
                 Some(host) => {
@@ -185,7 +187,6 @@ impl Slot {
                     host.copy_into(&mut bind.tensor)?;
                 }
             }
-            bind.present.clear();
             bind.present.extend_from_slice(values);
         }
         Ok(())

@@ -1,18 +1,24 @@
-//! The VAE decoder: finished latents to planes, in tiles when they are large, and once more in float32 when float16 overflowed.
+//! The VAE decoder: finished latents to planes, in tiles when they are large, and in float32 where float16 overflows or
+//! diffusers would not use it.
+//!
+//! Invariant: what becomes of one picture of a call is nothing to the others.
 
 use std::path::{Path, PathBuf};
 
 use super::super::{Decoded, Error, Shape};
-use super::dialect;
+use super::dialect::{self, Dtype};
 use super::session::{Context, Input, Mode, Network, Output, Values};
 use super::tiles::{Planes, Tiles, is_finite};
 use super::unet::CHANNELS;
+use crate::memory;
 use crate::model::{Model, Vae};
 
 const PART: &str = "vae_decoder";
 
 pub(super) struct Decoder {
     inner: Session,
+    /// Whether `inner` itself has float16 weights in float32.
+    upcast: bool,
     /// The same weights in float32; made when it is first needed.
     wide: Option<Session>,
     file: PathBuf,
@@ -33,9 +39,14 @@ struct Session {
 impl Decoder {
     pub(super) fn load(model: &Model, context: &Context<'_>) -> Result<Self, Error> {
         let file = model.part(PART);
-        let inner = Session::of(Network::from_file(PART, &file, context)?)?;
+        let mut inner = Session::of(Network::from_file(PART, &file, context)?)?;
+        let upcast = model.upcasts_vae() && inner.is_half();
+        if upcast {
+            inner = Session::of(Network::wide(PART, &file, context)?)?;
+        }
         let mut decoder = Self {
             inner,
+            upcast,
             wide: None,
             file,
             vae: model.vae.clone(),
@@ -52,7 +63,8 @@ impl Decoder {
         self.scale
     }
 
-    /// As diffusers: `vae.decode(latents / scaling_factor + shift_factor)`, or with the channels' means and deviations.
+    /// As diffusers: `vae.decode(latents / scaling_factor + shift_factor)`, or with the channels' means and deviations. The
+    /// planes of a picture that float32 does not mend either stay as they are.
     pub(super) fn run(
         &mut self,
         latents: &[f32],
@@ -71,7 +83,9 @@ impl Decoder {
         let mut again = Vec::new();
         for index in 0..count {
             let place = start + index * picture;
-            if is_finite(&out[place..place + picture]) {
+            let latents = &self.scaled[index * shape.values()..][..shape.values()];
+            // Nothing mends latents that are no numbers.
+            if is_finite(&out[place..place + picture]) || self.upcast || !is_finite(latents) {
                 continue;
             }
             let wide = match &mut self.wide {
@@ -79,18 +93,12 @@ impl Decoder {
                 None => self.wide.insert(Session::wide(&self.file, context)?),
             };
             let mut planes = Vec::with_capacity(picture);
-            wide.run(
-                &self.scaled[index * shape.values()..][..shape.values()],
-                shape,
-                tiles,
-                &mut planes,
-            )?;
-            if planes.len() != picture || !is_finite(&planes) {
-                let why = "its output is not finite, in float32 neither".to_owned();
-                return Err(Error::Run { part: PART, why });
+            wide.run(latents, shape, tiles, &mut planes)?;
+            super::expect(PART, planes.len(), picture)?;
+            if is_finite(&planes) {
+                out[place..place + picture].copy_from_slice(&planes);
+                again.push(index);
             }
-            out[place..place + picture].copy_from_slice(&planes);
-            again.push(index);
         }
         Ok(Decoded { again })
     }
@@ -131,7 +139,7 @@ impl Decoder {
     pub(super) fn trim(&mut self) {
         self.scaled = Vec::new();
         self.inner.trim();
-        if super::memory::is_short() {
+        if memory::is_short() {
             self.wide = None;
         } else if let Some(wide) = &mut self.wide {
             wide.trim();
@@ -148,6 +156,12 @@ impl Session {
             ports,
             together,
         })
+    }
+
+    /// Whether it is seen from outside that it computes in float16.
+    fn is_half(&self) -> bool {
+        let (latents, images) = (self.ports.latents.dtype, self.ports.images.dtype);
+        [latents, images].contains(&Some(Dtype::F16))
     }
 
     fn wide(file: &Path, context: &Context<'_>) -> Result<Self, Error> {

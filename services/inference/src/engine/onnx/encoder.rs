@@ -7,16 +7,19 @@
 use std::path::{Path, PathBuf};
 
 use super::super::{Error, Moments};
-use super::dialect;
+use super::dialect::{self, Dtype};
 use super::session::{Context, Input, Mode, Network, Output, Values};
 use super::tiles::{Planes, Tiles, is_finite};
 use super::unet::CHANNELS;
+use crate::memory;
 use crate::model::{Model, Vae};
 
 const PART: &str = "vae_encoder";
 
 pub(super) struct Encoder {
     inner: Session,
+    /// Whether `inner` itself has float16 weights in float32.
+    upcast: bool,
     /// The same weights in float32; made when it is first needed.
     wide: Option<Session>,
     file: PathBuf,
@@ -39,8 +42,14 @@ impl Encoder {
     /// Loads the encoder of a model whose decoder enlarges by `scale`.
     pub(super) fn load(model: &Model, scale: usize, context: &Context<'_>) -> Result<Self, Error> {
         let file = model.part(PART);
+        let mut inner = Session::of(Network::from_file(PART, &file, context)?)?;
+        let upcast = model.upcasts_vae() && inner.is_half();
+        if upcast {
+            inner = Session::of(Network::wide(PART, &file, context)?)?;
+        }
         let mut encoder = Self {
-            inner: Session::of(Network::from_file(PART, &file, context)?)?,
+            inner,
+            upcast,
             wide: None,
             file,
             vae: model.vae.clone(),
@@ -76,6 +85,7 @@ impl Encoder {
     }
 
     /// Encodes `[n, 3, height, width]`, sides being multiples of the scale; what overflows in float16, once more in float32.
+    /// The moments of a picture that float32 does not mend either are not finite.
     pub(super) fn run(
         &mut self,
         pixels: &[f32],
@@ -93,7 +103,8 @@ impl Encoder {
         self.inner.run(pixels, (width, height), tiles, &mut values)?;
         super::expect(PART, values.len(), pixels.len() / picture * each)?;
         for (pixels, values) in pixels.chunks_exact(picture).zip(values.chunks_exact(each)) {
-            if is_finite(values) {
+            // Nothing mends pixels that are no numbers.
+            if is_finite(values) || self.upcast || !is_finite(pixels) {
                 self.add(values, positions, out);
                 continue;
             }
@@ -103,10 +114,7 @@ impl Encoder {
             };
             let mut again = Vec::with_capacity(each);
             wide.run(pixels, (width, height), tiles, &mut again)?;
-            if again.len() != each || !is_finite(&again) {
-                let why = "its output is not finite, in float32 neither".to_owned();
-                return Err(Error::Run { part: PART, why });
-            }
+            super::expect(PART, again.len(), each)?;
             self.add(&again, positions, out);
         }
         Ok(())
@@ -144,7 +152,7 @@ impl Encoder {
     pub(super) fn trim(&mut self) {
         let side = 4 * self.scale;
         self.inner.trim(side);
-        if super::memory::is_short() {
+        if memory::is_short() {
             self.wide = None;
         } else if let Some(wide) = &mut self.wide {
             wide.trim(side);
@@ -160,6 +168,12 @@ impl Session {
             network,
             ports,
         })
+    }
+
+    /// Whether it is seen from outside that it computes in float16.
+    fn is_half(&self) -> bool {
+        let (images, latents) = (self.ports.images.dtype, self.ports.latents.dtype);
+        [images, latents].contains(&Some(Dtype::F16))
     }
 
     fn wide(file: &Path, context: &Context<'_>) -> Result<Self, Error> {

@@ -11,7 +11,6 @@ mod dialect;
 mod edit;
 mod encoder;
 mod library;
-mod memory;
 mod provider;
 mod report;
 mod session;

@@ -1,6 +1,6 @@
 //! Execution providers: who computes. Each is asked for by name, with its options, and one that cannot be had is an error.
 //!
-//! Only the CPU provider was ever run by those who wrote this; the others are registered as ONNX Runtime documents them. Defaults
+//! The CPU provider was run; the others are registered as ONNX Runtime documents them, and were compiled, not run. Defaults
 //! differ from ONNX Runtime's where those would make pictures depend on the machine's mood: no choice of convolutions by
 //! measuring (`cudnn_conv_algo_search`), no arithmetic of 19 bits for numbers of 32 (`use_tf32`).
 

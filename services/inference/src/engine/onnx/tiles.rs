@@ -1,8 +1,8 @@
 //! Large pictures in tiles, so that a VAE's memory does not grow with the picture: the geometry and the blending of diffusers'
 //! `AutoencoderKL.tiled_decode` and `_tiled_encode`, numbers and order of operations included.
 //!
-//! Tiles overlap by a quarter. Each tile's upper and left borders fade from its neighbours', which were blended before it, so a
-//! row of tiles is all that is kept. It computes no tile itself.
+//! Tiles overlap by a quarter. Each tile's upper and left borders fade from its neighbours', which were blended before it, so the
+//! row above is kept whole, and of the others what becomes of the picture. It computes no tile itself.
 
 use super::super::Error;
 

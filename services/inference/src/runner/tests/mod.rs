@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use mobula_diffusion::random::Source;
-use mobula_diffusion::scheduler::Ask;
+use mobula_diffusion::scheduler::{Ask, Choice};
 use mobula_diffusion::{Config, Guidance, Sampler};
 use mobula_proto::inference::v1::Step;
 use mobula_serving::tick::Class;

@@ -214,3 +214,35 @@ async fn memory_is_given_back_once_when_there_is_nothing_to_do() {
     let trims = trims.load(Ordering::Relaxed);
     assert!((1..=2).contains(&trims), "{trims}");
 }
+
+#[tokio::test]
+async fn steps_are_counted_as_asked_for_whatever_calls_they_take() {
+    for (kind, calls) in [("heun", 9), ("pndm", 6), ("ddim", 5)] {
+        let bench = Bench::start(|engine| engine.gate = None).await;
+        let config = Config::from_json(r#"{"_class_name": "DDIMScheduler", "clip_sample": false}"#).unwrap();
+        let ask = Ask {
+            choice: Choice::parse(kind, "").unwrap(),
+            ..Ask::steps(5)
+        };
+        let config = if kind == "pndm" {
+            Config::from_json(r#"{"_class_name": "PNDMScheduler", "skip_prk_steps": true}"#).unwrap()
+        } else {
+            config
+        };
+        let sampler = Arc::new(Sampler::new(&config, &ask).unwrap());
+        assert_eq!(sampler.calls(), calls, "{kind}");
+        let work = Work {
+            sampler,
+            ..work(1, &[3], 5)
+        };
+        let told = events(bench.runner.submit(work).unwrap()).await;
+        let steps: Vec<_> = told
+            .iter()
+            .filter_map(|event| match event {
+                Ok(Event::Step(step)) => Some((step.index, step.of)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(steps, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)], "{kind}");
+    }
+}

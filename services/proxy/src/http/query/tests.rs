@@ -88,7 +88,7 @@ fn words_that_are_none_of_a_fields_are_told_with_those_that_are() {
     assert_eq!(
         problems("prompt=a&priority=urgent&clip_skip=-1&switch_at=0.5"),
         [
-            ("clip_skip".to_owned(), Rule::AtLeast(0)),
+            ("clip_skip".to_owned(), Rule::at_least(-1, 0_u8)),
             (
                 "priority".to_owned(),
                 Rule::OneOf(["low", "normal", "high"].map(String::from).into())
@@ -108,7 +108,7 @@ fn every_problem_is_told_at_once() {
             ("img_size".to_owned(), Rule::NotInteger),
             ("steps".to_owned(), Rule::NotInteger),
             ("guidance_scale".to_owned(), Rule::NotNumber),
-            ("seed".to_owned(), Rule::AtLeast(0)),
+            ("seed".to_owned(), Rule::at_least(-1, 0_u8)),
         ]
     );
     assert_eq!(
@@ -117,7 +117,10 @@ fn every_problem_is_told_at_once() {
     );
     assert_eq!(
         problems("prompt=a&seed=18446744073709551616"),
-        [("seed".to_owned(), Rule::AtMost(u64::MAX))]
+        [(
+            "seed".to_owned(),
+            Rule::at_most("18446744073709551616", u64::MAX)
+        )]
     );
 }
 

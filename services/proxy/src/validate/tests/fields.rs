@@ -6,12 +6,12 @@ use super::{refiner::refined, *};
 fn every_bad_value_is_named_with_its_limit() {
     type Change = fn(&mut image::GenerateRequest);
     let cases: &[(Change, &str, Rule)] = &[
-        (|r| r.clip_skip = 12, "clip_skip", Rule::AtMost(11)),
-        (|r| r.guidance_rescale = 1.5, "guidance_rescale", Rule::AtMost(1)),
+        (|r| r.clip_skip = 12, "clip_skip", Rule::at_most(12, 11_u8)),
+        (|r| r.guidance_rescale = 1.5, "guidance_rescale", Rule::at_most(1.5, 1_u8)),
         (
             |r| r.guidance_rescale = -0.5,
             "guidance_rescale",
-            Rule::AtLeast(0),
+            Rule::at_least(-0.5, 0_u8),
         ),
         (
             |r| r.guidance_rescale = f32::NAN,
@@ -26,12 +26,12 @@ fn every_bad_value_is_named_with_its_limit() {
                 })
             },
             "guidance_interval.start",
-            Rule::AtLeast(0),
+            Rule::at_least(-1, 0_u8),
         ),
         (
             |r| r.guidance_interval = Some(GuidanceInterval { start: 0.0, end: 2.0 }),
             "guidance_interval.end",
-            Rule::AtMost(1),
+            Rule::at_most(2, 1_u8),
         ),
         (
             |r| r.guidance_interval = Some(GuidanceInterval { start: 0.5, end: 0.5 }),
@@ -46,7 +46,7 @@ fn every_bad_value_is_named_with_its_limit() {
                 })
             },
             "sampler_options.eta",
-            Rule::AtMost(1),
+            Rule::at_most(1.5, 1_u8),
         ),
         (
             |r| {
@@ -56,7 +56,7 @@ fn every_bad_value_is_named_with_its_limit() {
                 })
             },
             "sampler_options.s_churn",
-            Rule::AtLeast(0),
+            Rule::at_least(-1, 0_u8),
         ),
         (
             |r| {
@@ -88,7 +88,7 @@ fn every_bad_value_is_named_with_its_limit() {
                 })
             },
             "size_conditions.crop_left",
-            Rule::AtMost(65_536),
+            Rule::at_most(65_537, 65_536_u32),
         ),
         (
             |r| {
@@ -99,7 +99,7 @@ fn every_bad_value_is_named_with_its_limit() {
                 });
             },
             "negative_size_conditions.aesthetic_score",
-            Rule::AtMost(100),
+            Rule::at_most(101, 100_u8),
         ),
         (
             |r| r.sigma_schedule = "steep".into(),
@@ -279,7 +279,7 @@ fn files_are_refused_at_the_door() {
     assert_eq!(rule.to_string(), "has 2000 bytes and may have at most 1024");
     assert_eq!(
         problem(|r| (r.init_image, r.strength) = (png(64, 64), Some(1.5))).1,
-        Rule::AtMost(1)
+        Rule::at_most(1.5, 1_u8)
     );
     let (field, rule) = problem(|r| (r.init_image, r.strength) = (png(64, 64), Some(0.01)));
     assert_eq!(field, "strength");
