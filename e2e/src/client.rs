@@ -23,6 +23,8 @@ pub struct Drawn {
     pub pictures: Vec<Picture>,
     /// How often it started again elsewhere.
     pub restarts: usize,
+    /// Calls of the model that it took part in, from the done event.
+    pub calls: u32,
     /// From the done event; absent when the stream ended without one.
     pub parameters: Option<Parameters>,
 }
@@ -67,7 +69,10 @@ impl Drawn {
                 png: image.data,
             }),
             Event::Restarted(_) => self.restarts += 1,
-            Event::Done(done) => self.parameters = Some(done.parameters.unwrap_or_default()),
+            Event::Done(done) => {
+                self.calls = done.timings.unwrap_or_default().ticks;
+                self.parameters = Some(done.parameters.unwrap_or_default());
+            }
         }
     }
 }

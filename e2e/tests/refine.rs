@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mobula_e2e::{Mesh, decode, demo_model, draw, prompt};
 use mobula_kit::status::violations;
-use mobula_proto::image::v1::{GenerateRequest, Refiner};
+use mobula_proto::image::v1::{GenerateRequest, PromptSyntax, Refiner};
 use tonic::Code;
 
 const STEPS: u32 = 10;
@@ -72,5 +72,41 @@ async fn the_last_steps_are_drawn_by_the_refiner_and_a_seed_keeps_its_picture() 
     let status = draw(&client, to_itself).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     assert_eq!(violations(&status)[0].0, "refiner.model");
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_prompt_that_changes_on_the_way_goes_on_with_the_refiner() -> anyhow::Result<()> {
+    let mesh = Mesh::builder()
+        .model(&model("sdxl")?)
+        .refiner(&model("sdxl-refiner")?)
+        .start()
+        .await?;
+    let client = mesh.client();
+    // The base model takes the first 5 of 10 steps.
+    let picture = async |text: &str| {
+        let request = GenerateRequest {
+            prompt: text.into(),
+            prompt_syntax: PromptSyntax::A1111.into(),
+            image_count: 1,
+            ..request(Some(0.5))
+        };
+        let drawn = draw(&client, request).await?;
+        anyhow::Ok(decode(&drawn.picture()?.png)?.rgb)
+    };
+    let never = picture("a red circle").await?;
+    assert_eq!(picture("a [red:blue:10] circle").await?, never);
+    let (early, switch, late) = (
+        picture("a [red:blue:3] circle").await?,
+        picture("a [red:blue:5] circle").await?,
+        picture("a [red:blue:8] circle").await?,
+    );
+    assert!(
+        switch != never && late != never && switch != late && early != switch,
+        "each of them changes at another step"
+    );
+    // What changes with the handover changes for the refiner alone.
+    let refined = picture("a [red:[blue:green:5]:3] circle").await?;
+    assert_ne!(refined, early);
     mesh.stop().await
 }

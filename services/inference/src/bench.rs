@@ -1,5 +1,6 @@
 //! The tick loop on the calling thread, for measurements of what a tick costs beside the engine. No part of the public API.
 
+use std::fmt;
 use std::time::Duration;
 
 use mobula_diffusion::Config as Scheduler;
@@ -8,14 +9,11 @@ use mobula_kit::worker::ModelInfo;
 use mobula_proto::inference::v1::GenerateRequest;
 use mobula_serving::tick::Policy;
 
-use crate::engine::fake::Costs;
+use crate::engine::fake::{Costs, SCHEDULER};
 use crate::engine::{Engine, Error};
 use crate::replica::Loaded;
 use crate::runner::{Device, Hand, Inbox, Measured, Options};
 
-/// Stable Diffusion 1's noise schedule.
-const SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-    "beta_schedule": "scaled_linear", "clip_sample": false, "timestep_spacing": "trailing"}"#;
 /// Room for some windows of text.
 const CACHE_BYTES: usize = 1 << 20;
 /// What the loop believes of its engine.
@@ -26,12 +24,20 @@ const COSTS: Costs = Costs {
 };
 
 /// The loop.
-#[allow(missing_debug_implementations, reason = "nobody prints it")]
 pub struct Bench {
     loaded: Loaded,
     hand: Hand,
     /// Kept, because a reader that goes away cancels its request; nobody reads them.
     inboxes: Vec<Inbox>,
+}
+
+impl fmt::Debug for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench")
+            .field("loaded", &self.loaded)
+            .field("requests", &self.inboxes.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Bench {

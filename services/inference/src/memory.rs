@@ -96,9 +96,28 @@ pub(crate) fn peak() -> u64 {
 
 fn status(key: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    1024 * kib.unwrap_or(0)
+    1024 * kib(&text, key).unwrap_or(0)
+}
+
+/// Below this part of the machine's memory it is short.
+const SHORT: u64 = 4;
+
+/// Whether less than a quarter of the machine's memory is available, so that nothing is kept that can be made again. Where the
+/// system does not say, it is not.
+pub(crate) fn is_short() -> bool {
+    std::fs::read_to_string("/proc/meminfo").is_ok_and(|text| short(&text))
+}
+
+fn short(text: &str) -> bool {
+    kib(text, "MemAvailable:")
+        .zip(kib(text, "MemTotal:"))
+        .is_some_and(|(available, total)| available < total / SHORT)
+}
+
+/// One amount of a file of /proc.
+fn kib(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -134,6 +153,13 @@ mod tests {
     #[test]
     fn without_a_budget_everything_fits() {
         assert!(Ledger::new(0).hold(u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn memory_is_short_below_a_quarter() {
+        let text =
+            |available: u64| format!("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  {available} kB\n");
+        assert!(short(&text(249)) && !short(&text(250)) && !short("nothing"));
     }
 
     #[test]

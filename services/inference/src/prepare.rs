@@ -2,8 +2,8 @@
 //!
 //! It reports what each network takes and gives; writes the UNet with a timestep per row beside the original, after its numbers
 //! were checked; measures UNet calls by their rows, and memory; and keeps all that in mobula.json, where other keys stay as they
-//! are. A worker uses what was written while the digests of the files fit, and works without it otherwise. It never changes a
-//! file that it did not write itself.
+//! are. A worker uses what was written while the digests of the files fit, and works without it otherwise. Besides mobula.json
+//! it changes no file that it did not write itself.
 
 mod footprint;
 mod manifest;
@@ -16,10 +16,9 @@ use std::time::Duration;
 use crate::engine::Engine as _;
 use crate::engine::onnx::{self, Onnx, Runtime, Setup};
 use crate::error::Error;
-use crate::memory;
 use crate::model::{self, Model, Prepared};
 use crate::profile::{self, Profile};
-use footprint::Footprint;
+use footprint::Meter;
 use manifest::Manifest;
 
 /// The prepared UNet, beside the original, so that weights in other files are found by both.
@@ -86,7 +85,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     };
     let setup = Setup::new(&args.providers, None)?;
     // Before any network is opened: what they leave behind is used again by the next ones.
-    let empty = memory::resident();
+    let meter = Meter::begin();
     let model = Model::open(&args.model)?;
     let parts = onnx::parts(&model, &runtime)?;
     say(out, &table::model(&model))?;
@@ -101,7 +100,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     say(out, &table::prepared(prepared.as_ref()))?;
     manifest.set_prepared(prepared.as_ref());
     manifest.write(&args.model)?;
-    measure(args, (&runtime, &setup), empty, manifest, out)
+    measure(args, (&runtime, &setup), meter, manifest, out)
 }
 
 /// Writes the prepared UNet, if the model needs one.
@@ -124,14 +123,14 @@ fn write_unet(model: &Model, runtime: &Runtime) -> Result<Option<Prepared>, Erro
 fn measure(
     args: &Args,
     (runtime, setup): (&Runtime, &Setup),
-    empty: u64,
+    mut meter: Meter,
     mut manifest: Manifest,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let model = Model::open(&args.model)?;
     progress("loading the model");
     let mut engine = Onnx::load(&model, runtime, setup)?;
-    let loaded = memory::resident().saturating_sub(empty);
+    meter.loaded();
     let info = engine.info().clone();
     say(out, &table::engine(&model, &info))?;
     let native = (model.sample_size.1 * info.scale, model.sample_size.0 * info.scale);
@@ -158,10 +157,7 @@ fn measure(
         say(out, &table::curve(width, height, &curve))?;
         profile.put(&info.provider, shape, info.window, curve);
     }
-    let footprint = Footprint {
-        loaded_bytes: loaded,
-        peak_bytes: memory::peak(),
-    };
+    let footprint = meter.footprint();
     say(out, &table::footprint(&footprint))?;
     manifest.set_profile(&profile);
     manifest.set_footprint(&info.provider, &footprint);

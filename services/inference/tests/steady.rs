@@ -8,8 +8,8 @@ use mobula_proto::inference::v1::GenerateRequest;
 
 /// Guided pictures, each a request of its own.
 const PICTURES: u64 = 32;
-/// More than a reader that is behind has events in its queue.
-const WARM: usize = 80;
+/// More than twice what a reader that is behind has events in its queue: some steps take two ticks.
+const WARM: usize = 160;
 const TICKS: usize = 40;
 
 fn prompt(id: u32) -> Option<Prompt> {

@@ -255,7 +255,12 @@ fn limits_are_named() {
     let model = model(&[("tokenizer", "sd1")]);
     let why = |text: &str, syntax, steps| one(&model, text, syntax, steps).unwrap_err().to_string();
     for (text, syntax, steps, part) in [
-        ("a ".repeat(75 * 16 + 1), Syntax::A1111, 1, "at least 17 windows of tokens, more than 16"),
+        (
+            "a ".repeat(75 * 16 + 1),
+            Syntax::A1111,
+            1,
+            "at least 17 windows of tokens, more than 16",
+        ),
         (
             "a ".repeat(75 * 16 + 1),
             Syntax::Compel,

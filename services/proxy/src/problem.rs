@@ -156,6 +156,9 @@ mod tests {
     #[test]
     fn a_value_of_any_length_is_told_in_part() {
         let told = Rule::at_most("9".repeat(100_000), 5_u8).to_string();
-        assert_eq!(told, format!("is {}… and must be at most 5", "9".repeat(SHOWN_MAX)));
+        assert_eq!(
+            told,
+            format!("is {}… and must be at most 5", "9".repeat(SHOWN_MAX))
+        );
     }
 }

@@ -11,6 +11,10 @@ use mobula_serving::curve::Curve;
 
 use super::{Batch, Decoded, Encoded, Encoder, Engine, Error, Info, Moments, Shape, whole};
 
+/// What its scheduler is made from: Stable Diffusion 1's noise schedule, for any number of steps.
+pub(crate) const SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "clip_sample": false, "timestep_spacing": "trailing"}"#;
+
 /// How long calls take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Costs {

@@ -1,4 +1,6 @@
 //! The decoder's part of the loop: finished latents become pictures, or go out as they are.
+//!
+//! Latents that are no numbers never reach the decoder, and planes that are none fail their own request only.
 
 use std::sync::Arc;
 
@@ -51,17 +53,30 @@ impl Loop {
         let Some(first) = self.finished.front() else {
             return Ok(());
         };
-        let shape = first.job.work.shape;
+        let (shape, fast) = (first.job.work.shape, first.job.work.fast);
         let (width, height) = (shape.width * self.info.scale, shape.height * self.info.scale);
-        let most = (MAX_DECODE_PIXELS / (width * height)).clamp(1, MAX_DECODE);
+        let most = if self.info.bucket.is_some() && !fast {
+            // Kernels are chosen by the batch here, so a strict picture is alone.
+            1
+        } else {
+            (MAX_DECODE_PIXELS / (width * height)).clamp(1, MAX_DECODE)
+        };
         let mut tracks = Vec::with_capacity(most);
         while tracks.len() < most
-            && self
-                .finished
-                .front()
-                .is_some_and(|track| track.job.work.shape == shape)
+            && let Some(track) = self.finished.pop_front_if(|track| {
+                let work = &track.job.work;
+                work.shape == shape && (work.fast == fast || self.info.bucket.is_none())
+            })
         {
-            tracks.extend(self.finished.pop_front());
+            match finite("unet", track.trajectory.latents()) {
+                // One that shares its request with a picture that failed is nobody's any more.
+                Ok(()) if track.job.outbox.has_ended() => {}
+                Ok(()) => tracks.push(track),
+                Err(error) => self.fail(&track.job, error),
+            }
+        }
+        if tracks.is_empty() {
+            return Ok(());
         }
         self.values.clear();
         for track in &tracks {
@@ -90,13 +105,11 @@ impl Loop {
             .zip(self.planes.chunks_exact(3 * width * height))
             .enumerate()
         {
-            let sound =
-                finite("unet", track.trajectory.latents()).and_then(|()| finite("vae_decoder", planes));
             let Track {
                 job, place, times, ..
             } = track;
             // diffusers gives a black picture here; a caller is better served by the reason. The others of the call are sound.
-            if let Err(error) = sound {
+            if let Err(error) = finite("vae_decoder", planes) {
                 self.fail(&job, error);
                 continue;
             }

@@ -2,7 +2,11 @@
 //! length that is drawn now.
 //!
 //! Curves come from the profile that was measured at load, or are scaled from it for other shapes; what ticks really take
-//! refines them. Invariant: there is a group for every trajectory that has calls left, and for no other.
+//! refines them. How many rows a call may have is decided when a group comes to be, and stays for as long as it is drawn.
+//!
+//! Where kernels are chosen by the batch, strict calls are filled up: they always have the same rows and take the same time.
+//!
+//! Invariant: there is a group for every trajectory that has calls left, and for no other.
 
 use std::time::Duration;
 
@@ -82,14 +86,12 @@ impl Groups {
             return;
         }
         let known = self.known.iter().position(|(known, _)| *known == number);
+        let filled = self.filled(key, info);
         let curve = match known {
             Some(at) => self.known.remove(at).1,
-            None => self.curve(key),
+            None => filled.map_or_else(|| self.curve(key), |rows| flat(self.curve(key), rows)),
         };
-        let mut cap = curve.cap(self.max_rows, SLACK).min(self.most(key.shape));
-        if let (Some(bucket), false) = (info.bucket, key.fast) {
-            cap = bucket;
-        }
+        let cap = filled.unwrap_or_else(|| curve.cap(self.max_rows, SLACK).min(self.most(key.shape)));
         self.active.push(Group {
             key: number,
             cap,
@@ -106,6 +108,12 @@ impl Groups {
             }
             self.known.push((gone.key, gone.curve));
         }
+    }
+
+    /// Rows that every call of this group is filled up to; none where company changes nothing, or may.
+    fn filled(&self, key: Key, info: &Info) -> Option<usize> {
+        let bucket = info.bucket.filter(|_| !key.fast)?;
+        Some(bucket.min(self.most(key.shape)).max(1))
     }
 
     /// Takes in what a call really took.
@@ -143,6 +151,14 @@ impl Groups {
         let squares = (self.native as u128).pow(2).max(1);
         (self.max_rows as u128 * squares / (positions as u128).pow(2)).max(1) as usize
     }
+}
+
+/// The curve of calls that are filled up to so many rows: fewer of them take as long. A curve of one point is flat below it,
+/// and stays so whatever is observed.
+fn flat(curve: Curve, rows: usize) -> Curve {
+    let point = (rows as u32, curve.predict(rows));
+    // A guess of more than an hour is no point; nobody waits for such a call.
+    Curve::new([point]).unwrap_or(curve)
 }
 
 /// A curve for what was never measured: a millisecond and a millisecond a row, until ticks say better.
@@ -194,6 +210,45 @@ mod tests {
             between > Duration::from_millis(2) && between < Duration::from_millis(50),
             "{between:?}"
         );
+    }
+
+    #[test]
+    fn strict_calls_of_a_filled_batch_take_the_same_time_whatever_is_in_them() {
+        let curve = Curve::from_pairs([(1, 1000), (4, 3000), (16, 9000)]).unwrap();
+        let measured = Measured {
+            height: 16,
+            width: 16,
+            tokens: 77,
+            curve: curve.clone(),
+        };
+        let mut groups = Groups::new(16, 16 * 16, vec![measured]);
+        let info = Info {
+            bucket: Some(4),
+            ..fake::info()
+        };
+        let (strict, large) = (key(16, 77), key(24, 77));
+        let fast = Key { fast: true, ..strict };
+        for key in [strict, fast, large] {
+            groups.need(key, &info);
+        }
+        groups.observe(strict.get(), 4, Duration::from_millis(5));
+        let [strict, fast, large] = groups.active() else {
+            panic!("{groups:?}")
+        };
+        let times = |group: &Group| [1, 2, 3, 4].map(|rows| group.curve.predict(rows));
+        let seen = times(strict);
+        assert!(seen.iter().all(|time| *time == seen[0]), "{seen:?}");
+        assert!(
+            seen[0] > Duration::from_millis(3) && seen[0] < Duration::from_millis(5),
+            "{seen:?}"
+        );
+        assert_eq!((strict.cap, fast.cap), (4, curve.cap(16, SLACK)));
+        assert_eq!(fast.curve, curve);
+        // Memory allows three rows of 24 by 24: 16 (256 / 576)^2.
+        assert_eq!(large.cap, 3);
+        let times = times(large);
+        assert_eq!(times[0], times[2]);
+        assert!(times[3] > times[2]);
     }
 
     #[test]

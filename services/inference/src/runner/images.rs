@@ -37,7 +37,8 @@ impl Loop {
         let encoded = self
             .place
             .run(true, encode)
-            .and_then(|()| finite("vae_encoder", &moments.mean));
+            .and_then(|()| finite("vae_encoder", &moments.mean))
+            .and_then(|()| finite("vae_encoder", &moments.deviation));
         drop(span);
         job.encoded(begun.elapsed());
         if let Err(error) = encoded {

@@ -114,9 +114,16 @@ impl Loop {
         let Some((_, skip)) = missing.next().cloned() else {
             return Ok(());
         };
-        let mut wanted: Vec<Text> = Vec::new();
+        // What is encoded is kept for strict requests too, and where kernels are chosen by the batch those are not to see how
+        // many windows came at the same time.
+        let most = if self.info.bucket.is_some() {
+            1
+        } else {
+            MAX_WINDOWS
+        };
+        let mut wanted: Vec<Text> = Vec::with_capacity(most);
         for text in self.waiting.iter().flat_map(|pending| &pending.missing) {
-            if wanted.len() == MAX_WINDOWS {
+            if wanted.len() == most {
                 break;
             }
             if text.1 == skip && !wanted.contains(text) {

@@ -59,9 +59,11 @@ impl Draw<'_> {
     /// Steps of the whole that are behind this half: replicas count the steps of a half from its begin.
     fn steps_behind(&self) -> u32 {
         match (&self.half, &self.plan.refine) {
-            // As the first half's replica counted them, which knows the noise levels, but counts calls.
+            // As the first half's replica counted them, which knows the noise levels. A scheduler that calls twice in a step
+            // is stopped after the first call of its last one (Heun always, the others by half), with which the refiner
+            // begins again.
             (Half::Last(..), _) if self.steps_before > 0 => {
-                self.steps_before / self.plan.chosen.calls.max(1)
+                self.steps_before - u32::from(self.plan.chosen.calls > 1)
             }
             (Half::Last(..), Some(refine)) => refine.before,
             (Half::Whole | Half::First(_) | Half::Last(..), _) => 0,
@@ -162,7 +164,7 @@ mod tests {
         let held = spans
             .iter()
             .find(|span| span.until_step == 0 || step <= span.until_step);
-        held.or(spans.last()).unwrap().variants[0].weight
+        held.or_else(|| spans.last()).unwrap().variants[0].weight
     }
 
     #[test]

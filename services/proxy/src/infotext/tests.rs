@@ -95,6 +95,7 @@ fn what_is_not_as_usual_is_written_as_a1111_names_it() {
         refine: Some(Refine {
             model: "sdxl, refiner".into(),
             switch_at: 0.8,
+            before: 16,
             is_guided: true,
             cost: Cost::ROW,
         }),

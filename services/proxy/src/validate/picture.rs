@@ -181,8 +181,9 @@ pub(super) fn size(
     let room = mobula_kit::grpc::MAX_MESSAGE_BYTES as u64;
     if from.is_some() && bytes > room && problems.0.is_empty() {
         let (asked, most) = (pixels, (room - MESSAGE_REST) / PIXEL_BYTES);
-        let why =
-            format!("is {width}, which with height {height} makes {asked} pixels; {most} at most can start from a picture");
+        let why = format!(
+            "is {width}, which with height {height} makes {asked} pixels; {most} at most can start from a picture"
+        );
         problems.add("width", Rule::Wrong(why));
     }
     (width, height)

@@ -46,7 +46,13 @@ impl Problems {
         } else if model.max_size > 0 && side > model.max_size {
             self.add(field, Rule::at_most(side, model.max_size));
         } else if !side.is_multiple_of(multiple) {
-            self.add(field, Rule::MultipleOf { is: side, of: multiple });
+            self.add(
+                field,
+                Rule::MultipleOf {
+                    is: side,
+                    of: multiple,
+                },
+            );
         }
     }
 

@@ -97,13 +97,28 @@ fn every_bad_field_is_named() {
     );
     assert_eq!(
         problem(|r| r.prompt = "x".repeat(1 << 20)),
-        ("prompt".into(), Rule::TooLong { has: 1 << 20, max: 65_536 })
+        (
+            "prompt".into(),
+            Rule::TooLong {
+                has: 1 << 20,
+                max: 65_536
+            }
+        )
     );
     assert_eq!(
         problem(|r| r.negative_prompt = "x".repeat(65_537)),
-        ("negative_prompt".into(), Rule::TooLong { has: 65_537, max: 65_536 })
+        (
+            "negative_prompt".into(),
+            Rule::TooLong {
+                has: 65_537,
+                max: 65_536
+            }
+        )
     );
-    assert_eq!(problem(|r| r.width = Some(0)), ("width".into(), Rule::at_least(0, 8_u8)));
+    assert_eq!(
+        problem(|r| r.width = Some(0)),
+        ("width".into(), Rule::at_least(0, 8_u8))
+    );
     assert_eq!(
         problem(|r| r.width = Some(100)),
         ("width".into(), Rule::MultipleOf { is: 100, of: 8 })
@@ -112,7 +127,10 @@ fn every_bad_field_is_named() {
         problem(|r| r.height = Some(1032)),
         ("height".into(), Rule::at_most(1032, 1024_u32))
     );
-    assert_eq!(problem(|r| r.steps = Some(0)), ("steps".into(), Rule::at_least(0, 1_u8)));
+    assert_eq!(
+        problem(|r| r.steps = Some(0)),
+        ("steps".into(), Rule::at_least(0, 1_u8))
+    );
     assert_eq!(
         problem(|r| r.steps = Some(10_000)),
         ("steps".into(), Rule::at_most(10_000, 150_u8))
@@ -139,7 +157,10 @@ fn every_bad_field_is_named() {
     );
     assert_eq!(
         problem(|r| r.seeds = vec![1; 17]),
-        ("seeds".into(), Rule::Wrong("has 17 values and may have at most 16".into()))
+        (
+            "seeds".into(),
+            Rule::Wrong("has 17 values and may have at most 16".into())
+        )
     );
     assert_eq!(problem(|r| r.format = 99).0, "format");
     let (field, rule) = problem(|r| r.scheduler = "turbo".into());

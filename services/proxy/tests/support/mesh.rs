@@ -44,7 +44,9 @@ pub(crate) fn model() -> ModelInfo {
         default_steps: 20,
         default_guidance_scale: 7.5,
         default_scheduler: "pndm".into(),
-        schedulers: ["pndm", "ddim", "euler", "euler_a", "heun"].map(String::from).into(),
+        schedulers: ["pndm", "ddim", "euler", "euler_a", "heun"]
+            .map(String::from)
+            .into(),
         size_multiple: 8,
         max_size: 1024,
         max_steps: 100,

@@ -165,14 +165,13 @@ pub(crate) fn latents(seed: u64) -> Latents {
     }
 }
 
-/// Calls of the model that a fake takes for the steps that are asked for.
+/// Steps that a fake takes of those that are asked for.
 fn steps(request: &inference::GenerateRequest) -> u32 {
     let (start, end) = (
         request.denoising_start.unwrap_or(0.0),
         request.denoising_end.unwrap_or(1.0),
     );
-    let calls = if request.scheduler == "heun" { 2 } else { 1 };
-    (request.steps as f32 * (end - start)).round() as u32 * calls
+    (request.steps as f32 * (end - start)).round() as u32
 }
 
 fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {

@@ -105,6 +105,33 @@ async fn a_picture_that_is_no_numbers_fails_its_request_and_no_other() {
 }
 
 #[tokio::test]
+async fn latents_that_are_no_numbers_fail_their_request_before_the_decoder_sees_them() {
+    let mut bench = Bench::start(|engine| engine.blots = Some(3)).await;
+    let first = bench.runner.submit(work(1, &[1], 2)).unwrap();
+    assert_eq!(bench.rows().await, 2);
+    let good = bench.runner.submit(work(2, &[2], 2)).unwrap();
+    let bad = bench.runner.submit(work(3, &[3], 2)).unwrap();
+    drop(first);
+    for _ in 0..9 {
+        bench.let_one();
+    }
+    let told = events(bad).await;
+    let why = told.last().unwrap().as_ref().unwrap_err();
+    assert!(
+        why.contains("unet failed") && why.contains("not finite"),
+        "{told:?}"
+    );
+    assert!(is_done(&events(good).await));
+    bench.runner.health().unwrap();
+    let calls = bench.rest().await;
+    let decodes: Vec<_> = calls
+        .iter()
+        .filter(|call| matches!(call, Call::Decode(_)))
+        .collect();
+    assert_eq!(decodes, [&Call::Decode(1)]);
+}
+
+#[tokio::test]
 async fn an_engine_that_fails_its_self_check_is_dead() {
     let bench = Bench::start(|engine| (engine.gate, engine.fails_at) = (None, Some(0))).await;
     let told = events(bench.runner.submit(work(1, &[1], 2)).unwrap()).await;
@@ -192,9 +219,10 @@ async fn a_call_in_which_nobody_is_left_is_ended_and_one_with_a_reader_is_not() 
     let mut bench = Bench::start(|_| {}).await;
     let alone = bench.runner.submit(work(1, &[1, 2], 50)).unwrap();
     assert_eq!(bench.rows().await, 4);
-    drop(alone);
-    // Nobody opens the gate: only the interruption can end this call.
+    // Both wait at the door before the call ends, so that they share the next one.
     let [staying, leaving] = [3, 4].map(|n| bench.runner.submit(work(n, &[1], 1)).unwrap());
+    // Nobody opens the gate: only the interruption can end this call.
+    drop(alone);
     assert_eq!(bench.rows().await, 4);
     assert_eq!(bench.interrupts.told.load(Ordering::Relaxed), 1);
     drop(leaving);

@@ -36,6 +36,8 @@ enum Call {
 /// The fake engine, which tells of every call and, where told so, waits for leave, fails or panics.
 struct Scripted {
     fake: Fake,
+    /// The fake engine's, but for what a test changes.
+    info: Info,
     calls: UnboundedSender<Call>,
     /// Each UNet call waits for one message; when the other end is gone it waits no more.
     gate: Option<Receiver<()>>,
@@ -43,6 +45,8 @@ struct Scripted {
     fails_at: Option<usize>,
     /// Which picture of every call of the decoder is spoilt.
     spoils: Option<usize>,
+    /// Which row of every UNet call is spoilt.
+    blots: Option<usize>,
     panics: bool,
     trims: Arc<AtomicUsize>,
     interrupts: Arc<Interrupts>,
@@ -50,7 +54,7 @@ struct Scripted {
 
 impl Engine for Scripted {
     fn info(&self) -> &Info {
-        self.fake.info()
+        &self.info
     }
 
     fn encode(&mut self, ids: &[u32], skip: usize, out: &mut Encoded) -> Result<(), Error> {
@@ -77,7 +81,12 @@ impl Engine for Scripted {
                 why: "as the test wants it".into(),
             });
         }
-        self.fake.denoise(batch)
+        self.fake.denoise(batch)?;
+        let values = batch.shape().values();
+        if let Some(row) = self.blots.filter(|row| *row < batch.rows()) {
+            batch.outputs_mut()[row * values] = f32::NAN;
+        }
+        Ok(())
     }
 
     fn decode(&mut self, latents: &[f32], shape: Shape, planes: &mut Vec<f32>) -> Result<Decoded, Error> {
@@ -146,11 +155,13 @@ impl Bench {
         let runner = Runner::start(options(1 << 20), move || {
             let fake = Fake::new(Costs::default());
             let mut engine = Scripted {
+                info: fake.info().clone(),
                 fake,
                 calls,
                 gate: Some(waits),
                 fails_at: None,
                 spoils: None,
+                blots: None,
                 panics: false,
                 trims: their_trims,
                 interrupts: their_interrupts,

@@ -116,6 +116,48 @@ async fn between_two_ticks_there_is_at_most_one_other_call_while_rows_wait() {
     );
 }
 
+/// Digests of a request's pictures, by their index.
+fn digests(events: &[Result<Event, String>]) -> Vec<(u32, String)> {
+    let digest = |event: &Result<Event, String>| match event {
+        Ok(Event::Image(image)) => Some((image.index, image.digest.clone())),
+        _ => None,
+    };
+    let mut all: Vec<_> = events.iter().filter_map(digest).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn where_kernels_are_chosen_by_the_batch_strict_calls_are_always_the_same_size() {
+    let plain = Bench::start(|engine| engine.gate = None).await;
+    let expected = events(plain.runner.submit(work(1, &[1, 2, 3], 3)).unwrap()).await;
+    assert_eq!(digests(&expected).len(), 3);
+    let bucket = Bench::start(|engine| (engine.gate, engine.info.bucket) = (None, Some(4))).await;
+    let told = events(bucket.runner.submit(work(1, &[1, 2, 3], 3)).unwrap()).await;
+    assert_eq!(digests(&told), digests(&expected));
+    let calls = bucket.rest().await;
+    let count = |wanted: Call| calls.iter().filter(|call| **call == wanted).count();
+    // Two texts one by one, three steps of two and of one picture at least, three pictures one by one.
+    assert_eq!((count(Call::Encode(1)), count(Call::Decode(1))), (2, 3));
+    assert!(count(Call::Denoise(4)) >= 5, "{calls:?}");
+    assert_eq!(count(Call::Denoise(4)) + 5, calls.len(), "{calls:?}");
+}
+
+#[tokio::test]
+async fn where_kernels_are_chosen_by_the_batch_fast_requests_share_calls_of_any_size() {
+    let bench = Bench::start(|engine| (engine.gate, engine.info.bucket) = (None, Some(4))).await;
+    let fast = Work {
+        fast: true,
+        ..work(1, &[1, 2, 3], 2)
+    };
+    assert!(is_done(&events(bench.runner.submit(fast).unwrap()).await));
+    // Texts are kept for strict requests too.
+    let mut expected = vec![Call::Encode(1); 2];
+    expected.extend([Call::Denoise(6); 2]);
+    expected.push(Call::Decode(3));
+    assert_eq!(bench.rest().await, expected);
+}
+
 #[tokio::test]
 async fn pictures_that_the_caller_has_are_not_drawn() {
     let bench = Bench::start(|engine| engine.gate = None).await;

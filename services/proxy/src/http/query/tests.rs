@@ -117,10 +117,7 @@ fn every_problem_is_told_at_once() {
     );
     assert_eq!(
         problems("prompt=a&seed=18446744073709551616"),
-        [(
-            "seed".to_owned(),
-            Rule::at_most("18446744073709551616", u64::MAX)
-        )]
+        [("seed".to_owned(), Rule::at_most("18446744073709551616", u64::MAX))]
     );
 }
 

@@ -7,7 +7,11 @@ fn every_bad_value_is_named_with_its_limit() {
     type Change = fn(&mut image::GenerateRequest);
     let cases: &[(Change, &str, Rule)] = &[
         (|r| r.clip_skip = 12, "clip_skip", Rule::at_most(12, 11_u8)),
-        (|r| r.guidance_rescale = 1.5, "guidance_rescale", Rule::at_most(1.5, 1_u8)),
+        (
+            |r| r.guidance_rescale = 1.5,
+            "guidance_rescale",
+            Rule::at_most(1.5, 1_u8),
+        ),
         (
             |r| r.guidance_rescale = -0.5,
             "guidance_rescale",

@@ -4,12 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
-
-/// Resident memory of this process, bytes.
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    4096 * text.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
-}
+use crate::memory::resident;
 
 #[test]
 fn an_interrupted_call_ends_early_and_the_next_one_runs() {

@@ -4,6 +4,7 @@ use super::edit::wire;
 use super::*;
 use crate::engine::{Condition, conformance};
 
+mod finite;
 mod memory;
 mod reference;
 
