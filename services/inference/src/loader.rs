@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::RwLock;
 
 use crate::config::Config;
-use crate::engine::fake::{Costs, Fake};
+use crate::engine::fake::{self, Costs, Fake};
 use crate::engine::onnx::{Onnx, Runtime, Setup};
 use crate::engine::{Engine, Info};
 use crate::error::Error;
@@ -31,10 +31,6 @@ use crate::shared::Shared;
 const MAX_WARM_UP: usize = 256;
 /// Time for measuring calls at load, where the manifest has no profile: a start is not to wait long for it.
 const PROFILE_TIME: Duration = Duration::from_secs(2);
-/// What the fake engine's scheduler is made from: Stable Diffusion 1's noise schedule, for any number of steps.
-const FAKE_SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-    "beta_schedule": "scaled_linear", "clip_sample": false, "timestep_spacing": "trailing"}"#;
-
 /// Loads replicas.
 #[derive(Debug)]
 pub struct Loader {
@@ -176,7 +172,7 @@ impl Loader {
             Ok((Box::new(Fake::new(costs)) as Box<dyn Engine>, vec![]))
         })
         .await?;
-        let scheduler = Scheduler::from_json(FAKE_SCHEDULER)?;
+        let scheduler = Scheduler::from_json(fake::SCHEDULER)?;
         let info = ModelInfo {
             digest: format!("{:x}", Sha256::digest("mobula fake engine")),
             pipeline_class: "Fake".into(),

@@ -78,7 +78,8 @@ fn options(wrong: &mut Violations, request: &GenerateRequest) -> Options {
         }
     }
     Options {
-        eta: given.eta.or(default.eta),
+        // Pipelines give 0 where nothing is asked for, whatever the scheduler's own default.
+        eta: Some(given.eta.unwrap_or(0.0)),
         s_churn: given.s_churn.unwrap_or(default.s_churn),
         s_tmin: given.s_tmin.unwrap_or(default.s_tmin),
         s_tmax: given.s_tmax.unwrap_or(default.s_tmax),

@@ -111,7 +111,7 @@ impl Groups {
     }
 
     /// Rows that every call of this group is filled up to; none where company changes nothing, or may.
-    fn filled(&self, key: Key, info: &Info) -> Option<usize> {
+    pub(super) fn filled(&self, key: Key, info: &Info) -> Option<usize> {
         let bucket = info.bucket.filter(|_| !key.fast)?;
         Some(bucket.min(self.most(key.shape)).max(1))
     }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::encoders::Glimpse;
 use super::job::{Job, PictureTimes};
+use super::plan;
 use super::thread::Loop;
 use super::track::Rows;
 use crate::engine::{Batch, Condition, Encoded, Engine, Error};
@@ -70,7 +71,7 @@ impl Loop {
         let Some(first) = self.chosen.first().map(|index| &self.tracks[*index]) else {
             return Ok(());
         };
-        let strict = !first.job.work.fast;
+        let filled = self.groups.filled(plan::key(first), &self.info);
         self.batch.reset(first.job.work.shape, first.tokens());
         for index in &self.chosen {
             let track = &mut self.tracks[*index];
@@ -91,8 +92,8 @@ impl Loop {
             }
         }
         // Where kernels are chosen by the batch, a strict call always has as many rows.
-        if let (Some(bucket), true) = (self.info.bucket, strict) {
-            self.batch.fill_up(bucket)?;
+        if let Some(rows) = filled {
+            self.batch.fill_up(rows)?;
         }
         Ok(())
     }

@@ -27,8 +27,9 @@ const MESSAGE_REST: u64 = 1 << 20;
 const STRENGTH: f32 = 0.8;
 /// diffusers' strength of inpainting.
 const STRENGTH_MASKED: f32 = 1.0;
-/// diffusers' strength of Stable Diffusion XL's image to image, which is what refines.
-const STRENGTH_REFINER: f32 = 0.3;
+/// diffusers' strengths of Stable Diffusion XL's image to image (which is also what refines) and inpainting.
+const STRENGTH_XL: f32 = 0.3;
+const STRENGTH_XL_MASKED: f32 = 0.9999;
 
 /// What a picture starts from.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,10 +96,12 @@ pub(super) fn source(
         }
         file(problems, "mask_image", &mask, limits);
     }
-    let default = match (mask.is_empty(), refines_only(model)) {
-        (false, _) => STRENGTH_MASKED,
-        (true, true) => STRENGTH_REFINER,
+    let is_xl = refines_only(model) || model.pipeline_class.contains("XL");
+    let default = match (mask.is_empty(), is_xl) {
+        (false, false) => STRENGTH_MASKED,
+        (false, true) => STRENGTH_XL_MASKED,
         (true, false) => STRENGTH,
+        (true, true) => STRENGTH_XL,
     };
     let source = Source {
         image: init,

@@ -367,3 +367,24 @@ proptest! {
         let _ = with(request, &model(), Some(&refiner()));
     }
 }
+
+#[test]
+fn stable_diffusion_xl_has_strengths_of_its_own_where_none_is_said() {
+    let xl = ModelInfo {
+        pipeline_class: "StableDiffusionXLPipeline".into(),
+        ..model()
+    };
+    let strength = |mask: bool| {
+        let request = image::GenerateRequest {
+            prompt: "a cat".into(),
+            init_image: png(128, 128),
+            mask_image: if mask { png(128, 128) } else { bytes::Bytes::new() },
+            ..Default::default()
+        };
+        with(request, &xl, None)
+            .unwrap()
+            .source
+            .map(|source| source.strength)
+    };
+    assert_eq!((strength(false), strength(true)), (Some(0.3), Some(0.9999)));
+}
