@@ -34,6 +34,10 @@ impl Entry {
             path: path.into(),
             source,
         };
+        // A pipe or a device would be read for ever.
+        if !fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(unreadable(std::io::Error::other("it is no regular file")));
+        }
         let file = fs::File::open(path).map_err(unreadable)?;
         let mut bytes = Vec::new();
         // One more than allowed is read, so that a file that grows meanwhile is bounded too.

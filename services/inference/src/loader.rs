@@ -150,7 +150,6 @@ impl Loader {
     }
 
     async fn load_fake(&self, common: Common, costs: Costs) -> Result<Loaded, Error> {
-        // No memory is at stake, so every size is as good as the native one.
         let measured = costs.curve(common.max_rows).map(|curve| Measured {
             height: 8,
             width: 8,
@@ -159,7 +158,7 @@ impl Loader {
         });
         let options = Options {
             max_rows: common.max_rows,
-            native: usize::MAX,
+            native: 8 * 8,
             cache_bytes: self.cache_bytes,
             latent_rgb: LatentRgb::default(),
             zeros_for_empty: false,
@@ -194,13 +193,14 @@ impl Loader {
         let model = blocking(move || Model::open(&folder)).await?;
         let known = model.footprint(setup.provider());
         let mut hold = self.memory.hold(known.unwrap_or(0))?;
-        let _beside = match known {
+        let beside = match known {
             None => (Some(self.measuring.write().await), None),
             Some(_) => (None, Some(self.measuring.read().await)),
         };
         let before = memory::resident();
         let (folder, runtime, parts) = (model.folder().to_owned(), self.runtime.clone(), model.clone());
-        let digest = blocking(move || model::digest(&folder));
+        // Hashing gigabytes and making sessions take as long as each other; they do it at the same time.
+        let digest = tokio::task::spawn_blocking(move || model::digest(&folder));
         let (height, width) = model.sample_size;
         let options = Options {
             max_rows: common.max_rows,
@@ -223,9 +223,7 @@ impl Loader {
             })?;
             Ok((Box::new(engine) as Box<dyn Engine>, measured))
         });
-        // Hashing gigabytes and making sessions take as long as each other; they do it at the same time.
-        let (digest, runner) = tokio::join!(digest, runner);
-        let (runner, digest) = (runner?, digest?);
+        let runner = runner.await?;
         if known.is_none()
             && let Err(error) = hold.grow(memory::resident().saturating_sub(before))
         {
@@ -237,6 +235,8 @@ impl Loader {
             .await?;
             return Err(error);
         }
+        drop(beside);
+        let digest = joined(digest.await)?;
         let (multiple, scale) = (runner.info().multiple as u32, runner.info().scale);
         let native = |side: usize| ((side * scale) as u32).next_multiple_of(multiple);
         let info = ModelInfo {
@@ -334,7 +334,11 @@ fn warm_up_size(model: &Model, info: &Info) -> (usize, usize) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// What came out of a thread that reads files.
+fn joined<T>(done: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
     done.unwrap_or_else(|error| Err(Error::Failed(format!("reading the model panicked: {error}"))))
 }
 

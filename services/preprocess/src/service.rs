@@ -29,7 +29,7 @@ use crate::{
 pub(crate) const MAX_TEXTS: usize = 16;
 /// Bytes in a text, as the contract says: 77 tokens are seldom more than 500 bytes.
 pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1024;
-/// Files at a time, those that wait for a thread included: at 15 MiB each they hold 240 MiB.
+/// Files at a time, those that wait for a thread included: at 16 MiB each they hold 256 MiB.
 const MAX_PICTURES: usize = 16;
 
 /// Answers `mobula.preprocess.v1.PreprocessService`.

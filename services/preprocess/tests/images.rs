@@ -268,7 +268,7 @@ fn broken_files_are_errors() {
         (png(0, 5, 8, 2), "cannot be decoded"),
         (png(4, 4, 8, 2), "cannot be decoded"),
         (png(4, 4, 7, 2), "cannot be decoded"),
-        (vec![0xff; (15 << 20) + 1], "15728641 bytes long"),
+        (vec![0xff; (16 << 20) + 1], "16777217 bytes long"),
     ] {
         let refused = refused(&data, 64, 64);
         assert!(refused.field == "data" && refused.why.contains(part), "{refused}");

@@ -111,8 +111,14 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Resu
         // `is_dir` follows links: model folders are often links into a store.
         if path.is_dir() {
             list(&path, &format!("{name}/"), files)?
-        } else {
+        } else if path.is_file() {
             files.push((name, path))
+        } else {
+            // A pipe or a device would be read for ever.
+            return Err(Error::File {
+                path: name,
+                why: "is no regular file".into(),
+            });
         }
     }
     Ok(())

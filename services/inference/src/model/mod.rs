@@ -265,7 +265,12 @@ fn read(folder: &Path, file: &str) -> Result<String, Error> {
         path: file.to_owned(),
         why,
     };
-    let opened = std::fs::File::open(folder.join(file)).map_err(|error| {
+    let path = folder.join(file);
+    // A pipe or a device would be read for ever.
+    if path.exists() && !path.is_file() {
+        return Err(wrong("is no regular file".to_owned()));
+    }
+    let opened = std::fs::File::open(path).map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         wrong(if missing {
             "is missing".to_owned()

@@ -338,3 +338,14 @@ fn the_digest_changes_with_any_name_and_any_byte() {
     let third = digest(folder.path()).unwrap();
     assert!(first != second && second != third && first != third);
 }
+
+#[test]
+fn a_folder_in_place_of_a_file_is_refused_and_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("model_index.json")).unwrap();
+    let why = Model::open(folder.path()).unwrap_err().to_string();
+    assert!(
+        why.contains("model_index.json") && why.contains("no regular file"),
+        "{why}"
+    );
+}

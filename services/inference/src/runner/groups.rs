@@ -116,6 +116,12 @@ impl Groups {
         Some(bucket.min(self.most(key.shape)).max(1))
     }
 
+    /// Rows of the native size that are as much work as so many of a shape, by positions: what is told of a replica's speed
+    /// must not depend on the sizes that were drawn last, since costs are counted in rows of the native size.
+    pub(super) fn native_rows(&self, shape: Shape, rows: usize) -> f64 {
+        rows as f64 * shape.positions() as f64 / self.native.max(1) as f64
+    }
+
     /// Takes in what a call really took.
     pub(super) fn observe(&mut self, key: u64, rows: usize, took: Duration) {
         if let Some(group) = self.active.iter_mut().find(|group| group.key == key) {
@@ -267,5 +273,12 @@ mod tests {
         assert!(groups.active().is_empty());
         groups.need(key, &fake::info());
         assert_eq!(groups.active()[0].curve.predict(4), learned);
+    }
+
+    #[test]
+    fn rows_of_a_large_picture_count_as_many_of_the_native_size() {
+        let groups = Groups::new(16, 16 * 16, Vec::new());
+        assert!((groups.native_rows(key(16, 77).shape, 4) - 4.0).abs() < 1e-9);
+        assert!((groups.native_rows(key(64, 77).shape, 2) - 32.0).abs() < 1e-9);
     }
 }

@@ -55,7 +55,8 @@ impl Loop {
     pub(super) fn measured(&mut self, took: Duration) {
         let rows = self.batch.rows();
         self.groups.observe(self.group, rows, took);
-        self.stats.measured(rows, took);
+        self.stats
+            .measured(self.groups.native_rows(self.batch.shape(), rows), took);
         self.metrics.ticked(rows, took);
     }
 

@@ -41,9 +41,9 @@ impl Stats {
         self.pictures.load(Ordering::Relaxed)
     }
 
-    /// Takes a tick's time into the average; only the engine thread calls it.
-    pub(crate) fn measured(&self, rows: usize, took: Duration) {
-        let now = took.as_nanos() as f64 / rows.max(1) as f64;
+    /// Takes the time of a tick into the average, by rows of the native size; only the engine thread calls it.
+    pub(crate) fn measured(&self, rows: f64, took: Duration) {
+        let now = took.as_nanos() as f64 / rows.max(f64::MIN_POSITIVE);
         let before = self.row_ns.load(Ordering::Relaxed) as f64;
         let average = if before == 0.0 {
             now
@@ -97,17 +97,17 @@ mod tests {
     #[test]
     fn the_average_starts_with_the_first_tick_and_follows_the_last_ones() {
         let stats = Stats::default();
-        stats.measured(4, Duration::from_nanos(4000));
+        stats.measured(4.0, Duration::from_nanos(4000));
         assert_eq!(stats.load().row_ns, 1000);
         for _ in 0..60 {
-            stats.measured(4, Duration::from_nanos(8000));
+            stats.measured(4.0, Duration::from_nanos(8000));
         }
         assert!(
             (1990..=2000).contains(&stats.load().row_ns),
             "{}",
             stats.load().row_ns
         );
-        stats.measured(4, Duration::ZERO);
+        stats.measured(4.0, Duration::ZERO);
         assert!(stats.load().row_ns > 0);
     }
 

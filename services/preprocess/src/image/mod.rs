@@ -27,7 +27,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            bytes: 15 << 20,
+            bytes: 16 << 20,
             side: 16_384,
             pixels: 1 << 25,
             memory: 192 << 20,

@@ -186,10 +186,15 @@ pub(super) fn clean_up(text: String) -> String {
 
 /// Reads a text file, so that an error names it.
 pub(super) fn read(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Unreadable {
+    let unreadable = |source| Error::Unreadable {
         path: path.into(),
         source,
-    })?;
+    };
+    // A pipe or a device would be read for ever.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(std::io::Error::other("it is no regular file")));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|why| Error::malformed(path, why.utf8_error()))
 }
 
