@@ -23,7 +23,7 @@ use self::options::{Options, Pictures};
 use self::progress::Progress;
 use crate::Error;
 use crate::interrupt::Interrupts;
-use crate::remote::{Remote, Who};
+use crate::remote::{self, Remote, Who};
 
 /// Largest message taken from the mesh. A 4096 x 4096 RGB picture is 48 MiB before compression.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -217,8 +217,9 @@ impl Drawing {
                 Err(Failure::Own(error)) => return Err(error),
                 Err(Failure::Mesh(status)) => status,
             };
-            // Only what was not accepted is asked again: nothing is drawn twice.
-            let early = status.code() == Code::Unavailable
+            // Only what was not accepted is asked again: nothing is drawn twice. A mesh that starts may reset a connection that
+            // came before its proxy was there.
+            let early = (status.code() == Code::Unavailable || remote::is_broken(&status))
                 && self.request_id.is_none()
                 && wait_until.is_some_and(|until| Instant::now() < until);
             if !early {

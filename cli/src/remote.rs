@@ -65,6 +65,11 @@ impl Remote {
     }
 }
 
+/// Whether the connection broke, or never came about.
+pub(crate) fn is_broken(status: &Status) -> bool {
+    transport(status).is_some()
+}
+
 /// What went wrong below gRPC.
 enum Transport {
     /// Nobody listens, or nobody can be reached.
@@ -226,5 +231,28 @@ mod tests {
             .unwrap_err();
         let error = remote.explain(status);
         assert!(matches!(error, Error::NoMesh { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_at_once_is_broken_and_an_answer_is_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = Remote {
+            address: listener.local_addr().unwrap().to_string(),
+            who: Who::Mesh,
+        };
+        let cut = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream);
+            }
+        });
+        let mut client =
+            mobula_proto::image::v1::image_service_client::ImageServiceClient::new(remote.channel().unwrap());
+        let status = client
+            .list_models(mobula_proto::image::v1::ListModelsRequest {})
+            .await
+            .unwrap_err();
+        assert!(is_broken(&status), "{status:?}");
+        assert!(!is_broken(&Status::unavailable("no replica")));
+        cut.abort();
     }
 }
