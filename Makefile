@@ -52,7 +52,7 @@ clippy: ## Lint; warnings are errors here, not in the lint table
 .PHONY: deny
 deny: tools-deny ## Check licences, sources and who may depend on what
 	cargo deny --log-level error check bans licenses sources
-	@for crate in serving diffusion embeddings; do \
+	@for crate in serving schema diffusion embeddings; do \
 	  cargo deny --log-level error --manifest-path crates/$$crate/Cargo.toml --config $(CURDIR)/deny/pure.toml check bans || exit 1; \
 	done
 
@@ -67,6 +67,15 @@ proto: tools-buf ## Lint the contracts
 .PHONY: bench
 bench: build ## Measure: the engine against bare ONNX Runtime and whole-request batching, the mesh, start-up, memory
 	bash scripts/bench.sh
+
+.PHONY: ray-cli
+ray-cli: build ## Drive a mesh with Ray's own `serve` command; installs Ray into .tools/ray unless RAY_SERVE names it
+	bash scripts/ray-cli.sh
+
+.PHONY: chaos
+chaos: ## Change and kill at random under load, MOBULA_CHAOS_S seconds (600) in the order of MOBULA_CHAOS_SEED
+	cargo build --locked --workspace --bins
+	cargo test --locked -p mobula-e2e --test chaos -- --ignored --nocapture
 
 # --- ship it ----------------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "mobula/common/v1/common.proto",
     "mobula/control/v1/control.proto",
+    "mobula/control/v1/serve.proto",
     "mobula/image/v1/image.proto",
     "mobula/inference/v1/inference.proto",
     "mobula/preprocess/v1/preprocess.proto",

@@ -20,7 +20,7 @@ trap 'stop_mesh; rm -rf "$work"' EXIT
 # start_mesh FLAGS...: returns once the mesh draws.
 start_mesh() {
   "$BIN/mobula" up --http "$HTTP" --grpc "$GRPC" --controller "$CONTROLLER" --proxy-admin 127.0.0.1:0 \
-    --controller-admin 127.0.0.1:0 --state-dir "$work/state" "$@" >"$work/up.log" 2>&1 &
+    --controller-admin 127.0.0.1:0 --rest 127.0.0.1:0 --state-dir "$work/state" "$@" >"$work/up.log" 2>&1 &
   mesh=$!
   "$BIN/mobula" imagine "a red circle on a blue background" --seed 7 --server "$GRPC" --wait 60 -q -o "$work/first.png" >/dev/null
 }
@@ -66,7 +66,7 @@ engine() { cargo bench --quiet --locked -p mobula-inference --bench engine -- "$
 # Rows beside bare sessions, deadlines above capacity, ticks beside the model.
 bench_engine() {
   mkdir -p docs
-  engine rows deadlines ticks --svg docs/bench-engine.svg
+  engine rows deadlines ticks --svg "$PWD/docs/bench-engine.svg"
 }
 
 # One pool of threads or several; only for who wants to know how the cores are best divided.

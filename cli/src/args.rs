@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{Error, imagine, prepare, status, up};
+use crate::{Error, control, imagine, prepare, status, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -10,6 +10,8 @@ Examples:
   mobula imagine \"a red circle on a blue background\"           draw a picture into out.png
   mobula imagine \"a small green star\" --seed 7 -o star.png     the same seed draws the same picture
   mobula status                                                what runs, what does not, and why
+  mobula deploy serve.yaml --wait                              make a config, Ray Serve's too, what shall run
+  mobula explain deployment default/pipeline                   why it is pending, or does not scale
   mobula prepare models/demo --check                           say what a model is and how it is served
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
@@ -30,6 +32,26 @@ enum Command {
     Imagine(Box<imagine::Args>),
     /// Show applications, replicas, workers and proxies
     Status(status::Args),
+    /// Make a config what shall run
+    Deploy(Box<control::Deploy>),
+    /// Say what is honoured, translated, ignored or refused in a config
+    Check(Box<control::Check>),
+    /// Show the config that was accepted last
+    Config(control::Config),
+    /// Change a deployment's number of replicas
+    Scale(control::Scale),
+    /// Delete an application
+    Delete(control::Delete),
+    /// Show what was accepted before
+    History(control::History),
+    /// Go back to what was accepted before
+    Rollback(control::Rollback),
+    /// Say why something is pending, not scaling, unhealthy or slow
+    Explain(control::Explain),
+    /// Write everything that the controller keeps into a file
+    Backup(control::Backup),
+    /// Take a backup in place of what the controller keeps
+    Restore(control::Restore),
     /// Look at a model folder, prepare it for serving, and measure it
     Prepare(prepare::Args),
 }
@@ -41,6 +63,16 @@ impl Cli {
             Command::Up(args) => Box::pin(up::run(*args)).await,
             Command::Imagine(args) => Box::pin(imagine::run(*args)).await,
             Command::Status(args) => status::run(args).await,
+            Command::Deploy(command) => command.run().await,
+            Command::Check(command) => command.run().await,
+            Command::Config(command) => command.run().await,
+            Command::Scale(command) => command.run().await,
+            Command::Delete(command) => command.run().await,
+            Command::History(command) => command.run().await,
+            Command::Rollback(command) => command.run().await,
+            Command::Explain(command) => command.run().await,
+            Command::Backup(command) => command.run().await,
+            Command::Restore(command) => command.run().await,
             Command::Prepare(args) => prepare::run(&args),
         }
     }

@@ -41,6 +41,9 @@ pub enum Error {
     /// The stream ended without a last event.
     #[error("the answer from {address} ended early; the request may still have been drawn")]
     Cut { address: String },
+    /// A config or a backup cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Config { path: PathBuf, source: io::Error },
     /// A picture to draw from cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -106,6 +109,7 @@ impl Error {
             | Self::Address { .. }
             | Self::Refused(_)
             | Self::Cut { .. }
+            | Self::Config { .. }
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::Output(_)

@@ -1,10 +1,11 @@
-//! The `mobula` command: start a mesh, draw pictures, look at its state.
+//! The `mobula` command: start a mesh, say what it shall run, draw pictures, look at its state and ask why.
 //!
 //! One folder per command; what they share is how they talk to the mesh (`remote`), how they write for people
 //! (`human`, `paint`), how they are interrupted, and how they fail (`error`). Nothing here draws, places or routes:
 //! the command is a client like any other, and `mobula up` only starts the services and keeps them alive.
 
 mod args;
+mod control;
 mod error;
 mod human;
 mod imagine;

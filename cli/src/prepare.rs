@@ -12,7 +12,7 @@ use crate::up::Binaries;
 
 const EXAMPLES: &str = "\
 Examples:
-  mobula prepare models/demo --check               say what the model is, change nothing
+  mobula prepare models/demo --check               run every network once, say what the model is, change nothing
   mobula prepare models/demo                       prepare it and measure it at its own size
   mobula prepare sd15 --size 512x512 --seconds 120
   mobula prepare --help-all                        every flag of the engine's own command

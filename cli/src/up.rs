@@ -72,6 +72,9 @@ pub(crate) struct Args {
     /// Where the controller listens
     #[arg(long, value_name = "ADDR:PORT", default_value = banner::DEFAULT_CONTROLLER)]
     controller: SocketAddr,
+    /// Where Ray Serve's REST API listens
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8265")]
+    rest: SocketAddr,
     /// Where the proxy's metrics and health are
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9100")]
     proxy_admin: SocketAddr,
@@ -121,10 +124,11 @@ impl Args {
     }
 
     fn addresses(&self) -> Result<Addresses, Error> {
-        let [http, grpc, controller, proxy_admin, controller_admin] = ports::reserve([
+        let [http, grpc, controller, rest, proxy_admin, controller_admin] = ports::reserve([
             ("--http", self.http),
             ("--grpc", self.grpc),
             ("--controller", self.controller),
+            ("--rest", self.rest),
             ("--proxy-admin", self.proxy_admin),
             ("--controller-admin", self.controller_admin),
         ])?;
@@ -132,6 +136,7 @@ impl Args {
             http,
             grpc,
             controller,
+            rest,
             proxy_admin,
             controller_admin,
         })

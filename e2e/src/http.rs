@@ -41,14 +41,25 @@ impl Answer {
 /// # Errors
 /// When no answer comes; an answer with an error status is an answer.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+    send(address, http::Request::get(path).body(String::new())?).await
+}
+
+/// Sends a request whose URI is a path with its query, already percent-encoded.
+///
+/// # Errors
+/// As [`get`].
+pub async fn send(address: SocketAddr, request: http::Request<String>) -> anyhow::Result<Answer> {
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let uri: http::Uri = format!("http://{address}{path}").parse()?;
-    let response = client.get(uri).await.with_context(|| format!("GET {path}"))?;
+    let (mut parts, body) = request.into_parts();
+    let what = format!("{} {}", parts.method, parts.uri);
+    parts.uri = format!("http://{address}{}", parts.uri).parse()?;
+    let request = http::Request::from_parts(parts, Full::from(body));
+    let response = client.request(request).await.with_context(|| what.clone())?;
     let (parts, body) = response.into_parts();
     let body = body
         .collect()
         .await
-        .with_context(|| format!("GET {path}: the body"))?
+        .with_context(|| format!("{what}: the body"))?
         .to_bytes();
     Ok(Answer {
         status: parts.status,

@@ -12,10 +12,11 @@ mod otlp;
 mod part;
 mod picture;
 mod process;
+mod steer;
 mod wait;
 
 pub use client::{Drawn, Picture, draw, prompt, was_cut};
-pub use http::{Answer, get};
+pub use http::{Answer, get, send};
 pub use load::{Load, Report};
 pub use mesh::{Builder, Mesh};
 pub use model::demo_model;

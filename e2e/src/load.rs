@@ -1,7 +1,9 @@
-//! A constant load: so many callers, each asking again as soon as it has its picture, and a count of what they met.
+//! A constant load: so many callers, each asking again as soon as it has its picture, and a count of what they met. A
+//! request that was drawn before must bring the same picture.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mobula_proto::image::v1::GenerateRequest;
@@ -21,7 +23,11 @@ pub struct Load {
     callers: JoinSet<Report>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
 }
+
+/// Digests of pictures, by the request in words.
+type Album = Arc<Mutex<HashMap<String, String>>>;
 
 /// What they met.
 #[derive(Clone, Debug, Default)]
@@ -45,12 +51,16 @@ impl Load {
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(AtomicUsize::new(0));
+        let failed = Arc::new(AtomicUsize::new(0));
+        let album = Album::default();
         let mut tasks = JoinSet::new();
         for caller in 0..callers {
             let work = Caller {
                 client: client.clone(),
                 stop: stop.clone(),
                 done: done.clone(),
+                failed: failed.clone(),
+                album: album.clone(),
             };
             let request = request.clone();
             tasks.spawn(async move { work.run((caller..).step_by(callers).map(request)).await });
@@ -59,6 +69,7 @@ impl Load {
             callers: tasks,
             stop,
             done,
+            failed,
         }
     }
 
@@ -66,6 +77,12 @@ impl Load {
     #[must_use]
     pub fn done(&self) -> usize {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// Requests that failed so far, and pictures that were not as before.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Waits until `n` more pictures have come.
@@ -107,6 +124,8 @@ struct Caller {
     client: ImageServiceClient<Channel>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+    album: Album,
 }
 
 impl Caller {
@@ -116,19 +135,41 @@ impl Caller {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let asked = tokio::time::timeout(PATIENCE, self.ask(request, &mut report.cut)).await;
-            match asked.map(|outcome| outcome.map(|drawn| (drawn.picture().map(drop), drawn.restarts))) {
-                Ok(Ok((Ok(()), restarts))) => {
-                    report.drawn += 1;
-                    report.restarted += restarts;
-                    self.done.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(Ok((Err(error), _))) => report.failures.push(error.to_string()),
-                Ok(Err(status)) => report.failures.push(format!("{status:?}")),
-                Err(_) => report.failures.push(format!("no answer within {PATIENCE:?}")),
-            }
+            let asked = tokio::time::timeout(PATIENCE, self.ask(request.clone(), &mut report.cut)).await;
+            let failure = match asked {
+                Ok(Ok(drawn)) => match self.compare(&request, &drawn) {
+                    Ok(()) => {
+                        report.drawn += 1;
+                        report.restarted += drawn.restarts;
+                        self.done.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    Err(error) => error.to_string(),
+                },
+                Ok(Err(status)) => format!("{status:?}"),
+                Err(_) => format!("no answer within {PATIENCE:?}"),
+            };
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            report.failures.push(failure);
         }
         report
+    }
+
+    /// Keeps a picture, or compares it with the one that the same request brought before.
+    fn compare(&self, request: &GenerateRequest, drawn: &Drawn) -> anyhow::Result<()> {
+        let digest = drawn.picture()?.digest.clone();
+        let mut album = self.album.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = album
+            .entry(format!("{request:?}"))
+            .or_insert_with(|| digest.clone())
+            .clone();
+        drop(album);
+        anyhow::ensure!(
+            before == digest,
+            "another picture ({digest}, before {before}) for {request:?} by {:?}",
+            drawn.replicas
+        );
+        Ok(())
     }
 
     /// Asks once more after a cut, until the proxy is back; counts the request once.

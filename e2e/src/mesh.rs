@@ -335,6 +335,7 @@ async fn start_controller(config: PathBuf, address: SocketAddr) -> anyhow::Resul
         };
         let listeners = mobula_controller::Listeners {
             grpc: listen::bind("gRPC", address).await?,
+            rest: listen::bind("REST", ANY).await?,
             admin: listen::bind("admin", ANY).await?,
         };
         let _ = started.send(listeners.grpc.local_addr()?);

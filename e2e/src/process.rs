@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 
 use anyhow::Context;
 use mobula_kit::channel;
@@ -50,6 +50,7 @@ pub struct Up {
     http: SocketAddr,
     grpc: SocketAddr,
     controller: SocketAddr,
+    rest: SocketAddr,
 }
 
 impl Up {
@@ -83,7 +84,7 @@ impl Up {
         config: Option<&str>,
     ) -> anyhow::Result<Self> {
         let mobula = Self::command()?;
-        let [http, grpc, controller, proxy_admin, controller_admin] = free_ports()?;
+        let [http, grpc, controller, rest, proxy_admin, controller_admin] = free_ports()?;
         let folder = TempDir::new()?;
         let mark = uuid::Uuid::new_v4().to_string();
         let output = fs::File::create(folder.path().join("up.log"))?;
@@ -97,6 +98,7 @@ impl Up {
         let child = command
             .args(["--http", &http.to_string(), "--grpc", &grpc.to_string()])
             .args(["--controller", &controller.to_string()])
+            .args(["--rest", &rest.to_string()])
             .args(["--proxy-admin", &proxy_admin.to_string()])
             .args(["--controller-admin", &controller_admin.to_string()])
             .arg("--state-dir")
@@ -116,6 +118,7 @@ impl Up {
             http,
             grpc,
             controller,
+            rest,
         })
     }
 
@@ -125,6 +128,45 @@ impl Up {
     /// When it is not built.
     pub fn command() -> anyhow::Result<PathBuf> {
         binary("mobula")
+    }
+
+    /// Runs a command of `mobula` to its end, against this mesh.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn mobula(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = Command::new(Self::command()?)
+            .args(arguments)
+            .env("MOBULA_SERVER", self.grpc.to_string())
+            .env("MOBULA_CONTROLLER", self.controller.to_string())
+            .current_dir(self.folder.path())
+            .output();
+        Ok(output.await?)
+    }
+
+    /// Runs a command that must succeed, and gives what it wrote to standard output.
+    ///
+    /// # Errors
+    /// When it fails; the text holds everything that it wrote.
+    pub async fn told(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.mobula(arguments).await?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, errors) = (text(&output.stdout), text(&output.stderr));
+        anyhow::ensure!(
+            output.status.success(),
+            "mobula {}: {}\n{out}{errors}",
+            arguments.join(" "),
+            output.status
+        );
+        Ok(out)
+    }
+
+    /// Writes a file where commands of this mesh run.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        Ok(fs::write(self.folder.path().join(name), text)?)
     }
 
     /// Waits for the banner: the command shows it when every replica runs and the proxy knows them.
@@ -167,6 +209,12 @@ impl Up {
     #[must_use]
     pub fn controller(&self) -> SocketAddr {
         self.controller
+    }
+
+    /// Where the controller speaks Ray Serve's REST.
+    #[must_use]
+    pub fn rest(&self) -> SocketAddr {
+        self.rest
     }
 
     /// The folder of its state.

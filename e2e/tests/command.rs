@@ -1,18 +1,7 @@
 //! The `mobula` command against a mesh: what a user types, and what comes back.
 
-use std::process::Output;
-
 use mobula_e2e::{Up, decode, until};
 use nix::sys::signal::Signal;
-
-async fn mobula(up: &Up, arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = tokio::process::Command::new(Up::command()?)
-        .args(arguments)
-        .env("MOBULA_SERVER", up.grpc().to_string())
-        .env("MOBULA_CONTROLLER", up.controller().to_string())
-        .output();
-    Ok(output.await?)
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -24,7 +13,9 @@ async fn a_user_draws_looks_and_is_told_what_is_wrong() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("out.png").display().to_string();
 
-    let output = mobula(&up, &["imagine", "a red circle", "-o", &file, "--seed", "7"]).await?;
+    let output = up
+        .mobula(&["imagine", "a red circle", "-o", &file, "--seed", "7"])
+        .await?;
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(
         text(&output.stdout).contains("seed 7"),
@@ -34,7 +25,9 @@ async fn a_user_draws_looks_and_is_told_what_is_wrong() -> anyhow::Result<()> {
     let one = std::fs::read(&file)?;
     decode(&one)?;
 
-    let output = mobula(&up, &["imagine", "a red circle", "-o", "-", "--seed", "7", "-q"]).await?;
+    let output = up
+        .mobula(&["imagine", "a red circle", "-o", "-", "--seed", "7", "-q"])
+        .await?;
     assert!(
         output.status.success() && output.stderr.is_empty(),
         "{}",
@@ -42,15 +35,13 @@ async fn a_user_draws_looks_and_is_told_what_is_wrong() -> anyhow::Result<()> {
     );
     assert_eq!(output.stdout, one, "the same bytes, on standard output");
 
-    let output = mobula(
-        &up,
-        &["imagine", "two", "-o", &file, "--seed", "1", "--seed", "2"],
-    )
-    .await?;
+    let output = up
+        .mobula(&["imagine", "two", "-o", &file, "--seed", "1", "--seed", "2"])
+        .await?;
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(folder.path().join("out-0.png").is_file() && folder.path().join("out-1.png").is_file());
 
-    let output = mobula(&up, &["imagine", "", "--width", "129", "-o", &file]).await?;
+    let output = up.mobula(&["imagine", "", "--width", "129", "-o", &file]).await?;
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stderr);
     assert!(
@@ -58,27 +49,27 @@ async fn a_user_draws_looks_and_is_told_what_is_wrong() -> anyhow::Result<()> {
         "{told}"
     );
 
-    let output = mobula(&up, &["status"]).await?;
+    let output = up.mobula(&["status"]).await?;
     let told = text(&output.stdout);
     assert!(
         output.status.success() && told.contains("RUNNING") && !told.contains('\u{1b}'),
         "{told}"
     );
-    let output = mobula(&up, &["status", "--json"]).await?;
+    let output = up.mobula(&["status", "--json"]).await?;
     let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(status["applications"][0]["state"], "RUNNING", "{status}");
     assert_eq!(status["workers"].as_array().map(Vec::len), Some(2), "{status}");
 
     up.signal(Signal::SIGTERM)?;
     assert!(up.ended().await?.success(), "{}", up.output());
-    let output = mobula(&up, &["imagine", "a red circle", "-o", &file]).await?;
+    let output = up.mobula(&["imagine", "a red circle", "-o", &file]).await?;
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output.stderr).contains("start one with `mobula up`"),
         "{}",
         text(&output.stderr)
     );
-    let output = mobula(&up, &["status"]).await?;
+    let output = up.mobula(&["status"]).await?;
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output.stderr).contains("no controller at"),
@@ -145,7 +136,9 @@ applications:
 #[tokio::test]
 async fn imagine_waits_for_a_mesh_that_is_on_its_way() -> anyhow::Result<()> {
     let up = Up::spawn(&["--engine", "fake"], &[], None)?;
-    let output = mobula(&up, &["imagine", "a red circle", "-o", "-", "-q", "--wait", "60"]).await?;
+    let output = up
+        .mobula(&["imagine", "a red circle", "-o", "-", "-q", "--wait", "60"])
+        .await?;
     assert!(
         output.status.success(),
         "{}\n{}",
@@ -172,7 +165,15 @@ async fn two_meshes_do_not_share_a_state_folder() -> anyhow::Result<()> {
             "--controller",
             free,
         ])
-        .args(["--proxy-admin", free, "--controller-admin", free, "--state-dir"])
+        .args([
+            "--proxy-admin",
+            free,
+            "--controller-admin",
+            free,
+            "--rest",
+            free,
+            "--state-dir",
+        ])
         .arg(up.state_dir())
         .output()
         .await?;

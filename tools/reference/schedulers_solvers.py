@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
+from schedulers import SD15, SMALL, model, picture
 
-SHAPE = (2, 3, 3)  # 18 values: more than 16 and not a multiple, so torch's tail rule is in every trajectory
 KINDS = {
     "lms": "LMSDiscreteScheduler",
     "heun": "HeunDiscreteScheduler",
@@ -45,33 +45,6 @@ NO_SAMPLE = ("dpm2", "dpm2_a", "dpmpp_sde")  # diffusers raises for prediction_t
 FLAGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 AGREEMENT = 2e-5  # of the two runs of a case, relative to max(1, |x|); the file has five digits
 STEPS = (1, 2, 3, 7, 20, 50)
-
-SD15 = {
-    "_class_name": "PNDMScheduler",
-    "_diffusers_version": "0.6.0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
-
-
-def model(x: np.ndarray, t: float, row: int) -> np.ndarray:
-    """The stand-in UNet of schedulers.py."""
-    x = x.astype(np.float64)
-    index = np.arange(x.size, dtype=np.float64).reshape(x.shape)
-    return (0.8 * np.sin(0.9 * x + 0.002 * t + 0.5 * row + 0.1 * index)).astype(np.float32)
-
-
-def picture() -> torch.Tensor:
-    """The latents that a picture (or an earlier model) gives."""
-    index = np.arange(math.prod(SHAPE), dtype=np.float64).reshape(1, *SHAPE)
-    return torch.from_numpy((0.9 * np.sin(0.37 * index + 0.2)).astype(np.float32))
 
 
 def own(kind: str, **keys) -> dict:
@@ -287,7 +260,7 @@ def run(case: dict, config: dict) -> dict | None:
     if "start" in case:
         latents = picture()
     else:
-        noise = randn_tensor((1, *SHAPE), generator=generator, dtype=torch.float32)
+        noise = randn_tensor((1, *SMALL), generator=generator, dtype=torch.float32)
         if "strength" in case:
             latents = scheduler.add_noise(picture(), noise, timesteps[:1])
         else:
@@ -361,7 +334,7 @@ def main() -> None:
     header = {
         "made_by": "tools/reference/schedulers_solvers.py",
         "versions": {"diffusers": diffusers.__version__, "torch": torch.__version__, "numpy": np.__version__},
-        "shape": SHAPE,
+        "shape": SMALL,
         "picture": [round(float(x), 8) for x in picture().flatten()],
     }
     with open(args.out, "w", encoding="utf-8") as file:

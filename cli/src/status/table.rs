@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::view::{Application, Deployment, Replica, Resources, View, Worker};
+use super::view::{Application, Deployment, Replica, Resources, Rollout, View, Worker, WorkerGroup};
 use crate::human;
 use crate::paint::Paint;
 
@@ -22,6 +22,7 @@ pub(crate) fn render(view: &View, paint: Paint) -> String {
     }
     text.push('\n');
     text.push_str(&render_workers(&view.workers, paint));
+    text.push_str(&render_groups(&view.worker_groups, paint));
     if !view.proxies.is_empty() {
         let rows = view.proxies.iter().map(|proxy| {
             vec![
@@ -66,18 +67,61 @@ fn render_application(application: &Application, paint: Paint) -> String {
             paint,
         ));
     }
-    for deployment in application
-        .deployments
-        .iter()
-        .filter(|d| d.running_replicas < d.target_replicas)
-    {
-        let line = format!(
-            "{}: {} of {} running",
-            deployment.name, deployment.running_replicas, deployment.target_replicas
-        );
-        text.push_str(&format!("  {}\n", paint.warn(line)));
+    for deployment in &application.deployments {
+        for line in remarks(deployment) {
+            text.push_str(&format!("  {}\n", paint.warn(line)));
+        }
     }
     text
+}
+
+/// What the replicas' lines do not say: how many are missing, how an update goes, how it scales.
+fn remarks(deployment: &Deployment) -> Vec<String> {
+    let mut lines = Vec::new();
+    let name = &deployment.name;
+    if deployment.running_replicas < deployment.target_replicas {
+        lines.push(format!(
+            "{name}: {} of {} running",
+            deployment.running_replicas, deployment.target_replicas
+        ));
+    }
+    if let Some(rollout) = deployment.rollout.as_ref().filter(|r| r.state != "COMPLETE") {
+        let Rollout {
+            state,
+            updated,
+            target,
+            outdated,
+            message,
+        } = rollout;
+        lines.push(format!(
+            "{name}: update {state}: {updated} of {target} are new, {outdated} as before; {message}"
+        ));
+    }
+    if let Some(scaling) = &deployment.scaling {
+        lines.push(format!(
+            "{name}: scales from {} to {}: {}",
+            scaling.min_replicas, scaling.max_replicas, scaling.message
+        ));
+    }
+    lines
+}
+
+/// Worker groups, but for those that have nothing to say.
+fn render_groups(groups: &[WorkerGroup], paint: Paint) -> String {
+    if groups.is_empty() {
+        return String::new();
+    }
+    let rows = groups.iter().map(|group| {
+        vec![
+            group.name.clone().into(),
+            format!("{}/{}", group.attached, group.wanted).into(),
+            group.starting.to_string().into(),
+            format!("{} to {}", group.min, group.max).into(),
+            group.message.clone().into(),
+        ]
+    });
+    let head = ["WORKER GROUP", "ATTACHED", "STARTING", "MAY HAVE", "WHY"];
+    format!("\n{}", table(&head, rows.collect(), paint))
 }
 
 fn row(deployment: &Deployment, replica: &Replica) -> Vec<Cell> {
@@ -288,6 +332,11 @@ mod tests {
                 message: String::new(),
                 deployments: vec![Deployment {
                     name: "pipeline".into(),
+                    state: "UPDATING",
+                    trigger: "CONFIG_UPDATE_STARTED",
+                    message: String::new(),
+                    scaling: None,
+                    rollout: None,
                     target_replicas: 2,
                     running_replicas: 1,
                     replicas: vec![running, pending],
@@ -311,6 +360,8 @@ mod tests {
                 resident_bytes: 120 << 20,
                 heartbeat_age_ms: 300,
             }],
+            worker_groups: vec![],
+            resource_version: 1,
             proxies: vec![Proxy {
                 proxy_id: "proxy-1".into(),
                 http_address: "127.0.0.1:8000".into(),
@@ -344,6 +395,8 @@ demo DEPLOYING at /
         let view = View {
             applications: vec![],
             workers: vec![],
+            worker_groups: vec![],
+            resource_version: 1,
             proxies: vec![],
             ..view()
         };

@@ -14,6 +14,8 @@ pub(crate) struct View {
     pub(crate) applications: Vec<Application>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) proxies: Vec<Proxy>,
+    pub(crate) worker_groups: Vec<WorkerGroup>,
+    pub(crate) resource_version: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -28,9 +30,46 @@ pub(crate) struct Application {
 #[derive(Debug, Serialize)]
 pub(crate) struct Deployment {
     pub(crate) name: String,
+    pub(crate) state: &'static str,
+    pub(crate) trigger: &'static str,
+    pub(crate) message: String,
     pub(crate) target_replicas: u32,
     pub(crate) running_replicas: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scaling: Option<Scaling>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<Rollout>,
     pub(crate) replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Scaling {
+    pub(crate) state: &'static str,
+    pub(crate) message: String,
+    pub(crate) min_replicas: u32,
+    pub(crate) max_replicas: u32,
+    pub(crate) total_requests: f64,
+    pub(crate) work_s: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Rollout {
+    pub(crate) state: &'static str,
+    pub(crate) updated: u32,
+    pub(crate) target: u32,
+    pub(crate) outdated: u32,
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct WorkerGroup {
+    pub(crate) name: String,
+    pub(crate) min: u32,
+    pub(crate) max: u32,
+    pub(crate) wanted: u32,
+    pub(crate) attached: u32,
+    pub(crate) starting: u32,
+    pub(crate) message: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +122,8 @@ impl From<pb::GetStatusResponse> for View {
             applications: status.applications.into_iter().map(Application::from).collect(),
             workers: status.workers.into_iter().map(Worker::from).collect(),
             proxies: status.proxies.into_iter().map(Proxy::from).collect(),
+            worker_groups: status.worker_groups.into_iter().map(WorkerGroup::from).collect(),
+            resource_version: status.resource_version,
         }
     }
 }
@@ -111,10 +152,54 @@ impl From<pb::DeploymentStatus> for Deployment {
             .filter(|r| r.state() == pb::ReplicaState::Running)
             .count();
         Self {
+            state: word(deployment.state().as_str_name(), "DEPLOYMENT_STATE_"),
+            trigger: word(deployment.trigger().as_str_name(), "DEPLOYMENT_TRIGGER_"),
             name: deployment.name,
+            message: deployment.message,
+            scaling: deployment.scaling.map(Scaling::from),
+            rollout: deployment.rollout.map(Rollout::from),
             target_replicas: deployment.target_replicas,
             running_replicas: u32::try_from(running).unwrap_or(u32::MAX),
             replicas: deployment.replicas.into_iter().map(Replica::from).collect(),
+        }
+    }
+}
+
+impl From<pb::Scaling> for Scaling {
+    fn from(scaling: pb::Scaling) -> Self {
+        Self {
+            state: word(scaling.state().as_str_name(), "SCALING_STATE_"),
+            message: scaling.message,
+            min_replicas: scaling.min_replicas,
+            max_replicas: scaling.max_replicas,
+            total_requests: scaling.total_requests,
+            work_s: scaling.work_s,
+        }
+    }
+}
+
+impl From<pb::Rollout> for Rollout {
+    fn from(rollout: pb::Rollout) -> Self {
+        Self {
+            state: word(rollout.state().as_str_name(), "ROLLOUT_STATE_"),
+            updated: rollout.updated,
+            target: rollout.target,
+            outdated: rollout.outdated,
+            message: rollout.message,
+        }
+    }
+}
+
+impl From<pb::WorkerGroupStatus> for WorkerGroup {
+    fn from(group: pb::WorkerGroupStatus) -> Self {
+        Self {
+            name: group.name,
+            min: group.min,
+            max: group.max,
+            wanted: group.wanted,
+            attached: group.attached,
+            starting: group.starting,
+            message: group.message,
         }
     }
 }
@@ -221,6 +306,7 @@ mod tests {
                     ..Default::default()
                 },
             ],
+            ..Default::default()
         };
         let json = serde_json::to_value(Deployment::from(deployment)).unwrap();
         assert_eq!(json["running_replicas"], 1);

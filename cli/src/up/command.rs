@@ -27,6 +27,7 @@ pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
     pub(crate) controller: SocketAddr,
+    pub(crate) rest: SocketAddr,
     pub(crate) proxy_admin: SocketAddr,
     pub(crate) controller_admin: SocketAddr,
 }
@@ -83,6 +84,7 @@ impl Settings<'_> {
     pub(crate) fn controller(&self, log: Log) -> Spec {
         let mut arguments = vec![
             flag("--listen", self.addresses.controller.to_string()),
+            flag("--rest-listen", self.addresses.rest.to_string()),
             flag("--admin-listen", self.addresses.controller_admin.to_string()),
             flag("--provider", "process"),
             flag("--bin-dir", &self.binaries.folder),
@@ -165,6 +167,7 @@ mod tests {
                 http: at(1),
                 grpc: at(2),
                 controller: at(3),
+                rest: at(6),
                 proxy_admin: at(4),
                 controller_admin: at(5),
             },

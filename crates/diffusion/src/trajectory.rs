@@ -244,6 +244,15 @@ impl Trajectory {
         &self.latents
     }
 
+    /// Whether every value of the latents is a number. Once one is not no picture comes of them.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        // A block whole, which compilers make many values at a time of; `all` alone would look at them one by one.
+        const BLOCK: usize = 1024;
+        let sound = |block: &[f32]| block.iter().fold(true, |sound, x| sound & x.is_finite());
+        self.latents.chunks(BLOCK).all(sound)
+    }
+
     /// The finished latents that the last model output predicted, for previews; zeros before the first output.
     #[must_use]
     pub fn predicted_original(&self) -> &[f32] {

@@ -123,7 +123,21 @@ proptest! {
                 prop_assert!(sampler.sigmas().is_empty() || sampler.sigmas().len() == sampler.calls() + 1);
                 let again = Choice::parse(&sampler.name(), "").unwrap();
                 prop_assert_eq!(again.to_string(), sampler.name());
+                // Steps follow each other from the first call to the last.
+                let of: Vec<_> = (0..sampler.calls()).map(|call| sampler.step_of(call)).collect();
+                prop_assert_eq!(of[0], 0);
+                prop_assert!(of.windows(2).all(|pair| pair[0] == pair[1] || pair[0] + 1 == pair[1]), "{:?}", of);
+                prop_assert_eq!(sampler.steps_done(0), 0);
+                prop_assert_eq!(sampler.steps_done(sampler.calls()), sampler.span_steps());
+                if span == Span::Whole {
+                    prop_assert_eq!(sampler.span_steps(), steps);
+                    let known = config.extra_calls();
+                    let extra = known.iter().find(|(kind, _)| *kind == sampler.kind());
+                    let all = (steps * sampler.calls_per_step()) as i32 + extra.map_or(0, |(_, extra)| *extra);
+                    prop_assert!(steps < 4 || sampler.calls() as i32 == all, "{:?} {}", known, sampler.calls());
+                }
                 let trajectory = end(sampler);
+                prop_assert!(trajectory.is_finite());
                 prop_assert!(trajectory.latents().iter().all(|x| x.is_finite()));
             }
         }
@@ -156,6 +170,56 @@ proptest! {
         if let Err(error) = Choice::parse(&scheduler, &schedule) {
             prop_assert!(matches!(error.field(), "scheduler" | "sigma_schedule"));
             prop_assert_eq!(error.code(), Code::InvalidArgument);
+        }
+    }
+}
+
+#[test]
+fn calls_are_parts_of_steps_as_their_solver_takes_them() {
+    let steps = |kind: &str, skip_prk: bool, span| {
+        let text = format!(r#"{{"_class_name": "PNDMScheduler", "skip_prk_steps": {skip_prk}}}"#);
+        let ask = Ask {
+            choice: Choice::parse(kind, "").unwrap(),
+            span,
+            ..Ask::steps(5)
+        };
+        let sampler = Sampler::new(&Config::from_json(&text).unwrap(), &ask).unwrap();
+        (0..sampler.calls())
+            .map(|call| sampler.step_of(call))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(steps("ddim", true, Span::Whole), [0, 1, 2, 3, 4]);
+    assert_eq!(steps("heun", true, Span::Whole), [0, 0, 1, 1, 2, 2, 3, 3, 4]);
+    assert_eq!(steps("pndm", true, Span::Whole), [0, 0, 1, 2, 3, 4]);
+    assert_eq!(steps("pndm", true, Span::Strength(0.6)), [0, 0, 1, 2]);
+    assert_eq!(
+        steps("pndm", false, Span::Whole),
+        [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 4]
+    );
+}
+
+#[test]
+fn a_trajectory_knows_when_its_latents_are_no_numbers() {
+    let config = Config::from_json(r#"{"_class_name": "DDIMScheduler", "clip_sample": false}"#).unwrap();
+    let spec = Spec {
+        channels: 4,
+        height: 20,
+        width: 20,
+        guidance: Guidance::new(1.0),
+        seed: 7,
+        source: Source::Cpu,
+        start: Start::Noise,
+    };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for place in [0, 1023, 1024, 1599] {
+            let sampler = Arc::new(Sampler::new(&config, &Ask::steps(3)).unwrap());
+            let mut trajectory = Trajectory::new(spec.clone(), sampler).unwrap();
+            let mut output = vec![0.5; 1600];
+            trajectory.accept(None, &output).unwrap();
+            assert!(trajectory.is_finite());
+            output[place] = bad;
+            trajectory.accept(None, &output).unwrap();
+            assert!(!trajectory.is_finite(), "{bad} at {place}");
         }
     }
 }

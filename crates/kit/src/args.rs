@@ -25,6 +25,10 @@ pub struct Common {
     /// Seconds that requests have to finish once the service is told to stop
     #[arg(long, env = "MOBULA_DRAIN_TIMEOUT_S", default_value_t = 20)]
     pub drain_timeout_s: u64,
+    /// Give metrics that Ray Serve has too its full names, such as ray_serve_num_http_requests_total; without it they are
+    /// named as Serve's own exporter names them, serve_num_http_requests_total
+    #[arg(long, env = "MOBULA_RAY_METRICS_PREFIX", value_parser = clap::builder::FalseyValueParser::new())]
+    pub ray_metrics_prefix: bool,
     /// Stop when the process with this id is gone
     #[arg(long, env = "MOBULA_EXIT_WITH_PID")]
     pub exit_with_pid: Option<u32>,
@@ -54,7 +58,34 @@ impl Default for Common {
             otlp_endpoint: None,
             trace_ratio: 1.0,
             drain_timeout_s: 20,
+            ray_metrics_prefix: false,
             exit_with_pid: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        common: Common,
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_the_defaults_of_the_struct() {
+        let parsed = Line::parse_from(["service"]).common;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Common::default()));
+    }
+
+    #[test]
+    fn rays_full_names_are_a_flag_without_a_value() {
+        let parsed = Line::parse_from(["service", "--ray-metrics-prefix", "--log", "warn"]).common;
+        assert!(parsed.ray_metrics_prefix);
+        assert_eq!(parsed.log, "warn");
     }
 }

@@ -55,6 +55,7 @@ pub mod admin;
 pub mod channel;
 pub mod deadline;
 pub mod grpc;
+pub mod http;
 pub mod listen;
 pub mod metrics;
 pub mod ready;

@@ -1,11 +1,12 @@
 //! Prometheus metrics: one recorder per process, buckets by the unit in a histogram's name, and what is true of every
 //! process. Services describe their own metrics in their own `metrics.rs`.
 //!
-//! Names are `mobula_<area>_<what>_<unit>`. Histograms must end in `_seconds` or `_rows`: those have buckets here.
+//! Names are `mobula_<area>_<what>_<unit>`; beside them stand those of Ray Serve that its dashboards read, made by
+//! [`ray`]. Histograms must end in `_seconds`, `_rows` or `_ms`: those have buckets here.
 
 use std::sync::OnceLock;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{SharedString, Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::process::Usage;
@@ -31,6 +32,36 @@ const SECONDS: [f64; 19] = [
 /// Rows of a UNet call: powers of two, up to more than any device takes at a time.
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// Milliseconds, as Ray Serve divides them (DEFAULT_LATENCY_BUCKET_MS of 2.60), so that its dashboards add up.
+const MILLIS: [f64; 19] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0,
+    60_000.0, 120_000.0, 300_000.0, 600_000.0,
+];
+
+/// Whether names of Ray Serve's metrics begin with `ray_`; decided once per process.
+static RAY_PREFIX: OnceLock<bool> = OnceLock::new();
+
+/// Decides whether [`ray`] prefixes names. [`crate::main`] calls it with `--ray-metrics-prefix`; later calls change nothing,
+/// for handles are made by then.
+pub fn prefix_ray(is_prefixed: bool) {
+    RAY_PREFIX.get_or_init(|| is_prefixed);
+}
+
+/// The name of a metric that Ray Serve has too, given as its source names it: `serve_num_http_requests_total`. Prometheus
+/// sees it so from Serve's own exporter, and as `ray_serve_num_http_requests_total` from a Ray cluster; counters end in
+/// `_total` in both.
+pub fn ray(name: &'static str) -> SharedString {
+    ray_name(name, *RAY_PREFIX.get_or_init(|| false))
+}
+
+fn ray_name(name: &'static str, is_prefixed: bool) -> SharedString {
+    if is_prefixed {
+        format!("ray_{name}").into()
+    } else {
+        name.into()
+    }
+}
+
 /// Installs the process's recorder and gives the handle that renders it. Later calls give the same handle. [`crate::main`]
 /// and the gRPC server call it first; who makes metric handles before those (a test) must call it too, since a handle made
 /// without a recorder counts nothing.
@@ -43,6 +74,7 @@ fn start() -> PrometheusHandle {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_rows".to_owned()), &ROWS))
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_ms".to_owned()), &MILLIS))
         .expect("bucket tables are not empty")
         .build_recorder();
     let handle = recorder.handle();
@@ -107,6 +139,33 @@ mod tests {
         }
         assert!(
             page.contains("mobula_grpc_request_seconds_bucket{service=\"s\",method=\"m\",le=\"0.0005\"} 1")
+        );
+    }
+
+    #[test]
+    fn rays_names_are_prefixed_only_where_it_is_asked_for() {
+        assert_eq!(
+            &*ray_name("serve_deployment_status", false),
+            "serve_deployment_status"
+        );
+        assert_eq!(
+            &*ray_name("serve_deployment_status", true),
+            "ray_serve_deployment_status"
+        );
+    }
+
+    #[test]
+    fn milliseconds_have_rays_buckets() {
+        let handle = install();
+        metrics::histogram!("serve_test_latency_ms").record(3.0);
+        let page = render(&handle);
+        assert!(
+            page.contains("serve_test_latency_ms_bucket{le=\"2\"} 0"),
+            "{page}"
+        );
+        assert!(
+            page.contains("serve_test_latency_ms_bucket{le=\"5\"} 1"),
+            "{page}"
         );
     }
 

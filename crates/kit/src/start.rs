@@ -65,6 +65,7 @@ where
         Err(error) => return failed(service, &error),
     };
     log_panics();
+    metrics::prefix_ray(common.ray_metrics_prefix);
     metrics::install();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

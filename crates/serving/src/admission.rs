@@ -15,6 +15,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::route::Cost;
 
+/// A measurement is believed for so long without another one: what slowed a machine down is often over by then, and a request
+/// that is let in for nothing every so often costs a replica little that has nothing else to do.
+const DOUBTED_AFTER: Duration = Duration::from_secs(10);
 /// Told to a caller when nothing was measured yet.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
 /// The shortest and the longest time a caller is told to stay away.
@@ -121,11 +124,30 @@ impl<T> Queue<T> {
         Ok(Admission {
             ticket: self.ticket(),
             ahead,
-            wait: match ahead {
-                0 => Some(Duration::ZERO),
-                _ => pace.time(share(rows, ahead, before)),
-            },
+            wait: wait(ahead, rows, before, pace),
         })
+    }
+
+    /// A request that was admitted before its cost was known now has one; `ahead` is what its admission said. Gives it
+    /// what it is told of those before it.
+    pub fn settle(
+        &mut self,
+        was: Admission,
+        (before, now): (Cost, Cost),
+        free: usize,
+        pace: Pace,
+    ) -> Admission {
+        self.arriving_rows = left(self.arriving, self.arriving_rows, before);
+        let others = (self.arriving + self.waiting.len()).saturating_sub(1);
+        let rows = self.arriving_rows.saturating_add(self.waiting_rows);
+        self.arriving_rows = self.arriving_rows.saturating_add(now.get());
+        // Those that were admitted after it are counted here and were not then.
+        let ahead = others.saturating_sub(free).min(was.ahead);
+        Admission {
+            ticket: was.ticket,
+            ahead,
+            wait: wait(ahead, rows, others, pace),
+        }
     }
 
     /// A ticket for somebody who was admitted elsewhere.
@@ -173,6 +195,13 @@ impl<T> Queue<T> {
         Some(item)
     }
 
+    /// Those in line, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (Ticket, Cost, &T)> {
+        self.waiting
+            .iter()
+            .map(|(ticket, (cost, item))| (*ticket, *cost, item))
+    }
+
     /// Requests that were admitted and have not asked for a replica yet.
     pub fn arriving(&self) -> usize {
         self.arriving
@@ -189,13 +218,31 @@ impl<T> Queue<T> {
     }
 }
 
+/// What a predicted time rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Basis {
+    /// Time since its time per row was last measured.
+    pub age: Duration,
+    /// Whether a request is under way that will measure it anew.
+    pub under_way: bool,
+}
+
+impl Basis {
+    /// Whether nothing would ever put a wrong prediction right: it is old, and only a request that runs is a measurement.
+    fn is_doubtful(self) -> bool {
+        !self.under_way && self.age >= DOUBTED_AFTER
+    }
+}
+
 /// Refuses a deadline that is `left` away when a request is predicted to need `needed`. The prediction is halved first: a
-/// request that could have been served must not be refused by a guess.
+/// request that could have been served must not be refused by a guess. One that rests on an old measurement refuses nobody
+/// while nothing is under way: the request that comes then measures anew, and those behind it are judged by what it took.
 ///
 /// # Errors
 /// [`TooLate`] when even half of the predicted time is too long.
-pub fn check_deadline(left: Duration, needed: Duration) -> Result<(), TooLate> {
-    if left.is_zero() || needed / 2 > left {
+pub fn check_deadline(left: Duration, needed: Duration, basis: Basis) -> Result<(), TooLate> {
+    let late = needed / 2 > left && !basis.is_doubtful();
+    if left.is_zero() || late {
         Err(TooLate { needed, left })
     } else {
         Ok(())
@@ -208,6 +255,14 @@ fn retry_after(rows: u64, pace: Pace) -> Duration {
     let (least, most) = RETRY_RANGE;
     pace.time(rows)
         .map_or(RETRY_UNKNOWN, |time| time.clamp(least, most))
+}
+
+/// When the `ahead` of `before` requests that have `rows` together have left the line.
+fn wait(ahead: usize, rows: u64, before: usize, pace: Pace) -> Option<Duration> {
+    match ahead {
+        0 => Some(Duration::ZERO),
+        _ => pace.time(share(rows, ahead, before)),
+    }
 }
 
 /// The rows of `part` requests out of `whole` that have `rows` together.
@@ -226,150 +281,4 @@ fn left(requests: usize, rows: u64, cost: Cost) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const ONE: Cost = Cost::ROW;
-    const UNKNOWN: Pace = Pace {
-        row_ns: 0,
-        replicas: 1,
-    };
-
-    /// Replicas that take a second per row.
-    fn slow(replicas: usize) -> Pace {
-        Pace {
-            row_ns: 1_000_000_000,
-            replicas,
-        }
-    }
-
-    #[test]
-    fn free_slots_are_not_the_queue() {
-        let mut queue = Queue::<()>::new(0);
-        assert_eq!(queue.admit(ONE, 2, UNKNOWN).unwrap().ahead, 0);
-        assert_eq!(queue.admit(ONE, 2, UNKNOWN).unwrap().ahead, 0);
-        assert_eq!(queue.admit(ONE, 2, UNKNOWN).unwrap_err().waiting, 0);
-    }
-
-    #[test]
-    fn the_bound_counts_those_on_their_way_and_those_in_line() {
-        let mut queue = Queue::new(3);
-        let first = queue.admit(ONE, 0, UNKNOWN).unwrap().ticket;
-        queue.arrived(ONE);
-        queue.enter(first, ONE, "first");
-        assert_eq!(queue.admit(ONE, 0, UNKNOWN).unwrap().ahead, 1);
-        assert_eq!(queue.admit(ONE, 0, UNKNOWN).unwrap().ahead, 2);
-        assert_eq!(queue.admit(ONE, 0, UNKNOWN).unwrap_err().waiting, 3);
-        queue.arrived(ONE);
-        assert!(queue.admit(ONE, 0, UNKNOWN).is_ok());
-    }
-
-    #[test]
-    fn one_who_starts_again_goes_back_to_its_place() {
-        let mut queue = Queue::new(10);
-        let early = queue.ticket();
-        let late = queue.ticket();
-        queue.enter(late, ONE, "late");
-        assert!(queue.is_first(early));
-        assert!(queue.is_first(late));
-        queue.enter(early, ONE, "early");
-        assert!(!queue.is_first(late));
-        assert_eq!(queue.pop(), Some("early"));
-        assert_eq!(queue.pop(), Some("late"));
-    }
-
-    #[test]
-    fn the_wait_is_the_work_ahead_of_those_who_find_no_slot() {
-        let mut queue = Queue::<()>::new(10);
-        let wait = |queue: &mut Queue<()>, pace| queue.admit(Cost::rows(6), 2, pace).unwrap().wait;
-        assert_eq!(wait(&mut queue, slow(1)), Some(Duration::ZERO));
-        assert_eq!(wait(&mut queue, UNKNOWN), Some(Duration::ZERO));
-        assert_eq!(wait(&mut queue, slow(1)), Some(Duration::ZERO));
-        // Three are before it, two of them find a slot.
-        assert_eq!(wait(&mut queue, slow(1)), Some(SECOND * 6));
-        assert_eq!(wait(&mut queue, slow(2)), Some(SECOND * 6));
-        assert_eq!(
-            wait(&mut queue, UNKNOWN),
-            None,
-            "nothing measured, nothing predicted"
-        );
-        assert_eq!(wait(&mut queue, slow(0)), None, "nobody works, nothing predicted");
-    }
-
-    #[test]
-    fn retry_after_is_the_time_of_the_whole_queue() {
-        let mut queue = Queue::new(2);
-        for i in 0..2 {
-            let ticket = queue.ticket();
-            queue.enter(ticket, Cost::rows(4), i);
-        }
-        let mut told = |pace| queue.admit(Cost::rows(2), 0, pace).unwrap_err().retry_after;
-        assert_eq!(told(slow(1)), SECOND * 10);
-        assert_eq!(told(slow(2)), SECOND * 5);
-        assert_eq!(told(UNKNOWN), RETRY_UNKNOWN);
-        assert_eq!(
-            told(Pace {
-                row_ns: 1,
-                replicas: 1
-            }),
-            RETRY_RANGE.0
-        );
-        assert_eq!(
-            told(Pace {
-                row_ns: u64::MAX,
-                replicas: 1
-            }),
-            RETRY_RANGE.1
-        );
-    }
-
-    #[test]
-    fn a_deadline_that_even_half_the_work_would_miss_is_refused() {
-        assert!(check_deadline(SECOND, SECOND * 2).is_ok());
-        assert!(check_deadline(SECOND, SECOND * 3).is_err());
-        assert!(check_deadline(Duration::ZERO, Duration::ZERO).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn never_more_than_the_bound_wait_and_they_leave_in_order(max in 0usize..8, free in 0usize..4, tries in 0usize..30) {
-            let mut queue = Queue::new(max);
-            let mut admitted = Vec::new();
-            for _ in 0..tries {
-                if let Ok(admission) = queue.admit(ONE, free, UNKNOWN) {
-                    prop_assert!(admission.ahead <= max);
-                    admitted.push(admission.ticket);
-                }
-            }
-            prop_assert_eq!(admitted.len(), tries.min(max + free));
-            for ticket in admitted.iter().rev() {
-                queue.arrived(ONE);
-                queue.enter(*ticket, ONE, *ticket);
-            }
-            let served: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
-            prop_assert_eq!(served, admitted);
-        }
-
-        #[test]
-        fn rows_are_those_of_whoever_is_there(costs in prop::collection::vec((1u64..1000, any::<bool>()), 0..30)) {
-            let mut queue = Queue::new(100);
-            let mut there = 0;
-            for (rows, leaves) in costs {
-                let cost = Cost::rows(rows);
-                let admission = queue.admit(cost, 0, slow(1)).unwrap();
-                let predicted = if admission.ahead == 0 { 0 } else { there };
-                prop_assert_eq!(admission.wait, Some(SECOND * u32::try_from(predicted).unwrap()));
-                queue.arrived(cost);
-                queue.enter(admission.ticket, cost, ());
-                if leaves {
-                    queue.leave(admission.ticket);
-                } else {
-                    there += rows;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,14 @@
-//! The decisions of the mesh, pure: placement, leases, routing, admission, ticks.
+//! The decisions of the mesh, pure: placement, scaling, leases, routing, admission, ticks.
 
 pub mod admission;
+pub mod affinity;
 pub mod backoff;
 pub mod curve;
 pub mod lease;
 pub mod place;
 pub mod retry;
 pub mod route;
+pub mod scale;
+pub mod shelf;
 pub mod tick;
 pub mod turns;

@@ -92,7 +92,7 @@ pub struct Wait {
 
 /// A pause that doubles with every strike and is forgotten by a success.
 #[derive(Debug, Clone, Copy, Default)]
-struct Pause {
+pub struct Pause {
     until: Duration,
     next: Option<Duration>,
 }
@@ -108,8 +108,19 @@ impl Pause {
         self.next = Some((length * 2).min(last));
     }
 
-    fn is_over(&self, now: Duration) -> bool {
+    /// Begins the pause of something that said that it is full.
+    pub fn full(&mut self, now: Duration) {
+        self.strike(now, FULL_FIRST, FULL_LAST);
+    }
+
+    /// True when none runs.
+    pub fn is_over(&self, now: Duration) -> bool {
         now >= self.until
+    }
+
+    /// When the last one ends, or ended.
+    pub fn until(&self) -> Duration {
+        self.until
     }
 }
 
@@ -121,6 +132,8 @@ pub struct Book {
     own_rows: u64,
     other_rows: u64,
     row_ns: u64,
+    /// When `row_ns` became what it is.
+    measured_at: Option<Duration>,
     reported_at: Duration,
     full: Pause,
     fault: Pause,
@@ -135,6 +148,7 @@ impl Book {
             own_rows: 0,
             other_rows: 0,
             row_ns: 0,
+            measured_at: None,
             reported_at: Duration::ZERO,
             full: Pause::default(),
             fault: Pause::default(),
@@ -149,8 +163,10 @@ impl Book {
     /// Takes in what the replica says. What exceeds this router's own work is the work of others.
     pub fn report(&mut self, report: Report, now: Duration) {
         self.other_rows = report.queued_rows.saturating_sub(self.own_rows);
-        if report.row_ns > 0 {
+        // A replica that measures nothing says the same again and again.
+        if report.row_ns > 0 && report.row_ns != self.row_ns {
             self.row_ns = report.row_ns;
+            self.measured_at = Some(now);
         }
         self.reported_at = now;
     }
@@ -180,7 +196,7 @@ impl Book {
 
     /// The replica said it is full, though by this router's count it is not.
     pub fn refused(&mut self, now: Duration) {
-        self.full.strike(now, FULL_FIRST, FULL_LAST);
+        self.full.full(now);
     }
 
     /// The replica could not be reached, or broke off.
@@ -216,6 +232,11 @@ impl Book {
     /// Nanoseconds per row as measured; 0 before.
     pub fn row_ns(&self) -> u64 {
         self.row_ns
+    }
+
+    /// When the nanoseconds per row were last measured, as far as the reports show; `None` before.
+    pub fn measured_at(&self) -> Option<Duration> {
+        self.measured_at
     }
 
     /// Predicts the wait. `typical_row_ns` stands in while the replica has measured nothing; others' rows are worn down

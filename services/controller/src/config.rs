@@ -6,15 +6,25 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, schema::Schema};
+use crate::{
+    Error,
+    intent::{Flags, Start},
+    store::{Bounds, Place},
+};
+
+/// A change a day for three months; a revision is as large as the config.
+const KEEP_REVISIONS: u32 = 100;
+/// A week of a deployment that changes every minute; 300 bytes each.
+const KEEP_DECISIONS: u32 = 10_000;
 
 /// What the controller serves and how.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
-    /// Applications to serve: a file in the shape of Ray Serve's config
+    /// Applications to serve: a file in the shape of Ray Serve's config. Applied when it says something else than at the
+    /// last start, so that what was deployed since by other ways outlives a restart
     #[arg(long, env = "MOBULA_CONFIG", conflicts_with = "model")]
     pub config: Option<PathBuf>,
-    /// Serve one application with this model folder, or with the model "fake"
+    /// Serve one application with this model folder, or with the model "fake"; applied as --config is
     #[arg(long, env = "MOBULA_MODEL")]
     pub model: Option<String>,
     /// Who starts workers: the controller as child processes, or somebody else
@@ -28,9 +38,24 @@ pub struct Config {
     /// by default one lease
     #[arg(long, env = "MOBULA_ADOPTION_GRACE_MS")]
     pub adoption_grace_ms: Option<u64>,
-    /// Where the process provider remembers its workers; by default a directory of the user's, by port
+    /// Where the controller keeps what shall run and the process provider remembers its workers; by default a directory of
+    /// the user's, by port
     #[arg(long, env = "MOBULA_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Keep what was deployed in memory alone: a restart forgets it. A state directory that is given comes before this
+    #[arg(long, env = "MOBULA_EPHEMERAL")]
+    pub ephemeral: bool,
+    /// Begin with this backup if nothing was ever deployed
+    #[arg(long, value_name = "FILE", env = "MOBULA_RESTORE")]
+    pub restore: Option<PathBuf>,
+    /// Revisions of what was deployed that can be gone back to
+    #[arg(long, env = "MOBULA_KEEP_REVISIONS", default_value_t = KEEP_REVISIONS,
+          value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    pub keep_revisions: u32,
+    /// Decisions of scalers that are kept
+    #[arg(long, env = "MOBULA_KEEP_DECISIONS", default_value_t = KEEP_DECISIONS,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub keep_decisions: u32,
     /// Where the process provider finds mobula-preprocess and mobula-inference; by default beside this binary, then PATH
     #[arg(long, env = "MOBULA_BIN_DIR")]
     pub bin_dir: Option<PathBuf>,
@@ -61,6 +86,7 @@ pub enum WorkerLogs {
 }
 
 impl Default for Config {
+    /// As the flags are when none is given, except that nothing is kept on disk unless a state directory is given.
     fn default() -> Self {
         Self {
             config: None,
@@ -69,6 +95,10 @@ impl Default for Config {
             heartbeat_ms: 1000,
             adoption_grace_ms: None,
             state_dir: None,
+            ephemeral: true,
+            restore: None,
+            keep_revisions: KEEP_REVISIONS,
+            keep_decisions: KEEP_DECISIONS,
             bin_dir: None,
             max_workers: 16,
             worker_logs: WorkerLogs::Stderr,
@@ -86,34 +116,51 @@ impl Config {
         self.adoption_grace_ms.map_or(lease, Duration::from_millis)
     }
 
-    /// Reads what shall run.
-    pub(crate) fn schema(&self) -> Result<Schema, Error> {
-        let Some(path) = &self.config else {
-            let model = self
-                .model
-                .as_deref()
-                .filter(|model| !model.is_empty())
-                .ok_or_else(|| {
-                    refuse(
-                        "--model",
-                        "",
-                        "there is nothing to serve; give a model folder, or a config file with --config"
-                            .into(),
-                    )
-                })?;
-            return Ok(Schema::of_model(model));
+    /// What the ledger is opened with, for a controller at this address.
+    pub(crate) fn start(&self, address: SocketAddr) -> Result<Start, Error> {
+        let place = if self.ephemeral && self.state_dir.is_none() {
+            Place::Memory
+        } else {
+            Place::Dir(self.state_dir(address))
         };
-        let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigFile {
-            path: path.clone(),
-            source,
-        })?;
-        Schema::parse(&text).map_err(|problems| {
-            let list: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-            refuse("--config", &path.display().to_string(), list)
+        Ok(Start {
+            place,
+            bounds: Bounds {
+                revisions: self.keep_revisions.into(),
+                decisions: self.keep_decisions.into(),
+            },
+            restore: self.restore.clone(),
+            flags: self.flags()?,
         })
     }
 
-    /// The directory that remembers the workers of the controller at this address.
+    /// What the flags say to deploy.
+    fn flags(&self) -> Result<Option<Flags>, Error> {
+        if let Some(path) = &self.config {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigFile {
+                path: path.clone(),
+                source,
+            })?;
+            let value = path.display().to_string();
+            return Ok(Some(Flags {
+                setting: "--config",
+                value,
+                text,
+            }));
+        }
+        let model = self.model.as_deref().filter(|model| !model.is_empty());
+        Ok(model.map(|model| {
+            let config = mobula_schema::Config::of_model(model);
+            let documents: Vec<_> = config.applications.iter().map(|app| &app.document).collect();
+            Flags {
+                setting: "--model",
+                value: model.to_owned(),
+                text: serde_json::json!({ "applications": documents }).to_string(),
+            }
+        }))
+    }
+
+    /// The directory of the controller at this address.
     pub(crate) fn state_dir(&self, address: SocketAddr) -> PathBuf {
         let of_user = || {
             let home = |name: &str| {
@@ -164,12 +211,4 @@ pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
     } else {
         bound
     }
-}
-
-fn refuse(setting: &'static str, value: &str, why: String) -> Error {
-    Error::Kit(mobula_kit::Error::Config {
-        setting,
-        value: value.to_owned(),
-        why,
-    })
 }

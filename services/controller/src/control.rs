@@ -74,6 +74,7 @@ impl ControlService for Control {
             proxy_id,
             http_address,
             grpc_address,
+            ..Default::default()
         };
         let (watch, routes) = self.handle.watch(proxy).await?;
         // One table on its way is enough: a slow proxy gets the newest next.
@@ -84,6 +85,40 @@ impl ControlService for Control {
             let _ = handle.unwatch(watch).await;
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    // INVALID_ARGUMENT: no proxy_id. UNAVAILABLE: stopping.
+    async fn report_demand(
+        &self,
+        request: Request<Streaming<pb::ReportDemandRequest>>,
+    ) -> Result<Response<pb::ReportDemandResponse>, Status> {
+        self.refuse_if_stopping()?;
+        let mut inbound = request.into_inner();
+        let mut proxy = None;
+        let ended = loop {
+            let said = tokio::select! {
+                biased;
+                () = self.stop.triggered() => break Err(Error::Stopping.into()),
+                said = inbound.message() => said,
+            };
+            match said {
+                Ok(Some(report)) => {
+                    if let Err(error) = check_id("proxy_id", &report.proxy_id) {
+                        break Err(error.into());
+                    }
+                    proxy = Some(report.proxy_id.clone());
+                    if let Err(error) = self.handle.demand(report.proxy_id.clone(), report).await {
+                        break Err(error.into());
+                    }
+                }
+                Ok(None) => break Ok(Response::new(pb::ReportDemandResponse {})),
+                Err(status) => break Err(status),
+            }
+        };
+        if let Some(proxy) = proxy {
+            let _ = self.handle.proxy_gone(proxy).await;
+        }
+        ended
     }
 }
 

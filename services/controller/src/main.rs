@@ -13,6 +13,9 @@ struct Args {
     /// Address for workers, proxies and tools (gRPC)
     #[arg(long, env = "MOBULA_LISTEN", default_value = "127.0.0.1:7265")]
     listen: SocketAddr,
+    /// Address of Ray Serve's REST API (HTTP)
+    #[arg(long, env = "MOBULA_REST_LISTEN", default_value = "127.0.0.1:8265")]
+    rest_listen: SocketAddr,
     /// Address of the admin pages (HTTP: /metrics, /healthz, /readyz)
     #[arg(long, env = "MOBULA_ADMIN_LISTEN", default_value = "127.0.0.1:9265")]
     admin_listen: SocketAddr,
@@ -25,6 +28,7 @@ struct Args {
 fn main() -> ExitCode {
     let Args {
         listen,
+        rest_listen,
         admin_listen,
         config,
         common,
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     mobula_kit::main("mobula-controller", &common, |stop| async move {
         let listeners = Listeners {
             grpc: listen::bind("gRPC", listen).await?,
+            rest: listen::bind("REST", rest_listen).await?,
             admin: listen::bind("admin", admin_listen).await?,
         };
         mobula_controller::run(config, listeners, stop).await

@@ -23,8 +23,24 @@ pub const WORKER_STARTS: &str = "mobula_controller_worker_starts_total";
 pub const WORKER_FAILURES: &str = "mobula_controller_worker_failures_total";
 /// Replicas that failed.
 pub const REPLICA_FAILURES: &str = "mobula_controller_replica_failures_total";
+/// Updates of deployments that began: replicas are replaced.
+pub const UPDATES: &str = "mobula_controller_updates_total";
+/// Updates that failed and went back by themselves.
+pub const ROLLBACKS: &str = "mobula_controller_rollbacks_total";
+/// Changes of a deployment's number of replicas that a scaler decided.
+pub const SCALE_DECISIONS: &str = "mobula_controller_scale_decisions_total";
+/// Deployments that were looked at.
+pub const RECONCILED: &str = "mobula_controller_reconciled_total";
+/// Problems of placement that were solved.
+pub const SOLVED: &str = "mobula_controller_solved_total";
 /// Version of the route table.
 pub const ROUTE_VERSION: &str = "mobula_controller_route_version";
+/// Changes of the intent that were accepted, by action.
+pub const INTENT_CHANGES: &str = "mobula_controller_intent_changes_total";
+/// Resource version of the intent.
+pub const RESOURCE_VERSION: &str = "mobula_controller_resource_version";
+/// Time to put a change, or a batch of decisions, on the disk.
+pub const COMMIT_SECONDS: &str = "mobula_controller_commit_seconds";
 /// Time to take in a batch of events and settle.
 pub const RECONCILE_SECONDS: &str = "mobula_controller_reconcile_seconds";
 
@@ -39,6 +55,11 @@ pub(crate) struct Metrics {
     worker_starts: Counter,
     worker_failures: Counter,
     replica_failures: Counter,
+    updates: Counter,
+    rollbacks: Counter,
+    decisions: Counter,
+    reconciled: Counter,
+    solved: Counter,
     route_version: Gauge,
     reconcile: Histogram,
 }
@@ -68,6 +89,15 @@ impl Metrics {
             "Worker processes that ended unasked or did not start"
         );
         describe_counter!(REPLICA_FAILURES, Unit::Count, "Replicas that failed");
+        describe_counter!(UPDATES, Unit::Count, "Updates of deployments that began");
+        describe_counter!(
+            ROLLBACKS,
+            Unit::Count,
+            "Updates that failed and went back by themselves"
+        );
+        describe_counter!(SCALE_DECISIONS, Unit::Count, "Decisions of scalers");
+        describe_counter!(RECONCILED, Unit::Count, "Deployments that were looked at");
+        describe_counter!(SOLVED, Unit::Count, "Problems of placement that were solved");
         describe_gauge!(ROUTE_VERSION, Unit::Count, "Version of the route table");
         describe_histogram!(
             RECONCILE_SECONDS,
@@ -86,6 +116,11 @@ impl Metrics {
             worker_starts: counter!(WORKER_STARTS),
             worker_failures: counter!(WORKER_FAILURES),
             replica_failures: counter!(REPLICA_FAILURES),
+            updates: counter!(UPDATES),
+            rollbacks: counter!(ROLLBACKS),
+            decisions: counter!(SCALE_DECISIONS),
+            reconciled: counter!(RECONCILED),
+            solved: counter!(SOLVED),
             route_version: gauge!(ROUTE_VERSION),
             reconcile: histogram!(RECONCILE_SECONDS),
         }
@@ -107,17 +142,68 @@ impl Metrics {
             worker_starts,
             worker_failures,
             replica_failures,
+            updates,
+            rollbacks,
+            decisions,
+            reconciled,
+            solved,
         } = state.totals;
         self.placements.absolute(placements);
         self.lease_expiries.absolute(lease_expiries);
         self.worker_starts.absolute(worker_starts);
         self.worker_failures.absolute(worker_failures);
         self.replica_failures.absolute(replica_failures);
+        self.updates.absolute(updates);
+        self.rollbacks.absolute(rollbacks);
+        self.decisions.absolute(decisions);
+        self.reconciled.absolute(reconciled);
+        self.solved.absolute(solved);
         self.reconcile.record(took.as_secs_f64());
     }
 
     #[allow(clippy::cast_precision_loss)] // A table every 10 ms reaches 2^52 after a million years.
     pub(crate) fn published(&self, version: u64) {
         self.route_version.set(version as f64);
+    }
+}
+
+/// Handles of the ledger's metrics.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    resource_version: Gauge,
+    commit: Histogram,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        describe_counter!(
+            INTENT_CHANGES,
+            Unit::Count,
+            "Changes of the intent that were accepted, by action"
+        );
+        describe_gauge!(RESOURCE_VERSION, Unit::Count, "Resource version of the intent");
+        describe_histogram!(
+            COMMIT_SECONDS,
+            Unit::Seconds,
+            "Time to put a change, or a batch of decisions, on the disk"
+        );
+        Self {
+            resource_version: gauge!(RESOURCE_VERSION),
+            commit: histogram!(COMMIT_SECONDS),
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)] // A change every millisecond reaches 2^52 after 140 millennia.
+    pub(crate) fn now_at(&self, resource_version: u64) {
+        self.resource_version.set(resource_version as f64);
+    }
+
+    /// Counts a change; actions are a closed set.
+    pub(crate) fn changed(&self, action: &'static str) {
+        counter!(INTENT_CHANGES, "action" => action).increment(1);
+    }
+
+    pub(crate) fn committed(&self, took: Duration) {
+        self.commit.record(took.as_secs_f64());
     }
 }

@@ -4,12 +4,13 @@
 //! sockets; a worker that does not read its commands loses its stream and says hello anew, which tells us everything
 //! again. Invariant: a session's channel, its listener and its entry in the state end together.
 
+mod handle;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,8 +24,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tracing::{info, warn};
 
+pub(crate) use self::handle::Handle;
 use crate::{
     Error,
+    explain::{self, Records},
+    intent::Intent,
     metrics::Metrics,
     provider::Provider,
     state::{Action, End, Event, State, Time},
@@ -39,6 +43,33 @@ const BATCH: usize = 1024;
 /// Kept back of the drain's time, to see the workers end.
 const STOP_RESERVE: Duration = Duration::from_millis(500);
 
+/// Notes that wait to be written down; what does not fit is told again later.
+const NOTES: usize = 256;
+
+/// What is to be kept on disk, for the one who keeps the intent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Note {
+    /// A scaler decided.
+    Decided(pb::Decision),
+    /// An update failed and goes back; the intent should follow.
+    RolledBack {
+        application: String,
+        /// The application's resource version that failed.
+        resource_version: u64,
+        deployment: String,
+        why: String,
+    },
+}
+
+/// What the loop runs with.
+pub(crate) struct Parts {
+    pub(crate) state: State,
+    pub(crate) welcome: pb::Welcome,
+    pub(crate) provider: Box<dyn Provider>,
+    /// What shall run; the state was made with a value that the receiver has seen, or sees once more.
+    pub(crate) intents: watch::Receiver<Arc<Intent>>,
+}
+
 /// The newest route table, none before the first.
 pub(crate) type Routes = watch::Receiver<Option<Arc<pb::WatchRoutesResponse>>>;
 
@@ -50,6 +81,10 @@ enum Message {
     },
     Event(Event),
     Status(oneshot::Sender<pb::GetStatusResponse>),
+    Explain {
+        request: pb::ExplainRequest,
+        reply: oneshot::Sender<Result<pb::ExplainResponse, Error>>,
+    },
 }
 
 /// A worker's session.
@@ -68,105 +103,36 @@ struct Session {
     _closed: DropGuard,
 }
 
-/// A cheap handle to the loop.
-#[derive(Clone, Debug)]
-pub(crate) struct Handle {
-    messages: mpsc::Sender<Message>,
-    routes: Routes,
-    numbers: Arc<AtomicU64>,
-}
-
-impl Handle {
-    /// Attaches a worker.
-    pub(crate) async fn attach(&self, hello: pb::Hello) -> Result<Attached, Error> {
-        let session = self.number();
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Attach {
-            session,
-            hello,
-            reply,
-        })
-        .await?;
-        answer.await.map_err(|_| Error::Stopping)?
-    }
-
-    /// Passes on what a worker says.
-    pub(crate) async fn heartbeat(&self, session: u64, heartbeat: pb::Heartbeat) -> Result<(), Error> {
-        self.send(Message::Event(Event::Heartbeat { session, heartbeat }))
-            .await
-    }
-
-    /// Tells that a worker's stream ended.
-    pub(crate) async fn lost(&self, session: u64) -> Result<(), Error> {
-        self.send(Message::Event(Event::Lost {
-            session,
-            end: End::Closed,
-        }))
-        .await
-    }
-
-    /// Tells that a worker's process ended.
-    pub(crate) async fn exited(&self, worker_id: String, why: String) -> Result<(), Error> {
-        self.send(Message::Event(Event::Exited { worker_id, why })).await
-    }
-
-    /// Counts a proxy in; gives the watch's number and the table.
-    pub(crate) async fn watch(&self, proxy: pb::ProxyStatus) -> Result<(u64, Routes), Error> {
-        let watch = self.number();
-        self.send(Message::Event(Event::Watched { watch, proxy })).await?;
-        Ok((watch, self.routes.clone()))
-    }
-
-    /// Counts a proxy out.
-    pub(crate) async fn unwatch(&self, watch: u64) -> Result<(), Error> {
-        self.send(Message::Event(Event::Unwatched { watch })).await
-    }
-
-    /// The state of everything.
-    pub(crate) async fn status(&self) -> Result<pb::GetStatusResponse, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Status(reply)).await?;
-        answer.await.map_err(|_| Error::Stopping)
-    }
-
-    async fn send(&self, message: Message) -> Result<(), Error> {
-        self.messages.send(message).await.map_err(|_| Error::Stopping)
-    }
-
-    fn number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
 /// The loop, before it runs.
 pub(crate) struct Owner {
     inbox: mpsc::Receiver<Message>,
     routes: watch::Sender<Option<Arc<pb::WatchRoutesResponse>>>,
+    notes: mpsc::Sender<Note>,
 }
 
-/// Makes a loop and the handle to it.
-pub(crate) fn channel() -> (Handle, Owner) {
+/// Makes a loop, the handle to it, and where its notes come out.
+pub(crate) fn channel() -> (Handle, Owner, mpsc::Receiver<Note>) {
     let (messages, inbox) = mpsc::channel(EVENTS);
     let (routes, watcher) = watch::channel(None);
-    (
-        Handle {
-            messages,
-            routes: watcher,
-            numbers: Arc::default(),
-        },
-        Owner { inbox, routes },
-    )
+    let (notes, out) = mpsc::channel(NOTES);
+    let handle = Handle {
+        messages,
+        routes: watcher,
+        numbers: Arc::default(),
+    };
+    let owner = Owner { inbox, routes, notes };
+    (handle, owner, out)
 }
 
 impl Owner {
     /// Runs until the stop; then tells our workers to leave and ends every stream.
-    pub(crate) async fn run(
-        self,
-        state: State,
-        welcome: pb::Welcome,
-        provider: Box<dyn Provider>,
-        stop: Stop,
-    ) {
+    pub(crate) async fn run(self, parts: Parts, stop: Stop) {
+        let Parts {
+            state,
+            welcome,
+            provider,
+            intents,
+        } = parts;
         let heartbeat = Duration::from_millis(welcome.heartbeat_interval_ms.into());
         let shell = Shell {
             state,
@@ -176,9 +142,12 @@ impl Owner {
             routes: self.routes,
             sessions: HashMap::new(),
             greeted: HashMap::new(),
+            notes: self.notes,
+            untold: VecDeque::new(),
+            records: Records::default(),
             metrics: Metrics::new(),
         };
-        shell.run(self.inbox, heartbeat, stop).await;
+        shell.run(self.inbox, intents, heartbeat, stop).await;
     }
 }
 
@@ -191,18 +160,36 @@ struct Shell {
     sessions: HashMap<u64, Session>,
     /// Those who said hello and have no answer yet.
     greeted: HashMap<u64, oneshot::Sender<Result<Attached, Error>>>,
+    notes: mpsc::Sender<Note>,
+    /// Notes that found no room: a rollback must not be lost, and of decisions the newest counts.
+    untold: VecDeque<Note>,
+    /// Requests that ended, to explain them.
+    records: Records,
     metrics: Metrics,
 }
 
 impl Shell {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Message>, heartbeat: Duration, stop: Stop) {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        mut intents: watch::Receiver<Arc<Intent>>,
+        heartbeat: Duration,
+        stop: Stop,
+    ) {
+        let mut intents_end = false;
         // The first settling starts the workers, before anybody has said anything.
         self.settle(Instant::now());
         loop {
             let wake = self.origin + self.state.next(self.now());
+            let mut new_intent = false;
             let message = tokio::select! {
                 biased;
                 () = stop.triggered() => break,
+                changed = intents.changed(), if !intents_end => {
+                    // With the keeper of the intent gone, the last one stands.
+                    (new_intent, intents_end) = (changed.is_ok(), changed.is_err());
+                    None
+                }
                 message = inbox.recv() => message,
                 () = sleep_until(wake) => None,
             };
@@ -214,6 +201,10 @@ impl Shell {
                     "the controller was not running; leases are prolonged"
                 );
                 self.apply(Event::Stalled(late));
+            }
+            if new_intent {
+                let intent = intents.borrow_and_update().clone();
+                self.apply(Event::Intend(intent));
             }
             let mut next = message;
             for _ in 0..BATCH {
@@ -270,19 +261,42 @@ impl Shell {
                 // Whatever the state did not answer is answered by the drop.
                 self.greeted.remove(&session);
             }
-            Message::Event(event) => {
+            Message::Event(mut event) => {
+                if let Event::Demand { request, .. } = &mut event {
+                    self.records.add(std::mem::take(&mut request.finished));
+                }
                 if let Event::Lost { session, .. } = event {
                     self.sessions.remove(&session);
                 }
                 self.apply(event);
             }
             Message::Status(reply) => drop(reply.send(self.state.status(self.now()))),
+            Message::Explain { request, reply } => {
+                let status = self.state.status(self.now());
+                let _ = reply.send(explain::explain(&request, &status, &self.records));
+            }
         }
     }
 
     fn apply(&mut self, event: Event) {
         let actions = self.state.apply(event, self.now());
         self.perform(actions);
+    }
+
+    /// Hands on what is to be written down; what finds no room is kept, and the oldest decision gives way.
+    fn note(&mut self, note: Note) {
+        if self.untold.len() >= NOTES
+            && let Some(oldest) = self.untold.iter().position(|n| matches!(n, Note::Decided(_)))
+        {
+            self.untold.remove(oldest);
+        }
+        self.untold.push_back(note);
+        while let Some(note) = self.untold.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(note)) = self.notes.try_send(note) {
+                self.untold.push_front(note);
+                return;
+            }
+        }
     }
 
     fn settle(&mut self, began: Instant) {
@@ -306,7 +320,19 @@ impl Shell {
                 }
                 Action::Send { session, command } => self.tell(session, *command),
                 Action::Close { session } => drop(self.sessions.remove(&session)),
-                Action::Start { worker_id, kind } => self.provider.start(&worker_id, kind),
+                Action::Decided(decision) => self.note(Note::Decided(decision)),
+                Action::RolledBack {
+                    application,
+                    resource_version,
+                    deployment,
+                    why,
+                } => self.note(Note::RolledBack {
+                    application,
+                    resource_version,
+                    deployment,
+                    why,
+                }),
+                Action::Start(start) => self.provider.start(&start),
                 Action::Adopt { worker_id, pid, kind } => self.provider.adopt(&worker_id, kind, pid),
                 Action::End {
                     worker_id,

@@ -1,18 +1,25 @@
 //! Puts the controller together from its parts.
 
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
 use mobula_kit::{Readiness, Stop, admin, grpc};
 use mobula_proto::control::v1::{
     self as pb, control_service_server::ControlServiceServer, serve_service_server::ServeServiceServer,
 };
-use tokio::net::TcpListener;
-use tracing::info;
+use tokio::{net::TcpListener, sync::mpsc};
+use tracing::{info, warn};
 
 use crate::{
     Error,
     config::{Config, Supplier, WorkerLogs, reachable},
     control::Control,
-    owner::{self, Handle},
+    intent::{Failed, Ledger},
+    owner::{self, Handle, Note},
     provider::{Binaries, External, Process, Provider, Registry},
+    rest::{self, Door},
     serve::Serve,
     state::{Settings, State, Supply},
 };
@@ -22,6 +29,8 @@ use crate::{
 pub struct Listeners {
     /// Workers, proxies and tools.
     pub grpc: TcpListener,
+    /// Ray Serve's REST API.
+    pub rest: TcpListener,
     /// Metrics, liveness, readiness.
     pub admin: TcpListener,
 }
@@ -30,21 +39,16 @@ pub struct Listeners {
 ///
 /// # Errors
 ///
-/// Before anything is served: the config file, the state directory or the workers' binaries cannot be used.
+/// Before anything is served: the config file, what was kept, the state directory or the workers' binaries cannot be used.
 pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(), Error> {
-    let schema = config.schema()?;
-    let bound = listeners.grpc.local_addr().map_err(|source| {
-        Error::Kit(mobula_kit::Error::Bind {
-            what: "gRPC",
-            address: ([0, 0, 0, 0], 0).into(),
-            hint: "the listener has no address",
-            source,
-        })
-    })?;
-    let (handle, owner) = owner::channel();
+    let bound = address(&listeners.grpc, "gRPC")?;
+    let rest = reachable(address(&listeners.rest, "REST")?);
+    let ledger = Ledger::open(config.start(bound)?, &stop).await?;
+    let (handle, owner, notes) = owner::channel();
     let (provider, supply) = provider(&config, bound, (handle.clone(), stop.clone()))?;
     let settings = Settings {
         controller_id: uuid::Uuid::new_v4().simple().to_string(),
+        origin_unix_ms: unix_ms(),
         heartbeat: config.heartbeat(),
         adoption_grace: config.adoption_grace(),
         supply,
@@ -53,10 +57,19 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         heartbeat_interval_ms: config.heartbeat_ms,
         controller_id: settings.controller_id.clone(),
     };
-    let names: Vec<&str> = schema.applications.iter().map(|app| app.name.as_str()).collect();
-    info!(grpc = %bound, controller = %settings.controller_id, applications = ?names, "controller is up");
-    let state = State::new(settings, schema);
-    stop.spawn("control loop", owner.run(state, welcome, provider, stop.clone()));
+    // In this order: what changes in between is then seen twice, and not missed.
+    let intents = ledger.follow();
+    let intent = ledger.intent();
+    let names: Vec<&String> = intent.applications.keys().collect();
+    info!(grpc = %bound, %rest, controller = %settings.controller_id, applications = ?names, "controller is up");
+    let parts = owner::Parts {
+        state: State::new(settings, intent),
+        welcome,
+        provider,
+        intents,
+    };
+    stop.spawn("control loop", owner.run(parts, stop.clone()));
+    stop.spawn("notes", write_down(notes, ledger.clone()));
 
     let readiness = Readiness::new();
     let server = grpc::Server::new("mobula-controller")
@@ -64,18 +77,71 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
             handle: handle.clone(),
             stop: stop.clone(),
         }))
-        .add(ServeServiceServer::new(Serve { handle }));
+        .add(
+            ServeServiceServer::new(Serve {
+                handle: handle.clone(),
+                ledger: ledger.clone(),
+            })
+            .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES),
+        );
+    let door = Door {
+        ledger,
+        handle,
+        address: rest.to_string(),
+    };
+    let pages = async {
+        rest::serve(listeners.rest, door, stop.clone()).await;
+        Ok(())
+    };
     tokio::try_join!(
         server.serve(listeners.grpc, readiness.clone(), stop.clone()),
-        admin::serve(listeners.admin, readiness, stop),
+        pages,
+        admin::serve(listeners.admin, readiness, stop.clone()),
     )?;
     Ok(())
+}
+
+/// Hands to the ledger what the loop says is to be kept. Ends with the loop.
+async fn write_down(mut notes: mpsc::Receiver<Note>, ledger: Ledger) {
+    while let Some(note) = notes.recv().await {
+        match note {
+            Note::Decided(decision) => ledger.decided(decision),
+            Note::RolledBack {
+                application,
+                deployment,
+                resource_version,
+                why,
+            } => {
+                let failed = Failed {
+                    application,
+                    resource_version,
+                    deployment,
+                    why,
+                };
+                // The replicas of before run already; only the intent's text is not theirs again.
+                if let Err(error) = ledger.rolled_back(failed).await {
+                    warn!(%error, "an update that failed could not be taken out of the intent");
+                }
+            }
+        }
+    }
+}
+
+fn address(listener: &TcpListener, what: &'static str) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|source| {
+        Error::Kit(mobula_kit::Error::Bind {
+            what,
+            address: ([0, 0, 0, 0], 0).into(),
+            hint: "the listener has no address",
+            source,
+        })
+    })
 }
 
 /// Where workers come from.
 fn provider(
     config: &Config,
-    bound: std::net::SocketAddr,
+    bound: SocketAddr,
     (handle, stop): (Handle, Stop),
 ) -> Result<(Box<dyn Provider>, Supply), Error> {
     let controller = reachable(bound);
@@ -102,4 +168,9 @@ fn provider(
             Ok((Box::new(process), supply))
         }
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -120,6 +120,7 @@ impl Controller {
                 "100",
             ])
             .args(["--adoption-grace-ms", "20000", "--admin-listen", "127.0.0.1:0"])
+            .args(["--rest-listen", "127.0.0.1:0"])
             .args(["--listen", &address.to_string()])
             .arg("--bin-dir")
             .arg(dir)
@@ -289,6 +290,8 @@ async fn binaries_that_are_nowhere_are_named_before_anything_is_served() {
             "--model",
             "fake",
             "--admin-listen",
+            "127.0.0.1:0",
+            "--rest-listen",
             "127.0.0.1:0",
         ])
         .args(["--listen", &address.to_string()])

@@ -59,11 +59,10 @@ impl Bench {
             cache_bytes: CACHE_BYTES,
             latent_rgb: LatentRgb::default(),
             zeros_for_empty: false,
-            measured: measured.into_iter().collect(),
             policy: Policy::default(),
             device: Device::new(),
         };
-        let (runner, hand) = Hand::new(options, engine)?;
+        let (runner, hand) = Hand::new(options, engine, measured.into_iter().collect())?;
         let info = ModelInfo {
             max_size: 1024,
             max_prompt_windows: 1,

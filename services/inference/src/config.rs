@@ -11,7 +11,8 @@ use crate::error::Error;
 /// Flags of the service, beside those that all services have.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
-    /// Folder in which replicas' models are found when their path is relative; by default the working folder
+    /// Folder in which replicas' models are found when their path is relative; by default the working folder. A config that
+    /// names no model means the one model in it
     #[arg(long, env = "MOBULA_MODELS_DIR")]
     pub models_dir: Option<PathBuf>,
     /// ONNX Runtime's shared library; by default it is looked for beside the executable and in .ort/lib

@@ -39,8 +39,8 @@ pub enum Error {
     },
     /// A model does not fit into the worker's memory beside those that are there.
     #[error(
-        "it takes {} MiB, and {} of the {} MiB of this worker are left: stop another model here, place it on another worker, \
-         or give this one more (--memory-bytes)", needs >> 20, left >> 20, budget >> 20
+        "it takes {}, and {} of the {} of this worker are left: stop another model here, place it on another worker, or give \
+         this one more (--memory-bytes)", bytes(*needs), bytes(*left), bytes(*budget)
     )]
     Memory {
         /// Bytes that the model takes.
@@ -49,6 +49,14 @@ pub enum Error {
         left: u64,
         /// Bytes in all.
         budget: u64,
+    },
+    /// A model on demand has no place.
+    #[error("there is no room for model {id:?}: {why}")]
+    NoRoom {
+        /// Its id.
+        id: String,
+        /// What takes the room.
+        why: String,
     },
     /// A replica was assigned with an option that its engine does not have, or with a wrong value.
     #[error("option {name}: {why}")]
@@ -84,6 +92,23 @@ pub enum Error {
         /// What the engine said.
         why: String,
     },
+    /// A picture's numbers left the range of numbers on the way; no replica can do better, and this one goes on.
+    #[error(
+        "the sample is not finite (NaN or infinity) after step {step} of {of}: the model's numbers overflow with this request; a \
+         lower guidance_scale, weaker weights in the prompt, other sampler_options, or an export in float32 may help"
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: u32,
+        /// Steps in all.
+        of: u32,
+    },
+    /// The decoder makes no picture of finite latents, in float32 neither; no replica can do better, and this one goes on.
+    #[error(
+        "the VAE decoder's values are not finite (NaN or infinity) for this picture, in float32 neither: its latents are far from \
+         those of any picture; a lower guidance_scale, weaker weights in the prompt or other sampler_options may help"
+    )]
+    Undecodable,
     /// A run was ended from another thread, because nobody wants its outcome any more.
     #[error("the run was interrupted")]
     Interrupted,
@@ -114,6 +139,16 @@ pub enum Error {
     Thread(#[source] std::io::Error),
 }
 
+/// An amount of memory for people; never rounded to nothing.
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0 => "none".to_owned(),
+        1..0x400 => format!("{bytes} bytes"),
+        0x400..0x10_0000 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
 /// After this long another try at a full replica may succeed: a few ticks of a small model.
 const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
 
@@ -128,16 +163,28 @@ impl Error {
                 diffusion::Code::FailedPrecondition => Code::FailedPrecondition,
                 diffusion::Code::Internal => Code::Internal,
             },
-            Self::File { .. } | Self::Model { .. } | Self::Memory { .. } | Self::Option { .. } => {
-                Code::FailedPrecondition
-            }
-            Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::File { .. }
+            | Self::Model { .. }
+            | Self::Memory { .. }
+            | Self::Option { .. }
+            | Self::Diverged { .. }
+            | Self::Undecodable => Code::FailedPrecondition,
+            Self::Overloaded { .. } | Self::NoRoom { .. } => Code::ResourceExhausted,
             Self::DeadlinePassed { .. } => Code::DeadlineExceeded,
             Self::Run { .. } | Self::Interrupted | Self::Contract { .. } | Self::Encode(_) => Code::Internal,
             Self::Library { .. } | Self::Failed(_) | Self::Stopping | Self::Kit(_) | Self::Thread(_) => {
                 Code::Unavailable
             }
         }
+    }
+
+    /// The same about a network that is being loaded: no request is to blame, so its file is named.
+    pub(crate) fn of_file(self) -> Self {
+        if let Self::Run { part, why } = self {
+            let path = format!("{part}/model.onnx");
+            return Self::File { path, why };
+        }
+        self
     }
 
     /// The machine-readable reason beside the code.
@@ -147,8 +194,10 @@ impl Error {
             Self::Diffusion(_) => "SCHEDULER",
             Self::File { .. } | Self::Model { .. } | Self::Memory { .. } | Self::Option { .. } => "MODEL",
             Self::Overloaded { .. } => "REPLICA_FULL",
+            Self::NoRoom { .. } => "MODELS_FULL",
             Self::DeadlinePassed { .. } => "DEADLINE_PASSED",
             Self::Run { .. } => "RUN_FAILED",
+            Self::Diverged { .. } | Self::Undecodable => "NOT_FINITE",
             Self::Interrupted | Self::Contract { .. } | Self::Encode(_) => "INTERNAL",
             Self::Library { .. } | Self::Failed(_) | Self::Kit(_) | Self::Thread(_) => "ENGINE_FAILED",
             Self::Stopping => "REPLICA_STOPPING",
@@ -169,7 +218,7 @@ impl From<Error> for Status {
                     .unwrap_or(&text);
                 status::invalid(field, why)
             }
-            Error::Overloaded { .. } => {
+            Error::Overloaded { .. } | Error::NoRoom { .. } => {
                 status::retryable(error.code(), error.reason(), error.to_string(), RETRY_OVERLOADED)
             }
             // What the model's runtime said stays in the log; it may name paths of this machine.
@@ -182,6 +231,8 @@ impl From<Error> for Status {
             | Error::Option { .. }
             | Error::Diffusion(_)
             | Error::DeadlinePassed { .. }
+            | Error::Diverged { .. }
+            | Error::Undecodable
             | Error::Interrupted
             | Error::Contract { .. }
             | Error::Stopping
@@ -203,6 +254,33 @@ mod tests {
         let violations = status::violations(&Status::from(error));
         assert_eq!(violations[0].0, "scheduler");
         assert!(violations[0].1.contains("euler_a"), "{violations:?}");
+    }
+
+    #[test]
+    fn numbers_that_overflow_are_told_with_the_step_and_are_no_fault_of_the_engine() {
+        for error in [Error::Diverged { step: 3, of: 20 }, Error::Undecodable] {
+            let text = error.to_string();
+            let told = Status::from(error);
+            assert_eq!(told.code(), Code::FailedPrecondition);
+            assert_eq!(status::reason(&told).as_deref(), Some("NOT_FINITE"));
+            assert_eq!(told.message(), text);
+        }
+        let told = Error::Diverged { step: 3, of: 20 }.to_string();
+        assert!(told.contains("after step 3 of 20"), "{told}");
+    }
+
+    #[test]
+    fn little_memory_is_not_told_as_none() {
+        let told = |needs, left, budget| Error::Memory { needs, left, budget }.to_string();
+        let (kib, mib) = (1 << 10, 1 << 20);
+        assert!(
+            told(3 * mib, 300 * kib, 900 * kib)
+                .starts_with("it takes 3 MiB, and 300 KiB of the 900 KiB of this worker are left")
+        );
+        assert!(
+            told(3 * mib, 0, 500)
+                .starts_with("it takes 3 MiB, and none of the 500 bytes of this worker are left")
+        );
     }
 
     #[test]

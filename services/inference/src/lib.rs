@@ -8,10 +8,13 @@ pub mod bench;
 mod config;
 pub mod engine;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod loader;
 mod memory;
 mod metrics;
 pub mod model;
+mod ondemand;
 mod png;
 pub mod prepare;
 pub mod profile;

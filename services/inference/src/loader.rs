@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_diffusion::preview::LatentRgb;
@@ -18,14 +19,15 @@ use tokio::sync::RwLock;
 use crate::config::Config;
 use crate::engine::fake::{self, Costs, Fake};
 use crate::engine::onnx::{Onnx, Runtime, Setup};
-use crate::engine::{Engine, Info};
+use crate::engine::{Engine, Info, trial};
 use crate::error::Error;
 use crate::memory::{self, Ledger};
 use crate::model::{self, Model, Task};
+use crate::ondemand::OnDemand;
 use crate::profile;
 use crate::replica::{Loaded, Replica};
-use crate::runner::{Device, Measured, Options, Runner, warm_up};
-use crate::shared::Shared;
+use crate::runner::{Device, Measured, Options, Runner};
+use crate::shared::{Share, Shared};
 
 /// A warm-up at the native size of a large model would take a minute on a CPU; at this size it shows as much.
 const MAX_WARM_UP: usize = 256;
@@ -33,7 +35,11 @@ const MAX_WARM_UP: usize = 256;
 const PROFILE_TIME: Duration = Duration::from_secs(2);
 /// Loads replicas.
 #[derive(Debug)]
-pub struct Loader {
+pub struct Loader(Arc<Stock>);
+
+/// Loads models, for replicas and later on their demand.
+#[derive(Debug)]
+pub(crate) struct Stock {
     models: Option<PathBuf>,
     runtime: Runtime,
     setup: Setup,
@@ -91,7 +97,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Option`] for a provider that there is not.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        Ok(Self {
+        Ok(Self(Arc::new(Stock {
             models: config.models_dir.clone(),
             runtime: config.runtime(),
             setup: config.setup()?,
@@ -103,13 +109,16 @@ impl Loader {
             device: Device::new(),
             memory: Ledger::new(config.worker.memory()),
             measuring: RwLock::new(()),
-        })
+        })))
     }
+}
 
-    async fn load_replica(&self, spec: &ReplicaSpec) -> Result<Replica, Error> {
+impl Stock {
+    /// Loads a model with the engine and the options of a replica, or shares one that is loaded.
+    pub(crate) async fn load(&self, folder: &str, spec: &ReplicaSpec) -> Result<Share<Loaded>, Error> {
         let mut options = spec.options.clone();
         let common = Common::take(&mut options, self.max_rows)?;
-        let fake = spec.engine == "fake" || (spec.engine.is_empty() && spec.model == "fake");
+        let fake = spec.engine == "fake" || (spec.engine.is_empty() && folder == "fake");
         if !fake && !matches!(spec.engine.as_str(), "" | "onnx") {
             return Err(Error::Option {
                 name: "engine".into(),
@@ -130,23 +139,19 @@ impl Loader {
         }
         if fake {
             let loaded = self.load_fake(common, costs);
-            let key = spec.replica_id.clone();
-            return Ok(Replica::new(
-                self.loaded.get(key, Loaded::is_sound, loaded).await?,
-            ));
+            let key = format!("{} {folder}", spec.replica_id);
+            return self.loaded.get(key, Loaded::is_sound, loaded).await;
         }
-        let folder = self
-            .models
-            .as_deref()
-            .map_or_else(|| PathBuf::from(&spec.model), |models| models.join(&spec.model));
+        let folder = worker::model_folder(self.models.as_deref(), folder).map_err(|why| Error::File {
+            path: "model".to_owned(),
+            why,
+        })?;
         // Files that were replaced since are another model.
         let at = folder.clone();
         let files = blocking(move || model::fingerprint(&at)).await?;
         let key = format!("{} {files} {common:?} {setup:?}", folder.display());
         let loaded = self.load_model(folder, common, setup);
-        Ok(Replica::new(
-            self.loaded.get(key, Loaded::is_sound, loaded).await?,
-        ))
+        self.loaded.get(key, Loaded::is_sound, loaded).await
     }
 
     async fn load_fake(&self, common: Common, costs: Costs) -> Result<Loaded, Error> {
@@ -162,13 +167,13 @@ impl Loader {
             cache_bytes: self.cache_bytes,
             latent_rgb: LatentRgb::default(),
             zeros_for_empty: false,
-            measured: measured.into_iter().collect(),
             policy: common.policy,
             // It stands for a device of its own.
             device: Device::new(),
         };
         let runner = Runner::start(options, move || {
-            Ok((Box::new(Fake::new(costs)) as Box<dyn Engine>, vec![]))
+            let engine = Box::new(Fake::new(costs)) as Box<dyn Engine>;
+            Ok((engine, measured.into_iter().collect()))
         })
         .await?;
         let scheduler = Scheduler::from_json(fake::SCHEDULER)?;
@@ -208,22 +213,21 @@ impl Loader {
             cache_bytes: self.cache_bytes,
             latent_rgb: model.latent_rgb.clone(),
             zeros_for_empty: model.force_zeros_for_empty_prompt,
-            measured: Vec::new(),
             policy: common.policy,
             device: self.device.clone(),
         };
         let device = self.device.clone();
         let runner = Runner::start(options, move || {
-            let mut engine = Onnx::load(&parts, &runtime, &setup)?;
+            let mut engine = Onnx::load(&parts, &runtime, &setup).map_err(Error::of_file)?;
             let (width, height) = warm_up_size(&parts, engine.info());
             // In a turn of its own: calls of other models beside it would be slowed, and measured with it.
             let measured = device.join().run(false, || {
-                warm_up(&mut engine, width, height)?;
+                trial(&mut engine, width, height).map_err(Error::of_file)?;
                 measure(&mut engine, &parts, (width, height), common.max_rows)
             })?;
             Ok((Box::new(engine) as Box<dyn Engine>, measured))
-        });
-        let runner = runner.await?;
+        })
+        .await?;
         if known.is_none()
             && let Err(error) = hold.grow(memory::resident().saturating_sub(before))
         {
@@ -265,6 +269,11 @@ impl Loader {
             guidance_embedded: info.guidance > 0,
             execution_provider: info.provider.clone(),
             max_prompt_windows: self.max_windows as u32,
+            extra_calls: scheduler
+                .extra_calls()
+                .into_iter()
+                .map(|(kind, calls)| (kind.name().to_owned(), calls))
+                .collect(),
             ..ModelInfo::default()
         }
     }
@@ -347,7 +356,9 @@ impl worker::Loader for Loader {
     type Replica = Replica;
 
     async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, String> {
-        self.load_replica(spec).await.map_err(|error| error.to_string())
+        let own = self.0.load(&spec.model, spec).await;
+        let own = own.map_err(|error| error.to_string())?;
+        Ok(Replica::new(own, OnDemand::new(&self.0, spec)))
     }
 }
 

@@ -26,13 +26,15 @@ pub(crate) enum Outcome {
     Expired,
     /// A run or the engine failed, or the replica was removed.
     Failed,
+    /// No picture comes of what was asked: its numbers are not finite.
+    NotFinite,
 }
 
 /// Handles to the metrics, made once.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) requests_in: Counter,
-    outcomes: [Counter; 4],
+    outcomes: [Counter; 5],
     pub(crate) ticks: Counter,
     pub(crate) tick_rows: Histogram,
     pub(crate) tick_seconds: Histogram,
@@ -69,7 +71,7 @@ impl Metrics {
         let stage = |name| histogram!(STAGE_SECONDS, "stage" => name);
         Self {
             requests_in: counter!(REQUESTS_IN),
-            outcomes: ["done", "cancelled", "expired", "failed"].map(outcome),
+            outcomes: ["done", "cancelled", "expired", "failed", "not_finite"].map(outcome),
             ticks: counter!(TICKS),
             tick_rows: histogram!(TICK_ROWS),
             tick_seconds: histogram!(TICK_SECONDS),

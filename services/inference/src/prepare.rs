@@ -1,23 +1,27 @@
 //! `mobula-inference prepare`: looks at a model folder, makes what serving would otherwise make at every start, and measures it.
 //!
-//! It reports what each network takes and gives; writes the UNet with a timestep per row beside the original, after its numbers
-//! were checked; measures UNet calls by their rows, and memory; and keeps all that in mobula.json, where other keys stay as they
-//! are. A worker uses what was written while the digests of the files fit, and works without it otherwise. Besides mobula.json
-//! it changes no file that it did not write itself.
+//! It reports what each network takes and gives, runs each once as a worker does, and refuses what a worker would refuse; writes
+//! the UNet with a timestep per row beside the original, after its numbers were checked; measures UNet calls by their rows, and
+//! memory; and keeps all that in mobula.json, where other keys stay as they are. A worker uses what was written while the digests
+//! of the files fit, and works without it otherwise. Besides mobula.json it changes no file that it did not write itself.
+//!
+//! Invariant: nothing is written of a model that cannot be served.
 
+mod draft;
 mod footprint;
 mod manifest;
 mod table;
 
 use std::io::{IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::Engine as _;
 use crate::engine::onnx::{self, Onnx, Runtime, Setup};
+use crate::engine::{Engine as _, Info, trial};
 use crate::error::Error;
 use crate::model::{self, Model, Prepared};
 use crate::profile::{self, Profile};
+use draft::Draft;
 use footprint::Meter;
 use manifest::Manifest;
 
@@ -26,7 +30,7 @@ const BATCHED: &str = "model.batched.onnx";
 
 const EXAMPLES: &str = "\
 Examples:
-  mobula prepare models/demo --check               say what the model is, change nothing
+  mobula prepare models/demo --check               run every network once, say what the model is, change nothing
   mobula prepare models/demo                       prepare it and measure it at its own size
   mobula prepare sd15 --size 512x512 --size 768x512 --seconds 120
 
@@ -40,7 +44,7 @@ pub struct Args {
     /// Model folder: an ONNX export in the layout of diffusers and Optimum
     #[arg(value_name = "DIR")]
     pub model: PathBuf,
-    /// Report only; write nothing
+    /// Run every network once and report; write nothing
     #[arg(long)]
     pub check: bool,
     /// A size to measure, pixels; may be given several times; by default the model's own
@@ -91,76 +95,51 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     say(out, &table::model(&model))?;
     say(out, &table::parts(&parts))?;
     if args.check {
+        progress("running every network once");
+        tried(&model, (&runtime, &setup))?;
+        say(out, &table::tasks(&model))?;
         let batched = table::timestep_is_per_row(&parts);
         return say(out, &table::verdict(&model, batched));
     }
+    prepare(args, model, (&runtime, &setup), meter, out)
+}
+
+/// Loads a model as a worker does and runs every network once, on the smallest picture.
+fn tried(model: &Model, (runtime, setup): (&Runtime, &Setup)) -> Result<Onnx, Error> {
+    let mut engine = Onnx::load(model, runtime, setup).map_err(Error::of_file)?;
+    let side = engine.info().multiple;
+    trial(&mut engine, side, side).map_err(Error::of_file)?;
+    Ok(engine)
+}
+
+/// Makes the UNet with a timestep per row, tries the model with it, and only then writes it; then measures the model.
+fn prepare(
+    args: &Args,
+    mut model: Model,
+    (runtime, setup): (&Runtime, &Setup),
+    mut meter: Meter,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let mut manifest = Manifest::read(&args.model)?;
     progress("making the UNet's timestep one per row, and checking its numbers");
-    let prepared = write_unet(&model, &runtime)?;
+    let draft = draft_unet(&model, runtime)?;
+    model.prepared = draft.as_ref().map(|(_, prepared)| prepared.clone());
+    progress("loading the model and running every network once");
+    let mut engine = tried(&model, (runtime, setup))?;
+    meter.loaded();
+    let sizes = sizes(args, &model, engine.info())?;
+    say(out, &table::tasks(&model))?;
+    let prepared = draft
+        .map(|(draft, prepared)| publish(draft, prepared))
+        .transpose()?;
     say(out, &table::prepared(prepared.as_ref()))?;
     manifest.set_prepared(prepared.as_ref());
     manifest.write(&args.model)?;
-    measure(args, (&runtime, &setup), meter, manifest, out)
-}
-
-/// Writes the prepared UNet, if the model needs one.
-fn write_unet(model: &Model, runtime: &Runtime) -> Result<Option<Prepared>, Error> {
-    let Some(prepared) = onnx::prepare_unet(model, runtime)? else {
-        return Ok(None);
-    };
-    let original = model.part("unet");
-    let file = original.with_file_name(BATCHED);
-    replace(&file, &prepared.bytes)?;
-    Ok(Some(Prepared {
-        file: BATCHED.to_owned(),
-        source: model::file_digest(&original)?,
-        digest: model::file_digest(&file)?,
-        unit: prepared.unit,
-    }))
-}
-
-/// Loads the model as a worker would, measures it, and keeps the numbers.
-fn measure(
-    args: &Args,
-    (runtime, setup): (&Runtime, &Setup),
-    mut meter: Meter,
-    mut manifest: Manifest,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let model = Model::open(&args.model)?;
-    progress("loading the model");
-    let mut engine = Onnx::load(&model, runtime, setup)?;
-    meter.loaded();
-    let info = engine.info().clone();
-    say(out, &table::engine(&model, &info))?;
-    let native = (model.sample_size.1 * info.scale, model.sample_size.0 * info.scale);
-    let sizes = if args.size.is_empty() {
-        vec![(
-            native.0.next_multiple_of(info.multiple),
-            native.1.next_multiple_of(info.multiple),
-        )]
-    } else {
-        args.size.clone()
-    };
-    let mut profile: Profile = model.profile;
-    for (width, height) in sizes {
-        if width % info.multiple != 0 || height % info.multiple != 0 {
-            return Err(Error::Option {
-                name: "--size".to_owned(),
-                why: format!("{width}x{height}: sides must be multiples of {}", info.multiple),
-            });
-        }
-        progress(&format!("measuring UNet calls at {width}x{height}"));
-        let shape = info.latents(width, height);
-        let budget = Duration::from_secs(args.seconds);
-        let curve = profile::measure(&mut engine, shape, info.window, args.max_rows, budget)?;
-        say(out, &table::curve(width, height, &curve))?;
-        profile.put(&info.provider, shape, info.window, curve);
-    }
+    say(out, &table::engine(&model, engine.info()))?;
+    measure(args, &mut engine, model.profile, &sizes, (&mut manifest, out))?;
     let footprint = meter.footprint();
     say(out, &table::footprint(&footprint))?;
-    manifest.set_profile(&profile);
-    manifest.set_footprint(&info.provider, &footprint);
+    manifest.set_footprint(&engine.info().provider, &footprint);
     manifest.write(&args.model)?;
     progress("");
     say(
@@ -169,22 +148,65 @@ fn measure(
     )
 }
 
-/// Writes a file whole or not at all.
-fn replace(file: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let wrong = |error: std::io::Error| Error::File {
-        path: file.display().to_string(),
-        why: format!("cannot be written: {error}"),
+/// Makes the prepared UNet, if the model needs one, under a name that goes away unless it is published.
+fn draft_unet(model: &Model, runtime: &Runtime) -> Result<Option<(Draft, Prepared)>, Error> {
+    let Some(made) = onnx::prepare_unet(model, runtime).map_err(Error::of_file)? else {
+        return Ok(None);
     };
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    // Beside its place, because a rename does not cross file systems; the dot keeps it out of digests.
-    let new = file.with_file_name(format!(".{}", name.to_string_lossy()));
-    std::fs::write(&new, bytes)
-        .and_then(|()| std::fs::rename(&new, file))
-        .map_err(|error| {
-            let _ = std::fs::remove_file(&new);
-            wrong(error)
-        })
+    let original = model.part("unet");
+    let draft = Draft::write(&original.with_file_name(BATCHED), &made.bytes)?;
+    let prepared = Prepared {
+        file: draft.name(),
+        source: model::file_digest(&original)?,
+        digest: model::file_digest(draft.path())?,
+        unit: made.unit,
+    };
+    Ok(Some((draft, prepared)))
+}
+
+/// Gives the prepared UNet its name.
+fn publish(draft: Draft, prepared: Prepared) -> Result<Prepared, Error> {
+    draft.publish()?;
+    let file = BATCHED.to_owned();
+    Ok(Prepared { file, ..prepared })
+}
+
+/// The sizes that are measured: those asked for, or the model's own.
+fn sizes(args: &Args, model: &Model, info: &Info) -> Result<Vec<(usize, usize)>, Error> {
+    if args.size.is_empty() {
+        let native = |side: usize| (side * info.scale).next_multiple_of(info.multiple);
+        return Ok(vec![(native(model.sample_size.1), native(model.sample_size.0))]);
+    }
+    for (width, height) in &args.size {
+        if width % info.multiple != 0 || height % info.multiple != 0 {
+            return Err(Error::Option {
+                name: "--size".to_owned(),
+                why: format!("{width}x{height}: sides must be multiples of {}", info.multiple),
+            });
+        }
+    }
+    Ok(args.size.clone())
+}
+
+/// Measures the model's UNet calls and puts the numbers into the manifest.
+fn measure(
+    args: &Args,
+    engine: &mut Onnx,
+    mut profile: Profile,
+    sizes: &[(usize, usize)],
+    (manifest, out): (&mut Manifest, &mut dyn Write),
+) -> Result<(), Error> {
+    let info = engine.info().clone();
+    for (width, height) in sizes {
+        progress(&format!("measuring UNet calls at {width}x{height}"));
+        let shape = info.latents(*width, *height);
+        let budget = Duration::from_secs(args.seconds);
+        let curve = profile::measure(engine, shape, info.window, args.max_rows, budget)?;
+        say(out, &table::curve(*width, *height, &curve))?;
+        profile.put(&info.provider, shape, info.window, curve);
+    }
+    manifest.set_profile(&profile);
+    Ok(())
 }
 
 /// Says on a terminal what takes time; the report itself goes elsewhere.

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use mobula_diffusion::scheduler::Ask;
 use mobula_diffusion::{Config as Scheduler, Sampler};
-use mobula_kit::worker::{self, Load, ModelInfo};
+use mobula_kit::worker::{self, HeldModel, Load, ModelInfo};
 use mobula_proto::inference::v1::GenerateRequest;
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::memory::Hold;
+use crate::ondemand::{Held, OnDemand};
 use crate::request;
 use crate::runner::{Inbox, Runner, Work};
 use crate::shared::Share;
@@ -18,9 +20,12 @@ use crate::shared::Share;
 /// Samplers that are kept; a request's step count and scheduler choose one.
 const MAX_SAMPLERS: usize = 256;
 
-/// A loaded model with its loop, or a share in one.
+/// A loaded model with its loop, or a share in one; and those that it serves on demand.
 #[derive(Debug)]
-pub struct Replica(Share<Loaded>);
+pub struct Replica {
+    own: Share<Loaded>,
+    on_demand: Option<Arc<OnDemand>>,
+}
 
 /// A loaded model with its loop.
 #[derive(Debug)]
@@ -38,30 +43,70 @@ type Samplers = HashMap<String, Arc<Sampler>>;
 
 impl worker::Replica for Replica {
     fn load(&self) -> Load {
-        self.0.runner.load()
+        Replica::load(self)
+    }
+
+    fn models(&self) -> Vec<HeldModel> {
+        self.on_demand
+            .as_ref()
+            .map(|all| all.models())
+            .unwrap_or_default()
     }
 
     fn model(&self) -> Option<ModelInfo> {
-        Some(self.0.info.clone())
+        Some(self.own.info.clone())
     }
 
     fn health(&self) -> Result<(), String> {
-        self.0.runner.health().map_err(|error| error.to_string())
+        self.own.runner.health().map_err(|error| error.to_string())
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { self.own.runner.answers().await.map_err(|error| error.to_string()) })
     }
 
     fn retire(&self) {
-        self.0.give_up(Loaded::retire);
+        if let Some(all) = &self.on_demand {
+            all.retire();
+        }
+        self.own.give_up(Loaded::retire);
     }
 }
 
 impl Replica {
-    pub(crate) fn new(loaded: Share<Loaded>) -> Self {
-        Self(loaded)
+    pub(crate) fn new(own: Share<Loaded>, on_demand: Option<Arc<OnDemand>>) -> Self {
+        Self { own, on_demand }
     }
 
-    /// How busy it is.
+    /// How busy it is: all its models share the device.
     pub(crate) fn load(&self) -> Load {
-        self.0.runner.load()
+        let mut load = self.own.load();
+        load.queued_rows += self.on_demand.as_ref().map_or(0, |all| all.queued_rows());
+        load
+    }
+
+    /// One of its models by id, loaded if need be, and whether it was loaded for this; none for its own.
+    ///
+    /// # Errors
+    /// Those of [`OnDemand::take`].
+    pub(crate) async fn take(
+        &self,
+        id: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(Held, bool)>, Error> {
+        match &self.on_demand {
+            _ if id.is_empty() => Ok(None),
+            Some(all) => Ok(Some(all.take(id, deadline).await?)),
+            None => {
+                let why = format!("is {id:?}, and this replica has one model only; leave it out");
+                Err(Error::Request(vec![("model_id".to_owned(), why)]))
+            }
+        }
+    }
+
+    /// What its own model is.
+    pub(crate) fn info(&self) -> &ModelInfo {
+        self.own.info()
     }
 
     /// Checks a request and gives it to the loop.
@@ -70,7 +115,7 @@ impl Replica {
         request: GenerateRequest,
         deadline: Option<Instant>,
     ) -> Result<Inbox, Error> {
-        self.0.generate(request, deadline)
+        self.own.generate(request, deadline)
     }
 }
 
@@ -90,8 +135,18 @@ impl Loaded {
         self.runner.health().is_ok()
     }
 
+    /// What the proxies must know of it.
+    pub(crate) fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// How busy it is.
+    pub(crate) fn load(&self) -> Load {
+        self.runner.load()
+    }
+
     /// Ends the loop and gives the memory back.
-    fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.runner.stop();
         drop(self.memory.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

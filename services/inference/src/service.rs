@@ -8,10 +8,11 @@ use mobula_kit::Deadline;
 use mobula_kit::worker::{Lease, Replicas};
 use mobula_proto::inference::v1::generate_response::Event;
 use mobula_proto::inference::v1::inference_service_server::InferenceService;
-use mobula_proto::inference::v1::{GenerateRequest, GenerateResponse};
+use mobula_proto::inference::v1::{GenerateRequest, GenerateResponse, LoadModelRequest, LoadModelResponse};
 use tonic::{Request, Response, Status};
 
 use crate::loader::Loader;
+use crate::ondemand::Held;
 use crate::replica::Replica;
 use crate::runner::Inbox;
 
@@ -34,6 +35,8 @@ impl Service {
 pub struct Events {
     // Dropped first, so that the request is cancelled before its place is free.
     inbox: Inbox,
+    /// A model on demand stays as long as it draws.
+    _held: Option<Held>,
     lease: Lease<Replica>,
 }
 
@@ -63,13 +66,45 @@ impl InferenceService for Service {
         // INVALID_ARGUMENT: a field is wrong; BadRequest names all of them.
         // NOT_FOUND: this worker has no such replica.
         // UNAVAILABLE: the replica starts, drains, or its engine failed.
-        // RESOURCE_EXHAUSTED: the replica has max_ongoing_requests, or as many pictures as it can hold.
+        // RESOURCE_EXHAUSTED: the replica has max_ongoing_requests, or as many pictures as it can hold, or all of its models
+        // are in use and another was asked for.
         // DEADLINE_EXCEEDED: the deadline passed, here or later in the stream.
+        // FAILED_PRECONDITION (in the stream): the picture's numbers stopped being finite.
         // INTERNAL (in the stream): a run of the model failed.
         let deadline = Deadline::of(&request).map(|deadline| deadline.0);
         let request = request.into_inner();
         let lease = self.replicas.lease(&request.replica_id)?;
-        let inbox = lease.generate(request, deadline)?;
-        Ok(Response::new(Events { inbox, lease }))
+        let held = lease.take(&request.model_id, deadline).await?;
+        let held = held.map(|(held, _)| held);
+        let inbox = match &held {
+            None => lease.generate(request, deadline)?,
+            Some(model) => model.generate(request, deadline)?,
+        };
+        let events = Events {
+            inbox,
+            _held: held,
+            lease,
+        };
+        Ok(Response::new(events))
+    }
+
+    async fn load_model(
+        &self,
+        request: Request<LoadModelRequest>,
+    ) -> Result<Response<LoadModelResponse>, Status> {
+        // INVALID_ARGUMENT: the replica has no such model. NOT_FOUND: this worker has no such replica.
+        // UNAVAILABLE: the replica starts, drains, or its engine failed. RESOURCE_EXHAUSTED: the replica is full, or all of
+        // its models are in use. DEADLINE_EXCEEDED: it was not loaded in time. INTERNAL: it cannot be loaded.
+        let deadline = Deadline::of(&request).map(|deadline| deadline.0);
+        let request = request.into_inner();
+        let lease = self.replicas.lease(&request.replica_id)?;
+        let (model, was_loaded) = match lease.take(&request.model_id, deadline).await? {
+            None => (lease.info().clone(), false),
+            Some((held, was_loaded)) => (held.info().clone(), was_loaded),
+        };
+        Ok(Response::new(LoadModelResponse {
+            model: Some(model),
+            was_loaded,
+        }))
     }
 }

@@ -20,7 +20,8 @@ pub struct Config {
     /// Serve a model without a controller: id=folder, or id=fake; may be repeated
     #[arg(long = "replica", env = "MOBULA_REPLICAS", value_delimiter = ',', value_parser = replica)]
     pub replicas: Vec<(String, String)>,
-    /// Folder in which replicas' models are found when their path is relative; by default the working folder
+    /// Folder in which replicas' models are found when their path is relative; by default the working folder. A config that
+    /// names no model means the one model in it
     #[arg(long, env = "MOBULA_MODELS_DIR")]
     pub models_dir: Option<PathBuf>,
     /// Tokenizer threads for long texts; by default one per core

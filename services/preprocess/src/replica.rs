@@ -3,12 +3,18 @@
 //! Refuses what is meant for another kind of worker, and options: it knows none. Invariant: a replica that was loaded can
 //! tokenize; nothing makes it fail later.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mobula_kit::{
     async_trait, chain,
     worker::{self, Load, ModelInfo, ReplicaSpec, WorkerKind},
 };
+
+use tokio::sync::OnceCell;
 
 use crate::{
     Error, Model,
@@ -30,21 +36,55 @@ impl Loader {
         Self { models_dir }
     }
 
-    /// The model of a specification, as this service finds it.
-    fn model(&self, spec: &ReplicaSpec) -> Result<PathBuf, Error> {
-        check(spec)?;
-        Ok(match &self.models_dir {
-            Some(folder) if spec.model != FAKE => folder.join(&spec.model),
-            Some(_) | None => spec.model.clone().into(),
-        })
+    /// A model's folder, as this service finds it.
+    fn folder(&self, model: &str) -> Result<PathBuf, String> {
+        match model {
+            FAKE => Ok(model.into()),
+            model => worker::model_folder(self.models_dir.as_deref(), model),
+        }
     }
 }
 
-/// A loaded model, as far as texts go.
+/// A loaded model, as far as texts go, and those that it serves on demand.
 #[derive(Debug)]
 pub struct Replica {
     /// Shared with the jobs of the pool.
-    pub(crate) model: Arc<Model>,
+    model: Arc<Model>,
+    /// By id, each loaded when it is first asked for and kept: a tokenizer takes some megabytes.
+    on_demand: BTreeMap<String, (PathBuf, OnceCell<Arc<Model>>)>,
+}
+
+impl Replica {
+    /// One of its models by id; its own for none.
+    pub(crate) async fn model(&self, id: &str) -> Result<Arc<Model>, Error> {
+        if id.is_empty() {
+            return Ok(Arc::clone(&self.model));
+        }
+        let (folder, cell) = self.on_demand.get(id).ok_or_else(|| self.unknown(id))?;
+        let model = cell
+            .get_or_try_init(|| async {
+                let folder = folder.clone();
+                let loading = tokio::task::spawn_blocking(move || load(&folder));
+                loading.await.map_err(|_| Error::Panicked).flatten()
+            })
+            .await?;
+        Ok(Arc::clone(model))
+    }
+
+    fn unknown(&self, id: &str) -> Error {
+        let known: Vec<&str> = self.on_demand.keys().map(String::as_str).collect();
+        let why = match known.is_empty() {
+            true => format!("is {id:?}, and this replica has one model only; leave it out"),
+            false => format!(
+                "is {id:?}, which this replica does not serve; it serves {}",
+                known.join(", ")
+            ),
+        };
+        Error::Invalid {
+            field: "model_id".into(),
+            why,
+        }
+    }
 }
 
 #[async_trait]
@@ -52,13 +92,18 @@ impl worker::Loader for Loader {
     type Replica = Replica;
 
     async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, String> {
-        let model = self.model(spec).map_err(|error| error.to_string())?;
-        let loading = tokio::task::spawn_blocking(move || load(model));
-        loading
-            .await
-            .map_err(|_| Error::Panicked)
-            .flatten()
-            .map_err(|error| chain(&error))
+        check(spec).map_err(|error| error.to_string())?;
+        let folder = self.folder(&spec.model)?;
+        let loading = tokio::task::spawn_blocking(move || load(&folder));
+        let model = loading.await.map_err(|_| Error::Panicked).flatten();
+        let mut on_demand = BTreeMap::new();
+        for (id, folder) in &spec.models {
+            on_demand.insert(id.clone(), (self.folder(folder)?, OnceCell::new()));
+        }
+        Ok(Replica {
+            model: model.map_err(|error| chain(&error))?,
+            on_demand,
+        })
     }
 }
 
@@ -71,9 +116,6 @@ fn check(spec: &ReplicaSpec) -> Result<(), Error> {
             spec.kind().as_str_name()
         ));
     }
-    if spec.model.is_empty() {
-        return refuse("no model folder is named".into());
-    }
     let mut options: Vec<&str> = spec.options.keys().map(String::as_str).collect();
     if !options.is_empty() {
         options.sort_unstable();
@@ -85,8 +127,8 @@ fn check(spec: &ReplicaSpec) -> Result<(), Error> {
     Ok(())
 }
 
-fn load(model: PathBuf) -> Result<Replica, Error> {
-    let model = Model::load(&model)?;
+fn load(folder: &Path) -> Result<Arc<Model>, Error> {
+    let model = Model::load(folder)?;
     // A first text touches every table, so that the first request does not wait for them.
     prompt::tokenize(
         &model,
@@ -97,9 +139,7 @@ fn load(model: PathBuf) -> Result<Replica, Error> {
             limits: Limits::default(),
         },
     )?;
-    Ok(Replica {
-        model: Arc::new(model),
-    })
+    Ok(Arc::new(model))
 }
 
 impl worker::Replica for Replica {

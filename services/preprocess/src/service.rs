@@ -57,7 +57,7 @@ impl Service {
         let syntax = syntax(&request)?;
         check(&request.texts)?;
         let lease = self.replicas.lease(&request.replica_id)?;
-        let model = Arc::clone(&lease.model);
+        let model = lease.model(&request.model_id).await?;
         let span = tracing::debug_span!(
             "tokenize",
             texts = request.texts.len(),
@@ -97,7 +97,8 @@ impl Service {
             }
         };
         // A replica that drains finishes what it has, so the lease lives as long as the work.
-        let _lease = self.replicas.lease(&request.replica_id)?;
+        let lease = self.replicas.lease(&request.replica_id)?;
+        lease.model(&request.model_id).await?;
         let permit = Arc::clone(&self.pictures).try_acquire_owned();
         let permit = permit.map_err(|_| Error::Pictures { limit: MAX_PICTURES })?;
         let span = tracing::debug_span!("prepare picture", bytes = request.data.len());

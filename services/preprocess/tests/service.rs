@@ -172,6 +172,7 @@ async fn texts_with_syntax_are_read_and_an_unknown_one_is_refused() {
         texts: vec!["a (red:1.5) [circle:square:2]".into(), String::new()],
         syntax,
         steps: 4,
+        ..Default::default()
     };
     let answer = running
         .client
@@ -205,6 +206,7 @@ async fn a_file_comes_back_as_pixels_and_a_broken_one_is_refused_with_the_field(
             width,
             height: u32::from(width > 0),
             kind: kind.into(),
+            ..Default::default()
         };
         let mut client = running.client.clone();
         async move {

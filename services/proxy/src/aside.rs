@@ -1,5 +1,5 @@
-//! Small calls on any replica of a preprocess pool. They cost little and change nothing, so one is simply made again
-//! elsewhere when a replica is full or gone.
+//! Small calls beside the drawing, on any replica of a pool. They change nothing that the caller sees, so one is simply
+//! made again elsewhere when a replica is full or gone.
 
 use std::sync::Arc;
 
@@ -13,30 +13,36 @@ use crate::{
     generate::Job,
     metrics::Reroute,
     permit::Permit,
-    pool::Pool,
+    pool::{Pool, Want},
 };
 
-/// A client of the replica that a permit is for.
-pub(crate) type Client = PreprocessServiceClient<Channel>;
+/// A client of a preprocess replica.
+pub(crate) fn client(channel: Channel) -> PreprocessServiceClient<Channel> {
+    PreprocessServiceClient::new(channel).max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES)
+}
 
-/// Makes a call until a replica answers it; `make` gives the message for the replica with this id.
+/// Makes a call for a model until a replica answers it; `make` gives the message for the replica with this id.
 pub(crate) async fn call<M, T>(
     job: &Job,
-    pool: &Arc<Pool>,
+    (pool, model_id): (&Arc<Pool>, Option<&Arc<str>>),
     make: impl Fn(String) -> M,
-    send: impl AsyncFn(Client, Request<M>) -> Result<T, Status>,
+    send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
 ) -> Result<T, Error> {
-    let mut place = pool.place();
+    let mut place = pool.place(Want {
+        cost: Cost::ROW,
+        deadline: None,
+        model_id,
+    });
     loop {
-        let permit = place.acquire(Cost::rows(1)).await?;
+        let acquired = place.acquire().await;
+        job.trail.without(place.take_without());
+        let mut permit = acquired?;
         let mut request = Request::new(make(permit.replica().id.clone()));
         if let Some(deadline) = job.deadline {
             deadline.apply(&mut request);
         }
         mobula_kit::trace::inject(request.metadata_mut());
-        let client = PreprocessServiceClient::new(permit.channel())
-            .max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES);
-        match send(client, request).await {
+        match send(permit.channel(), request).await {
             Ok(answer) => {
                 permit.accepted();
                 return Ok(answer);
@@ -54,12 +60,17 @@ fn failed(job: &Job, permit: &Permit, fault: Fault) -> Result<(), Error> {
             permit.refused();
             Ok(())
         }
+        Fault::Lacks => {
+            job.shared.metrics.rerouted(Reroute::Lacking);
+            permit.lacks();
+            Ok(())
+        }
         Fault::Gone(status) => {
             tracing::info!(
                 request_id = &*job.id,
                 replica = permit.replica().id,
                 why = status.message(),
-                "preprocess replica lost"
+                "replica lost"
             );
             job.shared.metrics.rerouted(Reroute::Unreachable);
             permit.failed();

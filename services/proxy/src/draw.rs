@@ -118,30 +118,35 @@ impl<'a> Draw<'a> {
     pub(crate) async fn run(mut self, first: Place, second: Option<Place>) -> Result<(), Error> {
         if let Some((refine, mut second)) = self.plan.refine.as_ref().zip(second) {
             self.half = Half::First(refine.switch_at);
-            self.before = self.draw(first, self.plan.cost).await?;
+            self.before = self.draw(first).await?;
             self.last = Timings::default();
             let latents = std::mem::take(&mut self.latents).into_iter().flatten().collect();
             self.half = Half::Last(refine.switch_at, latents);
             self.job.shared.metrics.handovers.increment(1);
             // Its wait for a replica begins now.
             second.served();
-            let timings = self.draw(second, refine.cost).await?;
+            let timings = self.draw(second).await?;
             self.done(timings).await;
         } else {
-            let timings = self.draw(first, self.plan.cost).await?;
+            let timings = self.draw(first).await?;
             self.done(timings).await;
         }
         Ok(())
     }
 
     /// Draws the half that it is at, on as many replicas as it takes.
-    async fn draw(&mut self, mut place: Place, cost: Cost) -> Result<Timings, Error> {
+    async fn draw(&mut self, mut place: Place) -> Result<Timings, Error> {
+        let cost = place.cost();
         loop {
             let asked = Instant::now();
-            let mut permit = place.acquire(cost).await?;
+            let acquired = place.acquire().await;
             self.queued += asked.elapsed();
-            if let Some(model) = permit.replica().model() {
-                self.drawer_mut().model = model;
+            self.job.trail.without(place.take_without());
+            self.job.trail.timings(self.merged(Timings::default()));
+            let mut permit = acquired?;
+            let drawer = self.drawer_mut();
+            if let Some(model) = permit.replica().model(drawer.served.model_id.as_deref()) {
+                drawer.model = model;
             }
             let span = debug_span!("draw", replica = permit.replica().id, otel.kind = "client");
             let ended = match self.attempt(&mut permit, cost).instrument(span).await {
@@ -155,6 +160,10 @@ impl<'a> Draw<'a> {
                 Fault::Full => {
                     self.job.shared.metrics.rerouted(Reroute::Full);
                     permit.refused();
+                }
+                Fault::Lacks => {
+                    self.job.shared.metrics.rerouted(Reroute::Lacking);
+                    permit.lacks();
                 }
                 Fault::Gone(status) => {
                     permit.failed();
@@ -237,6 +246,7 @@ impl<'a> Draw<'a> {
             if !accepted {
                 accepted = true;
                 permit.accepted();
+                self.job.trail.had(&permit.replica().id);
             }
             if let Some(load) = message.load {
                 permit.load(load);

@@ -36,6 +36,22 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
+    /// The application does not serve such a model.
+    #[error("{application} serves no model {model_id:?}; there are: {}", list(.known))]
+    UnknownModelId {
+        /// Name of the application.
+        application: String,
+        /// What was asked for.
+        model_id: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The application serves models on demand only, and none was named.
+    #[error("model_id: name one of {}", list(.known))]
+    ModelIdNotNamed {
+        /// What there is.
+        known: Vec<String>,
+    },
     /// A request with this id runs.
     #[error("a request with id {id:?} is running")]
     Duplicate {
@@ -49,8 +65,13 @@ pub enum Error {
         id: String,
     },
     /// Too many wait.
-    #[error("{0}")]
-    Overloaded(#[from] Full),
+    #[error("{full}")]
+    Overloaded {
+        /// How many, and when to come back.
+        full: Full,
+        /// HTTP status of the answer, as the deployment says: 503 or 429.
+        status: u16,
+    },
     /// Too many pictures are held that others draw from.
     #[error("requests with pictures hold all of the {limit} bytes that they may")]
     PicturesFull {
@@ -76,12 +97,14 @@ pub enum Error {
     #[error("the route table is not populated yet")]
     NoRoutes,
     /// No replica came.
-    #[error("no replica of {deployment} was there within {waited:?}")]
+    #[error("{}", without(deployment, *waited, why))]
     NoReplica {
         /// Application and deployment.
         deployment: String,
-        /// How long the request waited.
+        /// How long the request waited; zero when it did not.
         waited: Duration,
+        /// Why there is none, where that is known.
+        why: String,
     },
     /// Replicas were lost, too often to go on.
     #[error("the replica was lost and the request is not started again: {why}")]
@@ -107,10 +130,14 @@ impl Error {
     /// Decides what a caller sees and whether a retry elsewhere can help.
     pub fn code(&self) -> Code {
         match self {
-            Self::Invalid(_) | Self::ModelNotNamed { .. } => Code::InvalidArgument,
-            Self::UnknownModel { .. } | Self::NotRunning { .. } => Code::NotFound,
+            Self::Invalid(_) | Self::ModelNotNamed { .. } | Self::ModelIdNotNamed { .. } => {
+                Code::InvalidArgument
+            }
+            Self::UnknownModel { .. } | Self::UnknownModelId { .. } | Self::NotRunning { .. } => {
+                Code::NotFound
+            }
             Self::Duplicate { .. } => Code::AlreadyExists,
-            Self::Overloaded(_) | Self::PicturesFull { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::PicturesFull { .. } => Code::ResourceExhausted,
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
@@ -123,11 +150,11 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID_FIELD",
-            Self::UnknownModel { .. } => "UNKNOWN_MODEL",
-            Self::ModelNotNamed { .. } => "MODEL_NOT_NAMED",
+            Self::UnknownModel { .. } | Self::UnknownModelId { .. } => "UNKNOWN_MODEL",
+            Self::ModelNotNamed { .. } | Self::ModelIdNotNamed { .. } => "MODEL_NOT_NAMED",
             Self::Duplicate { .. } => "DUPLICATE_REQUEST",
             Self::NotRunning { .. } => "NOT_RUNNING",
-            Self::Overloaded(_) => "QUEUE_FULL",
+            Self::Overloaded { .. } => "QUEUE_FULL",
             Self::PicturesFull { .. } => "PICTURES_FULL",
             Self::TooLate(_) => "DEADLINE_UNREACHABLE",
             Self::DeadlinePassed => "DEADLINE_PASSED",
@@ -144,14 +171,16 @@ impl Error {
     /// When a retry makes sense, if it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded(full) => Some(full.retry_after),
+            Self::Overloaded { full, .. } => Some(full.retry_after),
             Self::PicturesFull { .. } | Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => {
                 Some(RETRY_SOON)
             }
             Self::Worker(status) => status::retry_after(status),
             Self::Invalid(_)
             | Self::UnknownModel { .. }
+            | Self::UnknownModelId { .. }
             | Self::ModelNotNamed { .. }
+            | Self::ModelIdNotNamed { .. }
             | Self::Duplicate { .. }
             | Self::NotRunning { .. }
             | Self::TooLate(_)
@@ -173,11 +202,15 @@ impl Error {
             Self::ModelNotNamed { known } => {
                 vec![("model".to_owned(), format!("name one of {}", list(known)))]
             }
+            Self::ModelIdNotNamed { known } => {
+                vec![("model_id".to_owned(), format!("name one of {}", list(known)))]
+            }
             Self::Worker(status) => status::violations(status),
             Self::UnknownModel { .. }
+            | Self::UnknownModelId { .. }
             | Self::Duplicate { .. }
             | Self::NotRunning { .. }
-            | Self::Overloaded(_)
+            | Self::Overloaded { .. }
             | Self::PicturesFull { .. }
             | Self::TooLate(_)
             | Self::DeadlinePassed
@@ -205,6 +238,15 @@ impl From<Error> for Status {
             Some(after) => status::retryable(error.code(), error.reason(), error.to_string(), after),
             None => status::error(error.code(), error.reason(), error.to_string()),
         }
+    }
+}
+
+fn without(deployment: &str, waited: Duration, why: &str) -> String {
+    match (waited.is_zero(), why) {
+        (true, "") => format!("{deployment} has no replica yet"),
+        (true, why) => format!("{deployment} has no replica: {why}"),
+        (false, "") => format!("no replica of {deployment} was there within {waited:?}"),
+        (false, why) => format!("no replica of {deployment} was there within {waited:?}: {why}"),
     }
 }
 
@@ -250,10 +292,28 @@ mod tests {
             waiting: 3,
             retry_after: Duration::from_secs(7),
         };
-        let status = Status::from(Error::Overloaded(full));
+        let status = Status::from(Error::Overloaded { full, status: 429 });
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status::retry_after(&status), Some(Duration::from_secs(7)));
         assert_eq!(status::reason(&status).as_deref(), Some("QUEUE_FULL"));
+    }
+
+    #[test]
+    fn who_finds_no_replica_is_told_why() {
+        let told = |seconds, why: &str| {
+            let error = Error::NoReplica {
+                deployment: "demo#pipeline".into(),
+                waited: Duration::from_secs(seconds),
+                why: why.into(),
+            };
+            error.to_string()
+        };
+        assert_eq!(told(0, "no GPU"), "demo#pipeline has no replica: no GPU");
+        assert_eq!(told(30, ""), "no replica of demo#pipeline was there within 30s");
+        assert_eq!(
+            told(30, "no GPU"),
+            "no replica of demo#pipeline was there within 30s: no GPU"
+        );
     }
 
     #[test]

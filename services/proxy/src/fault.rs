@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 pub(crate) enum Fault {
     /// The replica has as many requests as it takes.
     Full,
+    /// The replica does not have the model.
+    Lacks,
     /// The replica, or the way to it, is gone.
     Gone(Status),
     /// The deadline passed.
@@ -34,6 +36,8 @@ pub(crate) fn classify(status: Status, accepted: bool) -> Fault {
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::ResourceExhausted => Fault::Gone(status),
         // The worker does not have the replica any more, or another program took over its address.
         Code::NotFound | Code::Unimplemented if !accepted => Fault::Gone(status),
+        // A rollout that adds models leaves replicas for a while that do not have them yet.
+        Code::InvalidArgument if !accepted && names_model(&status) => Fault::Lacks,
         Code::DeadlineExceeded => Fault::TimedOut,
         Code::Ok
         | Code::InvalidArgument
@@ -48,6 +52,13 @@ pub(crate) fn classify(status: Status, accepted: bool) -> Fault {
         | Code::DataLoss
         | Code::Unauthenticated => Fault::Final(status),
     }
+}
+
+/// The field to blame is the one that the proxy checked against the table.
+fn names_model(status: &Status) -> bool {
+    mobula_kit::status::violations(status)
+        .iter()
+        .any(|(field, _)| field == "model_id")
 }
 
 #[cfg(test)]
@@ -78,6 +89,13 @@ mod tests {
             classify(Status::internal("the model failed"), true),
             Fault::Final(_)
         ));
+    }
+
+    #[test]
+    fn a_replica_that_lacks_the_model_is_not_lost() {
+        let status = mobula_kit::status::invalid("model_id", "there is no such model");
+        assert!(matches!(classify(status.clone(), false), Fault::Lacks));
+        assert!(matches!(classify(status, true), Fault::Final(_)));
     }
 
     #[test]

@@ -14,9 +14,9 @@ use tonic::{Status, transport::Channel};
 use crate::{metrics::Metrics, table::Fleet};
 
 /// First wait before the controller is dialled again.
-const REDIAL_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const REDIAL_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait: a controller that comes back is heard within a second.
-const REDIAL_LAST: Duration = Duration::from_secs(1);
+pub(crate) const REDIAL_LAST: Duration = Duration::from_secs(1);
 
 /// The follower and what it owns.
 pub(crate) struct Follower {
@@ -61,6 +61,7 @@ impl Follower {
         loop {
             let status = self.watch(&mut backoff).await;
             self.metrics.controller.set(0.0);
+            self.fleet.unheard();
             // Once per loss, not once per attempt.
             if std::mem::take(&mut self.heard) || !std::mem::replace(&mut self.complained, true) {
                 let why = status.message();

@@ -6,6 +6,9 @@
 //! It refuses to know gRPC or HTTP. Invariants: a picture is sent once; seeds never change between attempts; every end
 //! of a request, a caller who leaves included, is counted and gives back what it held.
 
+mod find;
+mod load;
+mod meter;
 mod ready;
 
 use std::{
@@ -15,10 +18,7 @@ use std::{
 };
 
 use mobula_kit::Deadline;
-use mobula_proto::{
-    control::v1::ModelInfo,
-    image::v1::{self as image, generate_response::Event},
-};
+use mobula_proto::image::v1::{self as image, generate_response::Event};
 use mobula_serving::retry::{Budget, Policy};
 use tokio::{sync::watch, time::Instant};
 use tonic::Code;
@@ -31,12 +31,15 @@ use crate::{
     events::{Emit, Events},
     hold::Holder,
     metrics::{Door, Metrics},
-    pool::Pool,
     problem::Problem,
     registry::Registry,
-    table::{Application, Table},
+    report::Records,
+    table::Table,
     validate::{self, Limits, Models, Plan},
 };
+
+pub(crate) use self::{find::Served, load::Turn, meter::Trail};
+use self::{find::Wanted, meter::Meter};
 
 /// How long an event may wait for its caller to read it: as long as nginx waits for a client that takes nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -68,6 +71,7 @@ pub(crate) struct Shared {
     budget: Mutex<Budget>,
     holder: Arc<Holder>,
     pub(crate) metrics: Arc<Metrics>,
+    records: Records,
     clock: Clock,
 }
 
@@ -75,7 +79,7 @@ impl Generator {
     pub(crate) fn new(
         config: &Config,
         tables: watch::Receiver<Arc<Table>>,
-        metrics: Arc<Metrics>,
+        (metrics, records): (Arc<Metrics>, Records),
         clock: Clock,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -90,6 +94,7 @@ impl Generator {
             budget: Mutex::new(Budget::new(clock.now())),
             holder: Holder::new(config.max_held_image_bytes, metrics.held.clone()),
             metrics,
+            records,
             clock,
         }))
     }
@@ -110,18 +115,19 @@ impl Generator {
     /// # Errors
     /// [`Error::Invalid`] for a request id that cannot be one, [`Error::Duplicate`] for one that is taken.
     pub(crate) fn start(&self, mut call: Call) -> Result<(Arc<str>, Events), Error> {
-        let refused = |error: Error| {
-            self.0.metrics.ended(call.door, error.code());
-            error
-        };
+        let mut meter = Meter::new(&self.0, call.door);
         let given = std::mem::take(&mut call.request.request_id);
-        validate::request_id(&given).map_err(|problem| refused(Error::Invalid(vec![problem])))?;
+        if let Err(problem) = validate::request_id(&given) {
+            return Err(meter.refused(Error::Invalid(vec![problem])));
+        }
         let id: Arc<str> = if given.is_empty() {
             new_id().into()
         } else {
             given.into()
         };
-        let entry = self.0.registry.take(Arc::clone(&id)).map_err(refused)?;
+        meter.trail().named(&id, &call.request);
+        let taken = self.0.registry.take(Arc::clone(&id));
+        let entry = taken.map_err(|error| meter.refused(error))?;
         let limit = self.0.request_timeout.map(Deadline::after);
         let deadline = [call.deadline, limit].into_iter().flatten().min();
         call.span.record("request_id", &*id);
@@ -132,8 +138,8 @@ impl Generator {
             arrived: Instant::now(),
             deadline,
             emit: emit.clone(),
+            trail: meter.trail().clone(),
         };
-        let meter = Meter::new(&self.0.metrics, call.door);
         let work = job.run(call.request, call.problems, meter).instrument(call.span);
         let mut events = Events::new(emit, work);
         entry.attach(events.running());
@@ -183,54 +189,6 @@ impl Shared {
             let _ = tokio::time::timeout(self.no_replica_timeout, heard).await;
         }
     }
-
-    /// The application with everything that is needed to serve it. While it is on its way (its first replica starts, a
-    /// lost one is placed again) the request waits.
-    async fn find(&self, name: &str) -> Result<Served, Error> {
-        self.heard().await;
-        let served = self.tables.borrow().by_name(name).map(Served::of)?;
-        if let Some(served) = served {
-            return Ok(served);
-        }
-        let mut tables = self.tables.clone();
-        let wait = async {
-            loop {
-                if let Some(served) = tables.borrow_and_update().by_name(name).map(Served::of)? {
-                    return Ok(served);
-                }
-                if tables.changed().await.is_err() {
-                    return Err(Error::NoRoutes);
-                }
-            }
-        };
-        let waited = self.no_replica_timeout;
-        tokio::time::timeout(waited, wait).await.unwrap_or_else(|_| {
-            Err(Error::NoReplica {
-                deployment: name.to_owned(),
-                waited,
-            })
-        })
-    }
-}
-
-/// An application that can be served.
-#[derive(Debug)]
-pub(crate) struct Served {
-    pub(crate) application: Arc<Application>,
-    pub(crate) model: Arc<ModelInfo>,
-    pub(crate) preprocess: Arc<Pool>,
-    pub(crate) pipeline: Arc<Pool>,
-}
-
-impl Served {
-    fn of(application: &Arc<Application>) -> Option<Self> {
-        Some(Self {
-            application: Arc::clone(application),
-            model: application.model.clone()?,
-            preprocess: application.preprocess.clone()?,
-            pipeline: application.pipeline.clone()?,
-        })
-    }
 }
 
 /// A request under way.
@@ -241,6 +199,8 @@ pub(crate) struct Job {
     pub(crate) arrived: Instant,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) emit: Emit,
+    /// What is told of the request when it has ended.
+    pub(crate) trail: Trail,
 }
 
 impl Job {
@@ -257,7 +217,7 @@ impl Job {
                 .unwrap_or(Err(Error::DeadlinePassed)),
             None => work.await,
         };
-        meter.code = result.as_ref().map_or_else(Error::code, |()| Code::Ok);
+        meter.ended(&result);
         match &result {
             Ok(()) => tracing::info!(
                 request_id = &*self.id,
@@ -274,17 +234,24 @@ impl Job {
         request: image::GenerateRequest,
         mut problems: Vec<Problem>,
     ) -> Result<(), Error> {
-        let served = self.shared.find(&request.model).await?;
-        let refiner = self.refiner(&request, &mut problems).await?;
+        let wanted = Wanted {
+            application: &request.model,
+            model_id: &request.model_id,
+        };
+        let mut served = self.find(wanted).await?;
+        self.trail.found(&served);
+        let mut refiner = self.refiner(&request, &mut problems).await?;
         let models = Models {
             first: &served.model,
             refiner: refiner.as_ref().map(|refiner| &*refiner.model),
         };
         let plan = check(problems, request, models, self.shared.limits)?;
         let _held = self.shared.holder.hold(plan.held_bytes())?;
-        let admitted = served.pipeline.admit(plan.cost, self.deadline)?;
-        let second = match refiner.as_ref().zip(plan.refine.as_ref()) {
-            Some((refiner, refine)) => Some(refiner.pipeline.admit(refine.cost, self.deadline)?),
+        self.trail.planned(&plan);
+        let admitted = served.admit(plan.cost, self.deadline)?;
+        self.trail.ahead(admitted.ahead);
+        let second = match refiner.as_mut().zip(plan.refine.as_ref()) {
+            Some((refiner, refine)) => Some(refiner.admit(refine.cost, self.deadline)?),
             None => None,
         };
         self.shared.budget(|budget, _| budget.deposit());
@@ -367,31 +334,4 @@ fn new_id() -> String {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Counts a request's end, however it comes.
-#[derive(Debug)]
-struct Meter {
-    metrics: Arc<Metrics>,
-    door: Door,
-    code: Code,
-}
-
-impl Meter {
-    fn new(metrics: &Arc<Metrics>, door: Door) -> Self {
-        metrics.in_flight.increment(1.0);
-        // Dropped before it ended: the caller left, or somebody cancelled it.
-        Self {
-            metrics: Arc::clone(metrics),
-            door,
-            code: Code::Cancelled,
-        }
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.metrics.in_flight.decrement(1.0);
-        self.metrics.ended(self.door, self.code);
-    }
 }

@@ -2,14 +2,18 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures::Stream;
 use mobula_kit::{Deadline, status};
-use mobula_proto::image::v1::{
-    CancelRequest, CancelResponse, GenerateRequest, GenerateResponse, GetModelRequest, GetModelResponse,
-    ListModelsRequest, ListModelsResponse, Model, image_service_server::ImageService,
+use mobula_proto::{
+    control::v1::ModelInfo,
+    image::v1::{
+        CancelRequest, CancelResponse, GenerateRequest, GenerateResponse, GetModelRequest, GetModelResponse,
+        ListModelsRequest, ListModelsResponse, Model, image_service_server::ImageService,
+    },
 };
 use tonic::{
     Request, Response, Status,
@@ -22,7 +26,8 @@ use crate::{
     events::Events,
     generate::{Call, Generator},
     metrics::Door,
-    table::Application,
+    replica::Replica,
+    table::{Application, NAME_SHOWN},
     validate,
 };
 
@@ -30,6 +35,8 @@ use crate::{
 const REQUEST_ID: [&str; 2] = ["x-request-id", "request_id"];
 /// Metadata by which Ray Serve's callers choose an application.
 const APPLICATION: &str = "application";
+/// Metadata by which they choose one of its models.
+const MODEL_ID: &str = "multiplexed_model_id";
 
 /// The service.
 #[derive(Debug)]
@@ -61,10 +68,10 @@ impl ImageService for Images {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        // INVALID_ARGUMENT: a field is wrong, or no model is named and there are several. NOT_FOUND: no such model.
+        // INVALID_ARGUMENT: a field is wrong, or no model is named and there are several. NOT_FOUND: no such model or model_id.
         // ALREADY_EXISTS: the request id is taken. RESOURCE_EXHAUSTED: the queue is full. DEADLINE_EXCEEDED: the deadline
         // passed, cannot be met, or the events were not read for a minute. CANCELLED: somebody called Cancel. UNAVAILABLE: no replica came in time, or too many
-        // were lost. INTERNAL: the model failed.
+        // were lost. FAILED_PRECONDITION: the picture's numbers stopped being finite. INTERNAL: the model failed.
         let deadline = Deadline::of(&request);
         let (metadata, _, mut asked) = request.into_parts();
         if asked.request_id.is_empty() {
@@ -76,6 +83,9 @@ impl ImageService for Images {
         }
         if asked.model.is_empty() {
             asked.model = text(&metadata, APPLICATION).unwrap_or_default().to_owned();
+        }
+        if asked.model_id.is_empty() {
+            asked.model_id = text(&metadata, MODEL_ID).unwrap_or_default().to_owned();
         }
         let span = debug_span!("generate", request_id = Empty, model = asked.model);
         let call = Call {
@@ -117,7 +127,7 @@ impl ImageService for Images {
         let models = table
             .applications()
             .iter()
-            .filter_map(|application| model(application))
+            .flat_map(|application| models(application))
             .collect();
         Ok(Response::new(ListModelsResponse { models }))
     }
@@ -126,31 +136,60 @@ impl ImageService for Images {
         &self,
         request: Request<GetModelRequest>,
     ) -> Result<Response<GetModelResponse>, Status> {
-        // NOT_FOUND: no such model. INVALID_ARGUMENT: none is named and there are several. UNAVAILABLE: the controller was
+        // NOT_FOUND: no such model or model_id. INVALID_ARGUMENT: none is named and there are several. UNAVAILABLE: the controller was
         // never heard, or the model's first replica is still starting.
-        let name = request.into_inner().model;
+        let GetModelRequest { model, model_id } = request.into_inner();
         let table = self.generator.table();
-        let application = table.by_name(&name)?;
-        match model(application) {
-            Some(model) => Ok(Response::new(GetModelResponse { model: Some(model) })),
-            None => Err(Error::NoReplica {
+        let application = table.by_name(&model)?;
+        let known = models(application);
+        let ids = || known.iter().map(|model| model.model_id.clone());
+        match known.iter().find(|model| model.model_id == model_id) {
+            Some(model) => Ok(Response::new(GetModelResponse {
+                model: Some(model.clone()),
+            })),
+            None if model_id.is_empty() => Err(Error::NoReplica {
                 deployment: application.name.clone(),
                 waited: std::time::Duration::ZERO,
+                why: String::new(),
+            }
+            .into()),
+            None => Err(Error::UnknownModelId {
+                application: application.name.clone(),
+                model_id: model_id.chars().take(NAME_SHOWN).collect(),
+                known: ids().filter(|id| !id.is_empty()).collect(),
             }
             .into()),
         }
     }
 }
 
-/// Describes an application's model; `None` while no replica of it ever ran.
-fn model(application: &Application) -> Option<Model> {
-    let info = application.model.as_deref()?.clone();
-    let ready = application
-        .pipeline
-        .as_ref()
-        .map_or(0, |pool| pool.replicas().len());
-    Some(Model {
-        name: application.name.clone(),
+/// Describes an application's own model, once a replica of it ran, and those that it serves on demand.
+fn models(application: &Application) -> Vec<Model> {
+    let Some(pool) = &application.pipeline else {
+        return Vec::new();
+    };
+    let replicas = pool.replicas();
+    let own = application.model.as_deref();
+    let own = own.map(|info| (String::new(), Some(info.clone()), replicas.len()));
+    let on_demand = pool.models().into_iter().map(|(id, info)| {
+        let holds = |replica: &&Arc<Replica>| replica.model(Some(&id)).is_some();
+        let ready = replicas.iter().filter(holds).count();
+        (id, info.as_deref().cloned(), ready)
+    });
+    own.into_iter()
+        .chain(on_demand)
+        .map(|(model_id, info, ready)| Model {
+            model_id,
+            ready_replicas: u32::try_from(ready).unwrap_or(u32::MAX),
+            ..model(&application.name, info.unwrap_or_default())
+        })
+        .collect()
+}
+
+/// Describes a model.
+fn model(application: &str, info: ModelInfo) -> Model {
+    Model {
+        name: application.to_owned(),
         digest: info.digest,
         pipeline_class: info.pipeline_class,
         default_width: info.default_width,
@@ -161,11 +200,11 @@ fn model(application: &Application) -> Option<Model> {
         schedulers: info.schedulers,
         size_multiple: info.size_multiple,
         max_size: info.max_size,
-        ready_replicas: u32::try_from(ready).unwrap_or(u32::MAX),
         tasks: info.tasks,
         sigma_schedules: info.sigma_schedules,
         max_clip_skip: info.max_clip_skip,
-    })
+        ..Model::default()
+    }
 }
 
 fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {

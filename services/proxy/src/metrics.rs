@@ -1,4 +1,10 @@
-//! The proxy's metrics: names, labels from closed sets, and handles that are looked up once.
+//! The proxy's metrics: names, labels from closed sets, and handles that are looked up once. Those that Ray Serve has too
+//! stand beside ours, in [`ray`] and [`queue`].
+
+mod queue;
+mod ray;
+
+use std::sync::Arc;
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -6,6 +12,11 @@ use metrics::{
 };
 use mobula_proto::common::v1::Timings;
 use tonic::Code;
+
+pub(crate) use self::{
+    queue::QueueMetrics,
+    ray::{Ingress, Method, Seen},
+};
 
 const REQUESTS: &str = "mobula_proxy_requests_total";
 const IN_FLIGHT: &str = "mobula_proxy_requests_in_flight";
@@ -15,10 +26,8 @@ const RESTARTS: &str = "mobula_proxy_restarts_total";
 const HANDOVERS: &str = "mobula_proxy_handovers_total";
 const HELD: &str = "mobula_proxy_held_image_bytes";
 const REROUTES: &str = "mobula_proxy_reroutes_total";
-const QUEUE_IN: &str = "mobula_proxy_queue_entered_total";
-const QUEUE_OUT: &str = "mobula_proxy_queue_left_total";
-const QUEUE: &str = "mobula_proxy_queue_requests";
-const REPLICAS: &str = "mobula_proxy_replicas";
+const REPORTS: &str = "mobula_proxy_demand_reports_total";
+const UNTOLD: &str = "mobula_proxy_finished_untold_total";
 const TABLE: &str = "mobula_proxy_route_table_version";
 const CONTROLLER: &str = "mobula_proxy_controller_connected";
 
@@ -59,6 +68,8 @@ pub(crate) enum Reroute {
     Full,
     /// The replica could not be reached, or did not serve.
     Unreachable,
+    /// The replica does not have the model.
+    Lacking,
 }
 
 /// What is measured per request.
@@ -73,8 +84,21 @@ pub(crate) struct Metrics {
     pub(crate) held: Gauge,
     full: Counter,
     unreachable: Counter,
+    lacking: Counter,
     pub(crate) table: Gauge,
     pub(crate) controller: Gauge,
+    /// Reports of demand.
+    pub(crate) reports: Counter,
+    /// Requests that ended and of which the controller never hears.
+    pub(crate) untold: Counter,
+    /// Requests that belong to no application.
+    pub(crate) nowhere: Arc<Ingress>,
+    /// `/-/healthz`.
+    pub(crate) healthz: Arc<Ingress>,
+    /// `/-/routes`.
+    pub(crate) routes: Arc<Ingress>,
+    /// Requests under way by door, as Ray Serve counts them; indexed by [`Door`].
+    ongoing: [Gauge; 2],
 }
 
 impl Metrics {
@@ -103,9 +127,21 @@ impl Metrics {
             held: gauge!(HELD),
             full: counter!(REROUTES, "reason" => "full"),
             unreachable: counter!(REROUTES, "reason" => "unreachable"),
+            lacking: counter!(REROUTES, "reason" => "no_model"),
             table: gauge!(TABLE),
             controller: gauge!(CONTROLLER),
+            reports: counter!(REPORTS),
+            untold: counter!(UNTOLD),
+            nowhere: Arc::new(Ingress::new("", "", "")),
+            healthz: Arc::new(Ingress::new("", "", "/-/healthz")),
+            routes: Arc::new(Ingress::new("", "", "/-/routes")),
+            ongoing: ray::ongoing(),
         }
+    }
+
+    /// Requests under way at a door.
+    pub(crate) fn ongoing(&self, door: Door) -> &Gauge {
+        &self.ongoing[door as usize]
     }
 
     /// Counts a request that ended.
@@ -120,6 +156,7 @@ impl Metrics {
         match why {
             Reroute::Full => self.full.increment(1),
             Reroute::Unreachable => self.unreachable.increment(1),
+            Reroute::Lacking => self.lacking.increment(1),
         }
     }
 
@@ -136,31 +173,6 @@ impl Metrics {
         ];
         for (stage, micros) in self.stages.iter().zip(micros) {
             stage.record(micros as f64 / 1e6);
-        }
-    }
-}
-
-/// What is measured per deployment.
-#[derive(Debug)]
-pub(crate) struct QueueMetrics {
-    pub(crate) entered: Counter,
-    pub(crate) left: Counter,
-    pub(crate) waiting: Gauge,
-    pub(crate) replicas: Gauge,
-}
-
-impl QueueMetrics {
-    /// Looks the handles up; the labels are names from the configuration.
-    pub(crate) fn new(application: &str, deployment: &str) -> Self {
-        let labels = [
-            ("application", application.to_owned()),
-            ("deployment", deployment.to_owned()),
-        ];
-        Self {
-            entered: counter!(QUEUE_IN, &labels),
-            left: counter!(QUEUE_OUT, &labels),
-            waiting: gauge!(QUEUE, &labels),
-            replicas: gauge!(REPLICAS, &labels),
         }
     }
 }
@@ -183,10 +195,13 @@ fn describe() {
         REROUTES,
         "Calls that a replica did not take, by reason; the request went elsewhere."
     );
-    describe_counter!(QUEUE_IN, "Requests that found no replica free and began to wait.");
-    describe_counter!(QUEUE_OUT, "Requests that ended their wait, served or not.");
-    describe_gauge!(QUEUE, "Requests that wait for a replica.");
-    describe_gauge!(REPLICAS, "Replicas in the route table.");
+    describe_counter!(REPORTS, "Reports of demand to the controller.");
+    describe_counter!(
+        UNTOLD,
+        "Requests that ended and were left out of the reports, since too many did."
+    );
+    queue::describe();
+    ray::describe();
     describe_gauge!(TABLE, "Version of the route table in use.");
     describe_gauge!(CONTROLLER, "1 while the controller is heard.");
 }

@@ -13,16 +13,32 @@ use crate::{pool::Pool, replica::Replica};
 pub(crate) struct Permit {
     pool: Arc<Pool>,
     replica: Arc<Replica>,
+    cost: Cost,
+    /// Which model it is for, where the replica has several on demand.
+    model_id: Option<Arc<str>>,
+    /// The replica took the request.
+    was_taken: bool,
     /// Rows of the request that the replica has not computed.
     rows_left: u64,
 }
 
 impl Permit {
-    /// A slot that is counted in the replica's book already.
-    pub(crate) fn new(pool: Arc<Pool>, replica: Arc<Replica>, cost: Cost) -> Self {
+    /// A slot that is counted in the replica's book and in the pool's already.
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        replica: Arc<Replica>,
+        cost: Cost,
+        model_id: Option<Arc<str>>,
+    ) -> Self {
+        if let Some(model_id) = &model_id {
+            replica.uses(model_id, pool.settings.clock.now());
+        }
         Self {
             pool,
             replica,
+            cost,
+            model_id,
+            was_taken: false,
             rows_left: cost.get(),
         }
     }
@@ -38,16 +54,20 @@ impl Permit {
     }
 
     /// The replica took the request.
-    pub(crate) fn accepted(&self) {
+    pub(crate) fn accepted(&mut self) {
         self.replica.book(|book| book.accepted());
+        self.was_taken = true;
         self.pool.note_alive();
     }
 
     /// Uncounts rows that were computed: all but `left`.
     pub(crate) fn progress(&mut self, left: u64) {
         let done = self.rows_left.saturating_sub(left);
-        self.rows_left -= done;
-        self.replica.book(|book| book.progress(done));
+        if done > 0 {
+            self.rows_left -= done;
+            self.replica.book(|book| book.progress(done));
+            self.pool.progress(done);
+        }
     }
 
     /// The replica says how busy it is.
@@ -58,8 +78,15 @@ impl Permit {
     /// The replica says that it is full.
     pub(crate) fn refused(&self) {
         let now = self.now();
-        self.replica.book(|book| book.refused(now));
+        self.replica.refused(self.model_id.as_ref(), now);
         self.pool.note_alive();
+    }
+
+    /// The replica does not have the model.
+    pub(crate) fn lacks(&self) {
+        if let Some(model_id) = &self.model_id {
+            self.replica.lacks(model_id);
+        }
     }
 
     /// The replica is lost.
@@ -76,6 +103,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.replica.book(|book| book.give_back(self.rows_left));
-        self.pool.given_back();
+        if let Some(model_id) = &self.model_id {
+            self.replica.used(model_id, self.was_taken, self.now());
+        }
+        self.pool.given_back(&self.replica, self.cost, self.rows_left);
     }
 }

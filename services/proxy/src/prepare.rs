@@ -1,7 +1,5 @@
 //! Files to pixels of a plan's size, on any preprocess replica.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use mobula_proto::{
     common::v1::Pixels,
@@ -11,8 +9,7 @@ use tracing::{Instrument, debug_span};
 
 use crate::{
     Error, aside,
-    generate::Job,
-    pool::Pool,
+    generate::{Job, Served},
     problem::{Problem, Rule},
     validate::Plan,
 };
@@ -25,14 +22,14 @@ pub(crate) struct Inputs {
 }
 
 /// Prepares the files of a plan, if it has any.
-pub(crate) async fn run(job: &Job, pool: &Arc<Pool>, plan: &Plan) -> Result<Inputs, Error> {
+pub(crate) async fn run(job: &Job, served: &Served, plan: &Plan) -> Result<Inputs, Error> {
     let Some(source) = &plan.source else {
         return Ok(Inputs::default());
     };
-    let image = file(job, pool, plan, (ImageKind::Picture, &source.image));
+    let image = file(job, served, plan, (ImageKind::Picture, &source.image));
     let mask = async {
         match &source.mask {
-            Some(mask) => file(job, pool, plan, (ImageKind::Mask, mask)).await.map(Some),
+            Some(mask) => file(job, served, plan, (ImageKind::Mask, mask)).await.map(Some),
             None => Ok(None),
         }
     };
@@ -45,7 +42,7 @@ pub(crate) async fn run(job: &Job, pool: &Arc<Pool>, plan: &Plan) -> Result<Inpu
 
 async fn file(
     job: &Job,
-    pool: &Arc<Pool>,
+    served: &Served,
     plan: &Plan,
     (kind, data): (ImageKind, &Bytes),
 ) -> Result<Pixels, Error> {
@@ -59,10 +56,12 @@ async fn file(
         width: plan.width,
         height: plan.height,
         kind: kind.into(),
+        model_id: served.id().to_owned(),
     };
     let span = debug_span!("prepare", field, otel.kind = "client");
-    let answer = aside::call(job, pool, make, async |mut client, request| {
-        client.prepare_image(request).await
+    let pool = (&served.preprocess, served.model_id.as_ref());
+    let answer = aside::call(job, pool, make, async |channel, request| {
+        aside::client(channel).prepare_image(request).await
     })
     .instrument(span)
     .await

@@ -1,16 +1,24 @@
-//! One replica as this proxy sees it: where it is, what it serves, how busy it is.
+//! One replica as this proxy sees it: where it is, what it serves, which models it holds, how busy it is.
 
 use std::{
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use mobula_proto::{
     common::v1::Load,
-    control::v1::{ModelInfo, ReplicaEndpoint},
+    control::v1::{HeldModel, ModelInfo, ReplicaEndpoint},
 };
-use mobula_serving::route::{Book, Report};
+use mobula_serving::{
+    affinity::Candidate,
+    route::{Book, Pause, Report},
+};
 use tonic::transport::Channel;
+
+/// A model that a replica has just used is taken as held for this long, whatever the table says: the table hears of it by
+/// way of a heartbeat and the controller, a second later or a few.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// A replica in the route table.
 #[derive(Debug)]
@@ -18,6 +26,8 @@ pub(crate) struct Replica {
     pub(crate) id: String,
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    /// The smallest number that no other replica of its pool has: its label in metrics, since names are new for ever.
+    pub(crate) slot: usize,
     inner: Mutex<Inner>,
 }
 
@@ -27,20 +37,65 @@ struct Inner {
     model: Option<Arc<ModelInfo>>,
     /// What the table said last; the table repeats it until the controller hears anew.
     told: Option<Load>,
+    /// Models that it holds, as the table says.
+    held: BTreeMap<String, Arc<ModelInfo>>,
+    /// Models that it uses for this proxy, or has just used.
+    used: HashMap<Arc<str>, Used>,
+    /// Models that it said it does not have.
+    lacks: HashSet<Arc<str>>,
+    /// Models for which it said it has no room.
+    cramped: HashMap<Arc<str>, Pause>,
+}
+
+/// A model that is used.
+#[derive(Debug, Default)]
+struct Used {
+    /// Requests for it that are there.
+    running: u32,
+    /// Since when, without a break.
+    since: Duration,
+    /// Until when it counts as held beyond those.
+    until: Duration,
+}
+
+/// What stands in for what a replica has not measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Typical {
+    /// Nanoseconds per row.
+    pub(crate) row_ns: u64,
+    /// Nanoseconds that a model takes to load.
+    pub(crate) load_ns: u64,
+}
+
+impl Used {
+    /// What is left of a load that began with the first request, nanoseconds.
+    fn loads_for(&self, now: Duration, load_ns: u64) -> u64 {
+        let passed = now.saturating_sub(self.since).as_nanos();
+        load_ns.saturating_sub(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    fn is_held(&self, now: Duration) -> bool {
+        self.running > 0 || self.until > now
+    }
 }
 
 impl Replica {
     /// A replica that is new in the table.
-    pub(crate) fn new(endpoint: &ReplicaEndpoint, channel: Channel, max_ongoing: u32) -> Self {
+    pub(crate) fn new(endpoint: &ReplicaEndpoint, channel: Channel, max_ongoing: u32, slot: usize) -> Self {
         let inner = Inner {
             book: Book::new(max_ongoing),
             model: None,
             told: None,
+            held: BTreeMap::new(),
+            used: HashMap::new(),
+            lacks: HashSet::new(),
+            cramped: HashMap::new(),
         };
         Self {
             id: endpoint.replica_id.clone(),
             address: endpoint.address.clone(),
             channel,
+            slot,
             inner: Mutex::new(inner),
         }
     }
@@ -60,11 +115,102 @@ impl Replica {
             inner.told = Some(load);
             inner.book.report(report(load), now);
         }
+        let before = std::mem::take(&mut inner.held);
+        inner.held = held(before, &endpoint.models);
+        inner.used.retain(|_, used| used.is_held(now));
     }
 
-    /// Its model, once it was reported.
-    pub(crate) fn model(&self) -> Option<Arc<ModelInfo>> {
-        self.lock().model.clone()
+    /// Its own model, or the one with this id, once it was reported.
+    pub(crate) fn model(&self, model_id: Option<&str>) -> Option<Arc<ModelInfo>> {
+        let inner = self.lock();
+        match model_id {
+            Some(model_id) => inner.held.get(model_id).cloned(),
+            None => inner.model.clone(),
+        }
+    }
+
+    /// Models that it holds, as the table says, with what they are.
+    pub(crate) fn held(&self) -> BTreeMap<String, Arc<ModelInfo>> {
+        self.lock().held.clone()
+    }
+
+    /// A request for a model is sent there: it holds the model, or loads it now.
+    pub(crate) fn uses(&self, model_id: &Arc<str>, now: Duration) {
+        let mut inner = self.lock();
+        let used = inner.used.entry(Arc::clone(model_id)).or_default();
+        if !used.is_held(now) {
+            *used = Used {
+                since: now,
+                ..Used::default()
+            };
+        }
+        used.running += 1;
+    }
+
+    /// The request has ended. `took` tells whether the replica took it, and so holds the model.
+    pub(crate) fn used(&self, model_id: &Arc<str>, took: bool, now: Duration) {
+        let mut inner = self.lock();
+        if took {
+            inner.cramped.remove(model_id);
+        }
+        if let Some(used) = inner.used.get_mut(model_id) {
+            used.running = used.running.saturating_sub(1);
+            if took {
+                used.until = now + FRESH;
+            }
+        }
+    }
+
+    /// It said that it is full. Where it does not hold the model, that may mean that all it holds are in use: then it is the
+    /// model that has to wait, and not everybody else.
+    pub(crate) fn refused(&self, model_id: Option<&Arc<str>>, now: Duration) {
+        let mut inner = self.lock();
+        match model_id.filter(|id| !inner.held.contains_key(&***id)) {
+            Some(model_id) => inner.cramped.entry(Arc::clone(model_id)).or_default().full(now),
+            None => inner.book.refused(now),
+        }
+    }
+
+    /// When a pause ends that keeps it from being asked for anything, or for some model; none when no such pause runs.
+    pub(crate) fn paused_until(&self, now: Duration) -> Option<Duration> {
+        let inner = self.lock();
+        let cramped = inner.cramped.values().map(Pause::until);
+        let models = cramped.filter(|until| *until > now).min();
+        [inner.book.paused_until(now), models].into_iter().flatten().min()
+    }
+
+    /// It said that it does not have a model, nor ever will: what a replica serves is decided when it is placed.
+    pub(crate) fn lacks(&self, model_id: &Arc<str>) {
+        self.lock().lacks.insert(Arc::clone(model_id));
+    }
+
+    /// False when it said that it does not have the model.
+    pub(crate) fn may_have(&self, model_id: Option<&str>) -> bool {
+        model_id.is_none_or(|model_id| !self.lock().lacks.contains(model_id))
+    }
+
+    /// How it stands for a request of a model; `None` when it cannot be reached, or does not have the model.
+    pub(crate) fn candidate(&self, model_id: &str, now: Duration, typical: Typical) -> Option<Candidate> {
+        let inner = self.lock();
+        let is_cramped = |pause: &Pause| !pause.is_over(now);
+        if inner.lacks.contains(model_id)
+            || inner.cramped.get(model_id).is_some_and(is_cramped)
+            || !inner.book.is_reachable(now)
+        {
+            return None;
+        }
+        let used = inner.used.iter().filter(|(_, used)| used.is_held(now));
+        let unheard = used.filter(|(model, _)| !inner.held.contains_key(&***model));
+        let is_told = inner.held.contains_key(model_id);
+        let in_use = inner.used.get(model_id).filter(|used| used.is_held(now));
+        let loads = in_use.filter(|used| !is_told && used.until.is_zero());
+        Some(Candidate {
+            wait: inner.book.wait(now, typical.row_ns),
+            loading_ns: loads.map_or(0, |used| used.loads_for(now, typical.load_ns)),
+            is_open: inner.book.free(now) > 0,
+            holds: is_told || in_use.is_some(),
+            held: inner.held.len() + unheard.count(),
+        })
     }
 
     /// Looks into its book, or writes into it.
@@ -76,6 +222,17 @@ impl Replica {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is held now; what did not change stays as it is.
+fn held(mut before: BTreeMap<String, Arc<ModelInfo>>, now: &[HeldModel]) -> BTreeMap<String, Arc<ModelInfo>> {
+    let held = now.iter().filter_map(|model| {
+        let info = model.info.as_ref()?;
+        let known = before.remove(&model.model_id).filter(|known| **known == *info);
+        let info = known.unwrap_or_else(|| Arc::new(info.clone()));
+        Some((model.model_id.clone(), info))
+    });
+    held.collect()
 }
 
 /// A load as the router reads it.

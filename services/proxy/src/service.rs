@@ -6,8 +6,17 @@ use mobula_kit::{Readiness, Stop, admin, grpc, listen};
 use mobula_proto::{control::v1::WatchRoutesRequest, image::v1::image_service_server::ImageServiceServer};
 
 use crate::{
-    Config, Error, Listeners, clock::Clock, follow::Follower, generate::Generator, grpc::Images, http,
-    malformed::Checked, metrics::Metrics, pool::Settings, table::Fleet,
+    Config, Error, Listeners,
+    clock::Clock,
+    follow::Follower,
+    generate::Generator,
+    grpc::Images,
+    http,
+    malformed::Checked,
+    metrics::Metrics,
+    pool::Settings,
+    report::{Records, Reporter, Signal},
+    table::Fleet,
 };
 
 /// Runs a proxy on ports that the caller has bound; returns when it has drained after the stop.
@@ -19,19 +28,31 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let metrics = Arc::new(Metrics::new());
     let clock = Clock::start();
     let readiness = Readiness::new();
+    let signal = Arc::<Signal>::default();
+    let records = Records::new(Arc::clone(&signal));
     let settings = Settings {
         no_replica_timeout: config.no_replica_timeout(),
         max_queued: config.max_queued_requests,
         clock,
         stop: stop.clone(),
+        signal,
     };
     let fleet = Arc::new(Fleet::new(settings));
-    let generator = Generator::new(&config, fleet.subscribe(), Arc::clone(&metrics), clock);
+    let told = (Arc::clone(&metrics), records.clone());
+    let generator = Generator::new(&config, fleet.subscribe(), told, clock);
+    let introduction = introduction(&config, &listeners);
+    let reporter = Reporter::new(
+        &config.controller,
+        introduction.proxy_id.clone(),
+        (Arc::clone(&fleet), records),
+        Arc::clone(&metrics),
+        clock,
+    )?;
     let follower = Follower::new(
         &config.controller,
-        introduction(&config, &listeners),
+        introduction,
         fleet,
-        metrics,
+        Arc::clone(&metrics),
         readiness.latch("route table"),
     )?;
     let images = ImageServiceServer::new(Images {
@@ -44,12 +65,13 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         readiness.clone(),
         stop.clone(),
     );
-    let http = http::serve(listeners.http, generator.clone(), stop.clone());
+    let http = http::serve(listeners.http, (generator.clone(), metrics), stop.clone());
     let admin = admin::serve(listeners.admin, readiness, stop);
     let doors = async { tokio::join!(grpc, http, admin) };
     let (grpc, (), admin) = tokio::select! {
         ended = doors => ended,
         never = follower.run() => match never {},
+        never = reporter.run() => match never {},
         never = generator.give_up_unread() => match never {},
     };
     grpc?;

@@ -5,6 +5,8 @@
 //!
 //! [`Fleet::apply`] takes in what the controller sends. A controller that has just started does not know yet what runs:
 //! for [`ADOPTION`] nothing is taken away on its word, only added.
+//!
+//! An application that is being deleted is not in the table, as if it were gone; its pools finish what they have.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,13 +15,14 @@ use std::{
 };
 
 use mobula_proto::control::v1::{
-    ApplicationRoute, DeploymentRoute, ModelInfo, WatchRoutesResponse, WorkerKind,
+    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, WatchRoutesResponse, WorkerKind,
 };
 use tokio::sync::watch;
 
 use crate::{
     Error,
     channels::Channels,
+    metrics::Ingress,
     pool::{Pool, Settings},
 };
 
@@ -27,7 +30,7 @@ use crate::{
 pub(crate) const ADOPTION: Duration = Duration::from_secs(5);
 
 /// Characters of an unknown name that are given back: an error's text travels in a header.
-const NAME_SHOWN: usize = 128;
+pub(crate) const NAME_SHOWN: usize = 128;
 
 /// An application and how to serve it.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(crate) struct Application {
     pub(crate) pipeline: Option<Arc<Pool>>,
     /// As its replicas report it, or as they last did.
     pub(crate) model: Option<Arc<ModelInfo>>,
+    /// Where its requests are counted.
+    pub(crate) ingress: Arc<Ingress>,
 }
 
 /// A snapshot of what is served.
@@ -143,6 +148,28 @@ impl Fleet {
         self.table.subscribe()
     }
 
+    /// What is asked of every deployment that was ever asked for, sorted by name.
+    pub(crate) fn demands(&self) -> Vec<Demand> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut demands: Vec<_> = inner.pools.values().filter_map(|pool| pool.demand()).collect();
+        demands.sort_by(|a, b| (&a.application, &a.deployment).cmp(&(&b.application, &b.deployment)));
+        demands
+    }
+
+    /// How often demand is to be reported, as the table says it.
+    pub(crate) fn report_interval_ms(&self) -> u32 {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.current.report_interval_ms
+    }
+
+    /// The controller is not heard any more: what it said was to come may not come.
+    pub(crate) fn unheard(&self) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in inner.pools.values() {
+            pool.unheard();
+        }
+    }
+
     /// Takes in a table from the controller. Gives the time after which it has to be given again, when parts of the old
     /// one were kept.
     pub(crate) fn apply(&self, routes: &WatchRoutesResponse) -> Option<Duration> {
@@ -172,20 +199,25 @@ impl Fleet {
             current,
             ..
         } = inner;
-        let mut applications: Vec<_> = current
-            .applications
-            .iter()
-            .map(|route| Arc::new(self.application(route, &before, pools, channels)))
-            .collect();
+        let mut applications = Vec::with_capacity(current.applications.len());
+        for route in &current.applications {
+            let application = self.application(route, &before, pools, channels);
+            if !route.deleting {
+                applications.push(Arc::new(application));
+            }
+        }
         applications.sort_by(|a, b| a.name.cmp(&b.name));
         let named: HashSet<_> = current
             .applications
             .iter()
             .flat_map(|a| a.deployments.iter().map(|d| (a.name.as_str(), d.name.as_str())))
             .collect();
+        let is_gone = |name: &str| current.applications.iter().all(|a| a.name != name);
         pools.retain(|(application, deployment), pool| {
             let stays = named.contains(&(application.as_str(), deployment.as_str()));
-            if !stays {
+            if !stays && is_gone(application) {
+                pool.close();
+            } else if !stays {
                 pool.update(&DeploymentRoute::default(), channels);
             }
             stays
@@ -215,6 +247,7 @@ impl Fleet {
             let key = (route.name.clone(), deployment.name.clone());
             let make = || Arc::new(Pool::new(&route.name, &deployment.name, self.settings.clone()));
             let pool = Arc::clone(pools.entry(key).or_insert_with(make));
+            pool.metrics.route(&route.route_prefix);
             pool.update(deployment, channels);
             Some(pool)
         };
@@ -223,19 +256,29 @@ impl Fleet {
         let reported = pipeline
             .iter()
             .flat_map(|pool| pool.replicas())
-            .find_map(|replica| replica.model());
-        let known = || {
-            before
-                .by_name(&route.name)
-                .ok()
-                .and_then(|application| application.model.clone())
+            .find_map(|replica| replica.model(None));
+        let before = before.by_name(&route.name).ok();
+        let known = || before.and_then(|application| application.model.clone());
+        let name_of = |kind| {
+            route
+                .deployments
+                .iter()
+                .find(|d| d.kind() == kind)
+                .map(|d| &*d.name)
         };
+        // What callers reach of an application is the deployment that draws.
+        let deployment = name_of(WorkerKind::Inference).unwrap_or_default();
+        let ingress = before
+            .map(|application| &application.ingress)
+            .filter(|ingress| ingress.is(&route.name, deployment, &route.route_prefix));
+        let make = || Arc::new(Ingress::new(&route.name, deployment, &route.route_prefix));
         Application {
             name: route.name.clone(),
             route_prefix: route.route_prefix.clone(),
             preprocess,
             pipeline,
             model: reported.or_else(known),
+            ingress: ingress.map_or_else(make, Arc::clone),
         }
     }
 }

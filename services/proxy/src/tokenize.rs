@@ -1,7 +1,5 @@
 //! Prompts to tokens, on any preprocess replica of the model that they are for.
 
-use std::sync::Arc;
-
 use mobula_proto::{
     common::v1::Prompt,
     control::v1::ModelInfo,
@@ -11,8 +9,7 @@ use tracing::{Instrument, debug_span};
 
 use crate::{
     Error, aside,
-    generate::Job,
-    pool::Pool,
+    generate::{Job, Served},
     problem::{Problem, Rule},
     validate::Plan,
 };
@@ -31,8 +28,7 @@ pub(crate) struct Tokens {
 /// What is tokenized for one model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct For<'a> {
-    pub(crate) pool: &'a Arc<Pool>,
-    pub(crate) model: &'a ModelInfo,
+    pub(crate) served: &'a Served,
     /// The model sees the negative prompt.
     pub(crate) is_guided: bool,
 }
@@ -48,16 +44,18 @@ pub(crate) async fn run(job: &Job, plan: &Plan, of: For<'_>) -> Result<Tokens, E
         texts: texts.clone(),
         syntax: plan.syntax.into(),
         steps: plan.taken(),
+        model_id: of.served.id().to_owned(),
     };
     let span = debug_span!("tokenize", otel.kind = "client");
-    let answer = aside::call(job, of.pool, make, async |mut client, request| {
-        client.tokenize(request).await
+    let pool = (&of.served.preprocess, of.served.model_id.as_ref());
+    let answer = aside::call(job, pool, make, async |channel, request| {
+        aside::client(channel).tokenize(request).await
     })
     .instrument(span)
     .await
     .map_err(named)?;
     let tokens = tokens(answer.into_inner().texts, texts.len())?;
-    fits(&tokens, of.model)?;
+    fits(&tokens, &of.served.model)?;
     Ok(tokens)
 }
 

@@ -18,6 +18,8 @@ use mobula_proto::{
 };
 use mobula_serving::route::Cost;
 
+#[cfg(test)]
+pub(crate) use self::work::Calls;
 pub(crate) use self::{picture::Source, refine::Refine, sampling::Chosen};
 use self::{
     problems::Problems,

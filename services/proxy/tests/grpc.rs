@@ -255,12 +255,18 @@ async fn models_are_listed_described_and_asked_for_by_name() {
         .models;
     assert_eq!(models.len(), 1);
     assert_eq!((models[0].name.as_str(), models[0].ready_replicas), ("demo", 1));
-    let named = GetModelRequest { model: "demo".into() };
+    let named = GetModelRequest {
+        model: "demo".into(),
+        ..Default::default()
+    };
     assert_eq!(
         client.get_model(named).await.unwrap().into_inner().model,
         Some(models[0].clone())
     );
-    let unknown = GetModelRequest { model: "nope".into() };
+    let unknown = GetModelRequest {
+        model: "nope".into(),
+        ..Default::default()
+    };
     let status = client.get_model(unknown).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     assert!(status.message().contains("demo"), "{}", status.message());

@@ -143,8 +143,29 @@ impl Config {
             .collect()
     }
 
+    /// Model calls that a whole schedule takes beyond [`Sampler::calls_per_step`] for each step, by the kinds that take any: more in
+    /// PNDM's first steps, one less in the last step of a solver of second order. They are the same for any number of steps from 4.
+    #[must_use]
+    pub fn extra_calls(&self) -> Vec<(Kind, i32)> {
+        let extra = |kind: Kind| {
+            let choice = Choice {
+                kind: Some(kind),
+                schedule: None,
+            };
+            let sampler = self.usual(choice)?;
+            let extra = sampler.calls() as i32 - (sampler.steps() * sampler.calls_per_step()) as i32;
+            (extra != 0).then_some((kind, extra))
+        };
+        Kind::ALL.into_iter().filter_map(extra).collect()
+    }
+
     /// Whether a sampler can be made with a usual number of steps.
     fn works(&self, choice: Choice) -> bool {
+        self.usual(choice).is_some()
+    }
+
+    /// The sampler of a usual number of steps, if it can be made.
+    fn usual(&self, choice: Choice) -> Option<Sampler> {
         const STEPS: usize = 20;
         const DISTILLED_STEPS: usize = 4;
         let mut ask = Ask::steps(match choice.kind {
@@ -155,13 +176,13 @@ impl Config {
         // Any will do to tell whether it works; a request's is of its picture's size.
         ask.options.mu = Some(1.0);
         match Sampler::new(self, &ask) {
-            Ok(_) => true,
+            Ok(sampler) => Some(sampler),
             // A model of fewer training timesteps than that.
             Err(Error::Steps { max, .. }) => {
                 ask.steps = max;
-                Sampler::new(self, &ask).is_ok()
+                Sampler::new(self, &ask).ok()
             }
-            Err(_) => false,
+            Err(_) => None,
         }
     }
 

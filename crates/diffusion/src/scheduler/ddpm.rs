@@ -155,9 +155,7 @@ impl Solve for Solver {
             ..
         } = step;
         let call = self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = call.at.picture(self.prediction, *x, *m);
-        }
+        call.at.pictures(self.prediction, original, latents, model);
         self.threshold.apply(original, scratch);
         for (x, picture) in latents.iter_mut().zip(&*original) {
             *x = call.picture * picture + call.latents * *x;

@@ -183,9 +183,7 @@ impl Solve for Solver {
             ..
         } = step;
         let Call { at, update } = &self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = at.picture(self.prediction, *x, *m);
-        }
+        at.pictures(self.prediction, original, latents, model);
         self.threshold.apply(original, scratch);
         slots.rotate_right(1);
         // The noise always goes through the picture, as in diffusers.

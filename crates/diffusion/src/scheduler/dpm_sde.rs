@@ -195,6 +195,10 @@ impl Solve for Solver {
         })
     }
 
+    fn step_of(&self, call: usize) -> usize {
+        call / 2
+    }
+
     fn step(&self, step: Step<'_>) {
         let Step {
             call,
@@ -208,9 +212,7 @@ impl Solve for Solver {
             seed,
         } = step;
         let Call { level, phase } = &self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = level.picture(self.prediction, *x, *m);
-        }
+        level.pictures(self.prediction, original, latents, model);
         let [saved, begin, end, room] = slots else { return };
         let update = match phase {
             Phase::Last(dt) => {

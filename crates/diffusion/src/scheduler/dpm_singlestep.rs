@@ -208,9 +208,7 @@ impl Solve for Solver {
         let Call { at, first, update } = &self.calls[call];
         let (outputs, start) = slots.split_at_mut(self.order);
         let start = &mut start[0];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = at.picture(self.prediction, *x, *m);
-        }
+        at.pictures(self.prediction, original, latents, model);
         self.threshold.apply(original, scratch);
         outputs.rotate_right(1);
         if self.algorithm == Algorithm::Noise {

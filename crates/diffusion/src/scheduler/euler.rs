@@ -69,6 +69,19 @@ impl Level {
             Prediction::Sample => model,
         }
     }
+
+    /// The pictures that a whole model output means.
+    pub(super) fn pictures(
+        self,
+        prediction: Prediction,
+        pictures: &mut [f32],
+        latents: &[f32],
+        model: &[f32],
+    ) {
+        for ((picture, x), m) in pictures.iter_mut().zip(latents).zip(model) {
+            *picture = self.picture(prediction, *x, *m);
+        }
+    }
 }
 
 /// The divisor of the model's input at a noise level.

@@ -96,8 +96,8 @@ impl Solve for Solver {
         } = step;
         let Call { level, dt, up } = &self.calls[call];
         random.fill_normal(scratch);
-        for (((x, m), picture), noise) in latents.iter_mut().zip(&*model).zip(original).zip(&*scratch) {
-            *picture = level.picture(self.prediction, *x, *m);
+        level.pictures(self.prediction, original, latents, model);
+        for ((x, picture), noise) in latents.iter_mut().zip(&*original).zip(&*scratch) {
             let derivative = (*x - *picture) / level.sigma;
             *x = *x + derivative * dt + noise * up;
         }

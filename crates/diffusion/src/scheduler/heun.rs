@@ -104,6 +104,10 @@ impl Solve for Solver {
             .all(|call| call.level.sigma > 0.0 && call.dt.is_finite())
     }
 
+    fn step_of(&self, call: usize) -> usize {
+        call / 2
+    }
+
     fn step(&self, step: Step<'_>) {
         let Step {
             call,
@@ -115,9 +119,7 @@ impl Solve for Solver {
             ..
         } = step;
         let Call { first, level, dt } = &self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = level.picture(self.prediction, *x, *m);
-        }
+        level.pictures(self.prediction, original, latents, model);
         self.threshold.apply(original, scratch);
         let [derivatives, saved] = slots else { return };
         if *first {

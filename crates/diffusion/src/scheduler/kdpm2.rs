@@ -156,6 +156,10 @@ impl Solve for Solver {
             .all(|call| call.level.sigma > 0.0 && (call.dt + call.up).is_finite())
     }
 
+    fn step_of(&self, call: usize) -> usize {
+        call / 2
+    }
+
     fn step(&self, step: Step<'_>) {
         let Step {
             call,
@@ -172,8 +176,8 @@ impl Solve for Solver {
         if *first {
             saved.copy_from_slice(latents);
         }
-        for (((x, m), picture), saved) in latents.iter_mut().zip(&*model).zip(original).zip(&*saved) {
-            *picture = level.picture(self.prediction, *x, *m);
+        level.pictures(self.prediction, original, latents, model);
+        for ((x, picture), saved) in latents.iter_mut().zip(&*original).zip(&*saved) {
             *x = saved + (*x - *picture) / level.sigma * dt;
         }
         if self.ancestral && !first {

@@ -48,7 +48,7 @@ impl<'a> Keys<'a> {
             None => Ok(default),
             Some(value) => to_number(value)
                 .filter(|number| (low..=high).contains(number))
-                .ok_or_else(|| wrong(key, value, &format!("a number from {low} to {high}"))),
+                .ok_or_else(|| wrong(key, value, &between(low, high))),
         }
     }
 
@@ -221,6 +221,21 @@ pub(super) fn quote_infinities(text: &str) -> String {
         rest = &rest[taken..];
     }
     out
+}
+
+/// A range in words: ends that stand for "above 0" and "no end" are not to be read as numbers.
+fn between(low: f64, high: f64) -> String {
+    let least = match low {
+        f64::NEG_INFINITY => None,
+        f64::MIN_POSITIVE => Some("above 0".to_owned()),
+        low => Some(format!("from {low}")),
+    };
+    match (least, high) {
+        (None, f64::MAX) => "a number, or minus infinity".to_owned(),
+        (None, high) => format!("a number up to {high}"),
+        (Some(least), f64::MAX) => format!("a number {least}"),
+        (Some(least), high) => format!("a number {least} to {high}"),
+    }
 }
 
 fn wrong(key: &'static str, value: &Value, expected: &str) -> Error {

@@ -111,9 +111,7 @@ impl Solve for Solver {
             ..
         } = step;
         let Call { at, skip, out, next } = self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = at.picture(self.prediction, *x, *m);
-        }
+        at.pictures(self.prediction, original, latents, model);
         self.threshold.apply(original, scratch);
         for (picture, x) in original.iter_mut().zip(&mut *latents) {
             *picture = out * *picture + skip * *x;

@@ -125,8 +125,8 @@ impl Solve for Solver {
         } = step;
         let Call { level, weights } = &self.calls[call];
         slots.rotate_right(1);
-        for (((derivative, picture), x), m) in slots[0].iter_mut().zip(original).zip(&*latents).zip(&*model) {
-            *picture = level.picture(self.prediction, *x, *m);
+        level.pictures(self.prediction, original, latents, model);
+        for ((derivative, picture), x) in slots[0].iter_mut().zip(&*original).zip(&*latents) {
             *derivative = (*x - *picture) / level.sigma;
         }
         let known = ORDER.min(call + 1);

@@ -11,8 +11,10 @@ use crate::Error;
 
 /// Past outputs that the multistep formula uses.
 const ORDER: usize = 4;
-/// Model calls of the Runge-Kutta phase: three steps of four.
-const RUNGE_CALLS: usize = 12;
+/// Model calls of a Runge-Kutta step.
+const STAGES: usize = 4;
+/// Model calls of the Runge-Kutta phase: three steps.
+const RUNGE_CALLS: usize = 3 * STAGES;
 
 /// The keys of this class alone.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +170,11 @@ impl Stage<'_> {
             (false, _) if index < RUNGE_CALLS => {
                 let to = if index.is_multiple_of(2) { t - ratio / 2 } else { t };
                 // diffusers takes the start of the step from the beginning of the schedule, whatever the span.
-                (Phase::Runge(index % 4), timesteps[index / 4 * 4], to)
+                (
+                    Phase::Runge(index % STAGES),
+                    timesteps[index / STAGES * STAGES],
+                    to,
+                )
             }
             (false, _) => (Phase::Multistep(ORDER), t, t - ratio),
         }
@@ -189,6 +195,15 @@ impl Solve for Solver {
         })
     }
 
+    fn step_of(&self, call: usize) -> usize {
+        match (self.runge, call) {
+            // The first two calls are one step.
+            (false, _) => call.saturating_sub(1),
+            (true, 0..RUNGE_CALLS) => call / STAGES,
+            (true, _) => call - (RUNGE_CALLS - RUNGE_CALLS / STAGES),
+        }
+    }
+
     fn step(&self, step: Step<'_>) {
         let Step {
             call,
@@ -199,9 +214,7 @@ impl Solve for Solver {
             ..
         } = step;
         let call = self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = call.at.picture(self.prediction, *x, *m);
-        }
+        call.at.pictures(self.prediction, original, latents, model);
         let (past, rest) = slots.split_at_mut(ORDER);
         let Some((saved, sum)) = rest.split_first_mut() else {
             return;

@@ -273,10 +273,36 @@ impl Sampler {
         self.timesteps.len()
     }
 
-    /// Model calls that one step takes: 2 for solvers of second order, else 1 (PNDM's extra call counts as none).
+    /// Model calls that one step takes, but for the first steps of some and the last one of others: 2 for solvers of second
+    /// order, else 1.
     #[must_use]
     pub fn calls_per_step(&self) -> usize {
         self.kind.class().order()
+    }
+
+    /// The step that a model call is a part of, both counted from 0 inside the span: PNDM's first two calls are one step (or its
+    /// first twelve three), solvers of second order have two a step.
+    #[must_use]
+    pub fn step_of(&self, call: usize) -> usize {
+        self.solver.step_of(call)
+    }
+
+    /// Steps inside the span. Those of the whole schedule are as many as were asked for.
+    #[must_use]
+    pub fn span_steps(&self) -> usize {
+        // A span has one call at least.
+        self.step_of(self.timesteps.len().saturating_sub(1)) + 1
+    }
+
+    /// Steps that are done after so many model calls of the span.
+    #[must_use]
+    pub fn steps_done(&self, calls: usize) -> usize {
+        if calls >= self.timesteps.len() {
+            self.span_steps()
+        } else {
+            // All before the one that the next call is a part of.
+            self.step_of(calls)
+        }
     }
 
     /// The timestep of each model call of the span.

@@ -39,6 +39,11 @@ pub(crate) trait Solve: Debug + Send + Sync {
     /// Whether no coefficient is infinite or not a number.
     fn is_finite(&self) -> bool;
 
+    /// The step that a model call is a part of, both counted from 0 inside the span.
+    fn step_of(&self, call: usize) -> usize {
+        call
+    }
+
     /// Takes one step.
     fn step(&self, step: Step<'_>);
 }
@@ -100,6 +105,19 @@ impl Mix {
             Prediction::Velocity => self.signal * latent - self.noise * model,
             Prediction::Sample => model,
             Prediction::Flow => latent - self.noise * model,
+        }
+    }
+
+    /// The pictures that a whole model output means.
+    pub(super) fn pictures(
+        self,
+        prediction: Prediction,
+        pictures: &mut [f32],
+        latents: &[f32],
+        model: &[f32],
+    ) {
+        for ((picture, x), m) in pictures.iter_mut().zip(latents).zip(model) {
+            *picture = self.picture(prediction, *x, *m);
         }
     }
 

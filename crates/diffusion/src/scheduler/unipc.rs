@@ -207,9 +207,7 @@ impl Solve for Solver {
             corrector,
             predictor,
         } = &self.calls[call];
-        for ((picture, x), m) in original.iter_mut().zip(&*latents).zip(&*model) {
-            *picture = at.picture(self.prediction, *x, *m);
-        }
+        at.pictures(self.prediction, original, latents, model);
         if self.picture {
             self.threshold.apply(original, scratch);
             model.copy_from_slice(original);

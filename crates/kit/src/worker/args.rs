@@ -30,6 +30,12 @@ pub struct WorkerArgs {
     /// Memory to offer, bytes; by default the limit of the container, or the machine's memory
     #[arg(long, env = "MOBULA_MEMORY_BYTES")]
     pub memory_bytes: Option<u64>,
+    /// Memory of its GPUs to offer, bytes
+    #[arg(long, env = "MOBULA_VRAM_BYTES", default_value_t = 0)]
+    pub vram_bytes: u64,
+    /// Kind of its accelerator, such as L4 or H100, for replicas that ask for one (accelerator_type)
+    #[arg(long, env = "MOBULA_ACCELERATOR_TYPE")]
+    pub accelerator_type: Option<String>,
     /// Another resource to offer, name=amount; may be repeated
     #[arg(long = "resource", env = "MOBULA_RESOURCES", value_delimiter = ',', value_parser = resource)]
     pub resources: Vec<(String, f64)>,
@@ -64,6 +70,8 @@ impl Default for WorkerArgs {
             cpus: None,
             gpus: 0.0,
             memory_bytes: None,
+            vram_bytes: 0,
+            accelerator_type: None,
             resources: Vec::new(),
             labels: Vec::new(),
         }
@@ -87,11 +95,43 @@ impl WorkerArgs {
                 cpus: self.cpus.unwrap_or_else(machine::cpus),
                 gpus: self.gpus,
                 memory_bytes: self.memory(),
-                custom: self.resources.iter().cloned().collect(),
+                custom: self.custom(),
+                vram_bytes: self.vram_bytes,
             },
-            labels: self.labels.iter().cloned().collect(),
+            labels: self.all_labels(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+/// The machine that a worker runs on: workers with the same one are on the same node.
+pub const NODE_LABEL: &str = "mobula.io/node";
+/// Ray's label for the kind of accelerator.
+const ACCELERATOR_LABEL: &str = "ray.io/accelerator-type";
+/// Workers that have an accelerator offer one unit of a resource of this name and the accelerator's; a replica asks for a
+/// thousandth of it, as in Ray.
+const ACCELERATOR_PREFIX: &str = "accelerator_type:";
+
+impl WorkerArgs {
+    fn custom(&self) -> HashMap<String, f64> {
+        let accelerator = self
+            .accelerator_type
+            .as_ref()
+            .map(|kind| (format!("{ACCELERATOR_PREFIX}{kind}"), 1.0));
+        self.resources.iter().cloned().chain(accelerator).collect()
+    }
+
+    /// The given labels, and those that the machine and the other flags say.
+    fn all_labels(&self) -> HashMap<String, String> {
+        let accelerator = self
+            .accelerator_type
+            .clone()
+            .map(|kind| (ACCELERATOR_LABEL.to_owned(), kind));
+        [(NODE_LABEL.to_owned(), machine::host())]
+            .into_iter()
+            .chain(accelerator)
+            .chain(self.labels.iter().cloned())
+            .collect()
     }
 }
 

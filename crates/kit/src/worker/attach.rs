@@ -219,6 +219,10 @@ impl<L: Loader> Line<L> {
                 self.stop
                     .trigger_within(Duration::from_millis(shutdown.grace_ms.into()));
             }
+            Some(attach_response::Message::Reconfigure(reconfigure)) => match reconfigure.light {
+                Some(light) => self.replicas.reconfigure(&reconfigure.replica_id, light),
+                None => tracing::warn!("the controller reconfigured nothing"),
+            },
             // A newer controller may say more than this worker knows.
             None => tracing::debug!("the controller said something unknown"),
         }

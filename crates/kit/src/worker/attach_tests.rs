@@ -90,6 +90,13 @@ impl ControlService for Controller {
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
         Err(Status::unimplemented("no routes here"))
     }
+
+    async fn report_demand(
+        &self,
+        _: Request<Streaming<mobula_proto::control::v1::ReportDemandRequest>>,
+    ) -> Result<Response<mobula_proto::control::v1::ReportDemandResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 /// Serves a controller until its stop; gives where, and the workers that come.

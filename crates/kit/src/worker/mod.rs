@@ -8,20 +8,25 @@
 
 mod args;
 mod attach;
+mod check;
+mod folder;
 mod lease;
 mod replicas;
 mod table;
 
-pub use args::{Identity, WorkerArgs};
+pub use args::{Identity, NODE_LABEL, WorkerArgs};
 pub use attach::attach;
+pub use folder::model_folder;
 pub use lease::Lease;
 pub use replicas::Replicas;
 pub use table::Refused;
 
 pub use mobula_proto::common::v1::Load;
 pub use mobula_proto::control::v1::{
-    ModelInfo, ReplicaReport, ReplicaSpec, ReplicaState, Resources, WorkerKind,
+    HeldModel, LightConfig, ModelInfo, ReplicaReport, ReplicaSpec, ReplicaState, Resources, WorkerKind,
 };
+
+use futures::future::BoxFuture;
 
 /// Makes replicas.
 #[async_trait::async_trait]
@@ -48,6 +53,29 @@ pub trait Replica: Send + Sync + 'static {
     /// # Errors
     /// Why, for people.
     fn health(&self) -> Result<(), String>;
+
+    /// Models that it holds now, of those that it serves on demand (`ReplicaSpec.models`).
+    fn models(&self) -> Vec<HeldModel> {
+        Vec::new()
+    }
+
+    /// Evidence that it still works: asked every health check period, and a failure when it is not done within the
+    /// timeout (Ray: `check_health`). It must cost next to nothing.
+    ///
+    /// # Errors
+    /// Why it does not, for people.
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(std::future::ready(self.health()))
+    }
+
+    /// Takes a new `user_config` (JSON, empty for none), before the first request and whenever it changes (Ray:
+    /// `reconfigure`).
+    ///
+    /// # Errors
+    /// What is wrong with it, for people; the replica is then reported as FAILED.
+    fn reconfigure(&self, _user_config: &str) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Called once, on the blocking pool, when the replica is removed: release threads and memory. Leases may still be
     /// held when the drain's grace is over.

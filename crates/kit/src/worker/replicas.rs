@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use mobula_proto::control::v1::{ReplicaReport, ReplicaSpec};
+use mobula_proto::control::v1::{LightConfig, ReplicaReport, ReplicaSpec};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -106,6 +106,14 @@ impl<L: Loader> Replicas<L> {
         self.shared.changed();
     }
 
+    /// Changes what a replica can change while it runs; one that still loads takes it when it runs.
+    pub fn reconfigure(&self, id: &str, light: LightConfig) {
+        tracing::info!(replica = id, version = light.version, "reconfigured");
+        lock(&self.shared.table).reconfigure(id, light);
+        self.shared.reconfigure(&self.stop);
+        self.shared.changed();
+    }
+
     /// Stops a replica: no new leases from now on, retired when its requests are over or after `grace`.
     pub fn drain(&self, id: &str, grace: Duration) {
         let now = Instant::now();
@@ -123,7 +131,7 @@ impl<L: Loader> Replicas<L> {
 
     /// How every replica is, in the order of their ids.
     pub fn reports(&self) -> Vec<ReplicaReport> {
-        let reports = lock(&self.shared.table).reports();
+        let reports = lock(&self.shared.table).reports(Instant::now());
         // Replicas are asked outside the lock: what they do for an answer is their business.
         reports
             .into_iter()
@@ -133,6 +141,7 @@ impl<L: Loader> Replicas<L> {
                     load.ongoing_requests = ongoing;
                     report.load = Some(load);
                     report.model = replica.model();
+                    report.models = replica.models();
                 }
                 report
             })
@@ -183,7 +192,7 @@ impl<L: Loader> Clone for Replicas<L> {
 
 impl<L: Loader> fmt::Debug for Replicas<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let states = lock(&self.shared.table).reports();
+        let states = lock(&self.shared.table).reports(Instant::now());
         let states = states
             .iter()
             .map(|(report, ..)| (&report.replica_id, report.state()));
@@ -225,8 +234,30 @@ impl<R: Replica> Shared<R> {
         } else if runs {
             lock(&self.latch).take();
         }
+        self.reconfigure(stop);
         self.changed();
         self.wake.notify_one();
+    }
+
+    /// Hands every running replica the `user_config` that it has not taken yet.
+    fn reconfigure(self: &Arc<Self>, stop: &Stop) {
+        let due = lock(&self.table).due_for_config();
+        for (Retiree { id, serial, replica }, user_config) in due {
+            if let Err(why) = replica.reconfigure(&user_config) {
+                self.fail(&id, serial, format!("user_config: {why}"), stop);
+            }
+        }
+    }
+
+    /// Marks a replica as failed for good and releases it.
+    fn fail(self: &Arc<Self>, id: &Arc<str>, serial: u64, message: String, stop: &Stop) {
+        tracing::error!(replica = &**id, "failed: {message}");
+        let failed = lock(&self.table).fail(id, serial, message);
+        if let Some(replica) = failed {
+            let id = id.clone();
+            self.retire(Retiree { id, serial, replica }, stop);
+            self.changed();
+        }
     }
 
     /// Releases a replica on the blocking pool, then forgets it.
@@ -245,17 +276,31 @@ impl<R: Replica> Shared<R> {
         });
     }
 
+    /// Asks running replicas whether they failed, and begins the checks that are due.
     fn check_health(self: &Arc<Self>, stop: &Stop) {
         let running = lock(&self.table).running();
         for Retiree { id, serial, replica } in running {
             if let Err(message) = replica.health() {
-                tracing::error!(replica = &*id, "failed: {message}");
-                let failed = lock(&self.table).fail(&id, serial, message);
-                if let Some(replica) = failed {
-                    self.retire(Retiree { id, serial, replica }, stop);
-                    self.changed();
-                }
+                self.fail(&id, serial, message, stop);
             }
+        }
+        let due = lock(&self.table).due_for_check(Instant::now());
+        for (running, policy) in due {
+            let (shared, of) = (self.clone(), stop.clone());
+            stop.spawn("health check", async move {
+                let Retiree { id, serial, replica } = running;
+                let result = tokio::select! {
+                    biased;
+                    () = of.triggered() => Ok(()),
+                    result = tokio::time::timeout(policy.timeout, replica.check()) => result.unwrap_or_else(|_| {
+                        Err(format!("no answer within {} s", policy.timeout.as_secs_f64()))
+                    }),
+                };
+                let checked = lock(&shared.table).checked((&id, serial), result, Instant::now());
+                if let Err(why) = checked {
+                    shared.fail(&id, serial, why, &of);
+                }
+            });
         }
     }
 

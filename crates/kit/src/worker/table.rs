@@ -6,10 +6,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mobula_proto::control::v1::{ReplicaReport, ReplicaSpec, ReplicaState};
+use mobula_proto::control::v1::{LightConfig, ReplicaReport, ReplicaSpec, ReplicaState};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::check::{Checks, Policy};
 use crate::status;
 
 /// Why a request gets no lease.
@@ -99,6 +100,11 @@ pub(crate) struct Table<R> {
 struct Entry<R> {
     serial: u64,
     spec: ReplicaSpec,
+    /// What can change while it runs; as assigned, or as last told.
+    light: LightConfig,
+    /// Version of what is in force.
+    in_force: String,
+    checks: Checks,
     ongoing: u32,
     state: State<R>,
     /// Set when the id was assigned again as something else.
@@ -129,11 +135,14 @@ impl<R> Default for Table<R> {
 }
 
 impl<R> Table<R> {
-    /// Takes an assignment. The same one again changes nothing; another one under a known id is refused, which the
-    /// reports say, while what runs goes on.
-    pub(crate) fn assign(&mut self, spec: ReplicaSpec) -> Assigned {
+    /// Takes an assignment. The same one again changes at most what can change while it runs; another one under a known id
+    /// is refused, which the reports say, while what runs goes on.
+    pub(crate) fn assign(&mut self, mut spec: ReplicaSpec) -> Assigned {
+        let light = split(&mut spec);
         if let Some(entry) = self.entries.get_mut(spec.replica_id.as_str()) {
-            if entry.spec != spec {
+            if entry.spec == spec {
+                entry.light = light;
+            } else {
                 entry.conflict = Some(
                     "assigned again under the same id as something else; drain it, and use a new id"
                         .to_owned(),
@@ -142,7 +151,7 @@ impl<R> Table<R> {
             return Assigned::Nothing;
         }
         self.serials += 1;
-        let refused = (spec.max_ongoing_requests == 0)
+        let refused = (light.max_ongoing_requests == 0)
             .then(|| "max_ongoing_requests is 0; a replica must take at least one".to_owned());
         let (assigned, state) = match refused {
             Some(message) => (Assigned::Nothing, State::Failed(message)),
@@ -152,12 +161,75 @@ impl<R> Table<R> {
         let entry = Entry {
             serial: self.serials,
             spec,
+            in_force: String::new(),
+            light,
+            checks: Checks::default(),
             ongoing: 0,
             state,
             conflict: None,
         };
         self.entries.insert(id, entry);
         assigned
+    }
+
+    /// Takes what can change while a replica runs.
+    pub(crate) fn reconfigure(&mut self, id: &str, light: LightConfig) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && light.max_ongoing_requests > 0
+        {
+            entry.light = light;
+        }
+    }
+
+    /// Running replicas whose `user_config` is not in force yet, each with it; it is in force once it was taken.
+    pub(crate) fn due_for_config(&mut self) -> Vec<(Retiree<R>, String)> {
+        let mut due = Vec::new();
+        for (id, entry) in &mut self.entries {
+            if let State::Running(replica) = &entry.state
+                && entry.in_force != version(&entry.light)
+            {
+                entry.in_force = version(&entry.light);
+                let running = Retiree {
+                    id: id.clone(),
+                    serial: entry.serial,
+                    replica: replica.clone(),
+                };
+                due.push((running, entry.light.user_config.clone()));
+            }
+        }
+        due
+    }
+
+    /// Running replicas that are to be checked now, each with how long that may take.
+    pub(crate) fn due_for_check(&mut self, now: Instant) -> Vec<(Retiree<R>, Policy)> {
+        let mut due = Vec::new();
+        for (id, entry) in &mut self.entries {
+            let policy = Policy::of(&entry.light);
+            if let State::Running(replica) = &entry.state
+                && entry.checks.begin(&policy, now)
+            {
+                let running = Retiree {
+                    id: id.clone(),
+                    serial: entry.serial,
+                    replica: replica.clone(),
+                };
+                due.push((running, policy));
+            }
+        }
+        due
+    }
+
+    /// Takes a check's result; why the replica is unhealthy, when it is.
+    pub(crate) fn checked(
+        &mut self,
+        (id, serial): (&str, u64),
+        result: Result<(), String>,
+        now: Instant,
+    ) -> Result<(), String> {
+        match self.entries.get_mut(id).filter(|entry| entry.serial == serial) {
+            Some(entry) => entry.checks.end(result, &Policy::of(&entry.light), now),
+            None => Ok(()),
+        }
     }
 
     /// Takes what loading gave. Returns the replica when nobody wants it any more: it is to be retired.
@@ -226,9 +298,9 @@ impl<R> Table<R> {
             State::Stopping { .. } | State::Retiring => return Err(Refused::Draining),
             State::Failed(message) => return Err(Refused::Failed(message.clone())),
         };
-        if entry.ongoing >= entry.spec.max_ongoing_requests {
+        if entry.ongoing >= entry.light.max_ongoing_requests {
             return Err(Refused::Full {
-                max: entry.spec.max_ongoing_requests,
+                max: entry.light.max_ongoing_requests,
             });
         }
         let replica = replica.clone();
@@ -322,8 +394,8 @@ impl<R> Table<R> {
     }
 
     /// How every replica is, in the order of their ids; with the replica itself where it can be asked for more.
-    pub(crate) fn reports(&self) -> Vec<(ReplicaReport, u32, Option<Arc<R>>)> {
-        self.entries.values().map(Entry::report).collect()
+    pub(crate) fn reports(&self, now: Instant) -> Vec<(ReplicaReport, u32, Option<Arc<R>>)> {
+        self.entries.values().map(|entry| entry.report(now)).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -344,8 +416,40 @@ fn over(ongoing: u32, drain: &Drain) -> Instant {
     }
 }
 
+/// Takes out of a specification what can change while the replica runs. A controller that knows of no such thing says the
+/// limit beside it.
+fn split(spec: &mut ReplicaSpec) -> LightConfig {
+    let limit = std::mem::take(&mut spec.max_ongoing_requests);
+    let mut light = spec.light.take().unwrap_or_default();
+    if light.max_ongoing_requests == 0 {
+        light.max_ongoing_requests = limit;
+    }
+    light
+}
+
+/// What a replica reports as in force; never empty, so that every replica is told its config once.
+fn version(light: &LightConfig) -> String {
+    match light.version.as_str() {
+        "" => "-".to_owned(),
+        version => version.to_owned(),
+    }
+}
+
 impl<R> Entry<R> {
-    fn report(&self) -> (ReplicaReport, u32, Option<Arc<R>>) {
+    /// The specification as it is now, for a controller that lost its memory.
+    fn whole(&self) -> ReplicaSpec {
+        let limit = LightConfig {
+            max_ongoing_requests: self.light.max_ongoing_requests,
+            ..LightConfig::default()
+        };
+        ReplicaSpec {
+            max_ongoing_requests: self.light.max_ongoing_requests,
+            light: (self.light != limit).then(|| self.light.clone()),
+            ..self.spec.clone()
+        }
+    }
+
+    fn report(&self, now: Instant) -> (ReplicaReport, u32, Option<Arc<R>>) {
         let (state, message, replica) = match &self.state {
             State::Starting => (ReplicaState::Starting, "loading".to_owned(), None),
             State::Running(replica) => (ReplicaState::Running, String::new(), Some(replica.clone())),
@@ -367,7 +471,13 @@ impl<R> Entry<R> {
             message,
             load: None,
             model: None,
-            spec: Some(self.spec.clone()),
+            spec: Some(self.whole()),
+            light: self.in_force.clone(),
+            healthy_ms_ago: self
+                .checks
+                .healthy()
+                .map(|at| u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)),
+            models: Vec::new(),
         };
         (report, self.ongoing, replica)
     }

@@ -24,7 +24,7 @@ fn running(id: &str, max: u32) -> Table<&'static str> {
 }
 
 fn state<R>(table: &Table<R>) -> (ReplicaState, String) {
-    let (report, ..) = table.reports().remove(0);
+    let (report, ..) = table.reports(Instant::now()).remove(0);
     (report.state(), report.message)
 }
 
@@ -59,14 +59,85 @@ fn the_same_assignment_again_changes_nothing() {
 #[test]
 fn another_spec_under_a_known_id_is_reported_as_failed_while_what_runs_goes_on() {
     let mut table = running("a", 1);
-    assert_eq!(table.assign(spec("a", 9)), Assigned::Nothing);
+    let other = ReplicaSpec {
+        model: "another".into(),
+        ..spec("a", 1)
+    };
+    assert_eq!(table.assign(other), Assigned::Nothing);
     let (state, message) = state(&table);
     assert_eq!(state, ReplicaState::Failed);
     assert!(message.contains("same id"), "{message}");
     assert!(table.lease("a", Instant::now()).is_ok());
+    let (report, ..) = table.reports(Instant::now()).remove(0);
+    assert_eq!(report.spec.unwrap().model, "");
+}
+
+fn light(version: &str, max: u32) -> LightConfig {
+    LightConfig {
+        version: version.to_owned(),
+        max_ongoing_requests: max,
+        user_config: format!("{{\"v\":\"{version}\"}}"),
+        ..LightConfig::default()
+    }
+}
+
+#[test]
+fn what_can_change_while_it_runs_changes_without_a_restart() {
+    let mut table = running("a", 1);
+    let now = Instant::now();
+    assert!(table.lease("a", now).is_ok());
+    assert!(table.lease("a", now).is_err());
+    table.reconfigure("a", light("2", 2));
+    assert!(table.lease("a", now).is_ok(), "the limit is in force at once");
+    let due = table.due_for_config();
+    assert_eq!(due.len(), 1);
+    assert_eq!(due[0].1, "{\"v\":\"2\"}");
+    assert!(table.due_for_config().is_empty(), "it is told once");
+    let (report, ..) = table.reports(now).remove(0);
     assert_eq!(
-        table.reports()[0].0.spec.as_ref().unwrap().max_ongoing_requests,
-        1
+        (report.state(), report.light.as_str()),
+        (ReplicaState::Running, "2")
+    );
+    assert_eq!(report.spec.unwrap().max_ongoing_requests, 2);
+    // The same by an assignment, as after a lost stream.
+    let again = ReplicaSpec {
+        light: Some(light("3", 3)),
+        ..spec("a", 3)
+    };
+    assert_eq!(table.assign(again), Assigned::Nothing);
+    assert_eq!(state(&table).0, ReplicaState::Running);
+    assert_eq!(table.due_for_config()[0].1, "{\"v\":\"3\"}");
+}
+
+#[test]
+fn a_replica_that_still_loads_takes_its_config_when_it_runs() {
+    let mut table = Table::default();
+    table.assign(spec("a", 1));
+    table.reconfigure("a", light("2", 5));
+    assert!(table.due_for_config().is_empty());
+    table.loaded("a", 1, Ok(Arc::new("model")));
+    assert_eq!(table.due_for_config().len(), 1);
+}
+
+#[test]
+fn checks_are_of_running_replicas_and_end_up_in_the_report() {
+    let mut table = running("a", 1);
+    table.assign(spec("b", 1));
+    let now = Instant::now();
+    let due = table.due_for_check(now);
+    assert_eq!(due.len(), 1);
+    assert_eq!(&*due[0].0.id, "a");
+    assert_eq!(table.checked(("a", 1), Ok(()), now), Ok(()));
+    let (report, ..) = table.reports(now + SECOND).remove(0);
+    assert_eq!(report.healthy_ms_ago, Some(1000));
+    for _ in 0..2 {
+        assert_eq!(table.checked(("a", 1), Err("slow".into()), now), Ok(()));
+    }
+    assert!(table.checked(("a", 1), Err("slow".into()), now).is_err());
+    assert_eq!(
+        table.checked(("a", 7), Err("slow".into()), now),
+        Ok(()),
+        "another life of the same id"
     );
 }
 
@@ -244,7 +315,7 @@ proptest! {
                     if let Ok((id, serial, _)) = table.lease(&id.to_string(), now) {
                         leases.push((id.clone(), serial));
                         let held = leases.iter().filter(|lease| **lease == (id.clone(), serial)).count();
-                        let max = table.entries[&id].spec.max_ongoing_requests;
+                        let max = table.entries[&id].light.max_ongoing_requests;
                         prop_assert!(held as u32 <= max);
                     }
                 }

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt};
 use mobula_kit::{Deadline, Error, Readiness, Stop, channel, grpc, listen, status, trace};
 use mobula_proto::control::v1::{
-    AttachRequest, AttachResponse, GetStatusRequest, GetStatusResponse, WatchRoutesRequest,
+    self as pb, AttachRequest, AttachResponse, GetStatusRequest, GetStatusResponse, WatchRoutesRequest,
     WatchRoutesResponse,
     control_service_server::{ControlService, ControlServiceServer},
     serve_service_client::ServeServiceClient,
@@ -104,6 +104,70 @@ impl ServeService for Probe {
             })),
         }
     }
+
+    async fn deploy(&self, _: Request<pb::DeployRequest>) -> Result<Response<pb::DeployResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn put_application(
+        &self,
+        _: Request<pb::PutApplicationRequest>,
+    ) -> Result<Response<pb::PutApplicationResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn delete_application(
+        &self,
+        _: Request<pb::DeleteApplicationRequest>,
+    ) -> Result<Response<pb::DeleteApplicationResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn get_config(
+        &self,
+        _: Request<pb::GetConfigRequest>,
+    ) -> Result<Response<pb::GetConfigResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn scale(&self, _: Request<pb::ScaleRequest>) -> Result<Response<pb::ScaleResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn get_history(
+        &self,
+        _: Request<pb::GetHistoryRequest>,
+    ) -> Result<Response<pb::GetHistoryResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn rollback(
+        &self,
+        _: Request<pb::RollbackRequest>,
+    ) -> Result<Response<pb::RollbackResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn check(&self, _: Request<pb::CheckRequest>) -> Result<Response<pb::CheckResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn explain(&self, _: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<pb::BackupResponse, Status>> + Send>>;
+
+    async fn backup(&self, _: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn restore(
+        &self,
+        _: Request<Streaming<pb::RestoreRequest>>,
+    ) -> Result<Response<pb::RestoreResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 #[tonic::async_trait]
@@ -114,6 +178,13 @@ impl ControlService for Probe {
         &self,
         _: Request<Streaming<AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn report_demand(
+        &self,
+        _: Request<Streaming<pb::ReportDemandRequest>>,
+    ) -> Result<Response<pb::ReportDemandResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

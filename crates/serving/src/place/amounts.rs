@@ -14,6 +14,9 @@ pub struct Amounts {
     pub gpus: u64,
     /// Main memory in bytes.
     pub memory: u64,
+    /// Memory of GPUs in bytes. What a worker has is that of all its GPUs, each with an equal part; what a replica needs
+    /// is spread evenly over the GPUs it takes, and lies on one GPU where it takes a share or none.
+    pub vram: u64,
     /// Resources by other names in 1/10000.
     pub custom: BTreeMap<String, u64>,
 }
@@ -40,6 +43,7 @@ impl Amounts {
         self.cpus <= free.cpus
             && self.gpus <= free.gpus
             && self.memory <= free.memory
+            && self.vram <= free.vram
             && self
                 .custom
                 .iter()
@@ -51,6 +55,7 @@ impl Amounts {
         self.cpus = self.cpus.saturating_add(other.cpus);
         self.gpus = self.gpus.saturating_add(other.gpus);
         self.memory = self.memory.saturating_add(other.memory);
+        self.vram = self.vram.saturating_add(other.vram);
         for (name, amount) in &other.custom {
             let mine = self.custom.entry(name.clone()).or_default();
             *mine = mine.saturating_add(*amount);
@@ -62,10 +67,23 @@ impl Amounts {
         self.cpus = self.cpus.saturating_sub(other.cpus);
         self.gpus = self.gpus.saturating_sub(other.gpus);
         self.memory = self.memory.saturating_sub(other.memory);
+        self.vram = self.vram.saturating_sub(other.vram);
         for (name, amount) in &other.custom {
             if let Some(mine) = self.custom.get_mut(name) {
                 *mine = mine.saturating_sub(*amount);
             }
+        }
+    }
+
+    /// Becomes at least `other`, resource by resource.
+    pub fn raise_to(&mut self, other: &Self) {
+        self.cpus = self.cpus.max(other.cpus);
+        self.gpus = self.gpus.max(other.gpus);
+        self.memory = self.memory.max(other.memory);
+        self.vram = self.vram.max(other.vram);
+        for (name, amount) in &other.custom {
+            let mine = self.custom.entry(name.clone()).or_default();
+            *mine = (*mine).max(*amount);
         }
     }
 
@@ -76,13 +94,14 @@ impl Amounts {
             Resource::Cpu => self.cpus,
             Resource::Gpu => self.gpus,
             Resource::Memory => self.memory,
+            Resource::Vram => self.vram,
             Resource::Custom(name) => self.custom.get(name).copied().unwrap_or(0),
         }
     }
 
     /// The resources of which this is more than nothing.
     pub fn resources(&self) -> impl Iterator<Item = Resource> + '_ {
-        [Resource::Cpu, Resource::Gpu, Resource::Memory]
+        [Resource::Cpu, Resource::Gpu, Resource::Memory, Resource::Vram]
             .into_iter()
             .chain(self.custom.keys().cloned().map(Resource::Custom))
             .filter(|resource| self.of(resource) > 0)
@@ -98,6 +117,8 @@ pub enum Resource {
     Gpu,
     /// Main memory.
     Memory,
+    /// Memory of GPUs.
+    Vram,
     /// Another, by its name.
     Custom(String),
 }
@@ -110,6 +131,7 @@ impl Resource {
             Self::Cpu => "num_cpus".into(),
             Self::Gpu => "num_gpus".into(),
             Self::Memory => "memory".into(),
+            Self::Vram => "vram".into(),
             Self::Custom(name) => format!("resources.{name}"),
         }
     }
@@ -119,7 +141,7 @@ impl Resource {
     pub fn amount(&self, amount: u64) -> String {
         match self {
             Self::Cpu | Self::Gpu | Self::Custom(_) => fraction(amount).to_string(),
-            Self::Memory => format!("{} MiB", amount.div_ceil(1 << 20)),
+            Self::Memory | Self::Vram => format!("{} MiB", amount.div_ceil(1 << 20)),
         }
     }
 
@@ -133,6 +155,7 @@ impl Resource {
             Self::Cpu => format!("{number}{gap}{adjective} CPU{plural}"),
             Self::Gpu => format!("{number}{gap}{adjective} GPU{plural}"),
             Self::Memory => format!("{number} of{gap}{adjective} memory"),
+            Self::Vram => format!("{number} of{gap}{adjective} GPU memory"),
             Self::Custom(name) => format!("{number}{gap}{adjective} {name}"),
         }
     }

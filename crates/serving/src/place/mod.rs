@@ -3,28 +3,50 @@
 //! Refuses to know ids, states and time; the caller maps its workers and replicas to ordinals and back.
 //!
 //! Invariants, each a property test:
-//! - no worker is given more than it has, and no replica a worker of another kind;
+//! - no worker and no GPU is given more than it has, no replica goes to a worker that its group may not take, and no
+//!   group is over its hard limits (nodes, gangs, replicas per node);
 //! - what is placed stays where it is while it fits: solving a solution again changes nothing, and the loss of a worker
 //!   moves that worker's replicas only;
-//! - a replica that fits somewhere is placed.
+//! - a group whose replicas without a place could all be placed on the room that is free for it has them placed; one that
+//!   lacks room for all has no replica, and no gang, left over that would still fit.
 //!
-//! Replicas of one group are spread: each goes to the worker with the fewest of its group, then with the fewest of all;
-//! workers that the group avoids come after all others.
-//! Cost: O(groups · workers + replicas · log workers).
+//! What stays is settled first. Then the groups are filled one after the other, those with the largest replicas first and
+//! among these the one with the fewest workers to choose from. That is no search over all groups: a group may be left
+//! without because of one before it. Within a group the answer is exact, since its replicas are alike; `fill` says how.
+//!
+//! Among the places that a group may take, in this order: avoided workers last; the first soft selector that matches; the
+//! strategy; the worker with the fewest replicas; the one with the fewest scarce resources that would lie idle; the
+//! tightest; the first.
+//!
+//! The GPUs of a replica are part of the answer, and [`solve_at`] takes them back as part of the question. Where they are
+//! not known, any arrangement that holds all replicas of a worker is taken to be the one there is. What a worker has
+//! reserved is a sum: on which GPUs it lies is a guess, made anew each time, so that a replica without a place may find
+//! one the second time it is asked for; what is placed stays all the same.
+//! Cost: O(groups · workers + replicas · log workers); strict spreading under shortage adds O(nodes) for each replica.
 
 mod amounts;
+mod exact;
+mod explain;
+mod field;
+mod fill;
+mod gpus;
+mod keep;
+mod labels;
+mod pack;
 mod reason;
+mod room;
 #[cfg(test)]
 mod tests;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
 pub use self::{
     amounts::{Amounts, Resource, UNIT, fraction, units},
+    labels::{Match, Selector},
     reason::Reason,
 };
 
@@ -46,17 +68,50 @@ impl fmt::Display for Kind {
     }
 }
 
+/// How the replicas of a group, or the members of each of its gangs, lie among nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Strategy {
+    /// Each on the worker with the fewest of the group, whatever its node.
+    #[default]
+    Default,
+    /// On as few nodes as possible, as far as that can be had.
+    Pack,
+    /// On as many nodes as possible, as far as that can be had.
+    Spread,
+    /// On one node or nowhere. Without gangs that is said of the whole group, and once it has a node, more replicas join
+    /// there one by one.
+    StrictPack,
+    /// On a node each or nowhere.
+    StrictSpread,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "DEFAULT",
+            Self::Pack => "PACK",
+            Self::Spread => "SPREAD",
+            Self::StrictPack => "STRICT_PACK",
+            Self::StrictSpread => "STRICT_SPREAD",
+        })
+    }
+}
+
 /// A worker that may be given replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
     /// What it can hold.
     pub kind: Kind,
+    /// The machine it runs on, by any number that the workers of one machine share.
+    pub node: usize,
     /// What it has in all.
     pub capacity: Amounts,
     /// What is taken by what is not part of the problem, such as replicas that are stopping.
     pub reserved: Amounts,
     /// How many of the problem's replicas it may hold; none means that only its capacity counts.
     pub room: Option<usize>,
+    /// What selectors look at.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Replicas that are alike.
@@ -70,6 +125,36 @@ pub struct Group {
     pub replicas: usize,
     /// Workers that get one only when no other can hold it, such as those where one has failed before.
     pub avoid: BTreeSet<usize>,
+    /// How they lie among nodes.
+    pub strategy: Strategy,
+    /// With n over 1, each n replicas in a row are a gang: placed all or not at all. Members that lost their place get one
+    /// while the others stay. A caller keeps a member's successor at its index.
+    pub gang: usize,
+    /// How many a node may hold.
+    pub per_node: Option<usize>,
+    /// The workers they may take at all.
+    pub selector: Selector,
+    /// The workers they would rather have, the best first; then any.
+    pub prefer: Vec<Selector>,
+}
+
+impl Group {
+    /// How many replicas in a row the strategy is about.
+    fn scope(&self) -> usize {
+        if self.gang > 1 {
+            self.gang
+        } else {
+            self.replicas.max(1)
+        }
+    }
+
+    /// How many of them a node may hold.
+    fn cap(&self) -> usize {
+        let one = self.strategy == Strategy::StrictSpread && self.gang <= 1;
+        self.per_node
+            .unwrap_or(usize::MAX)
+            .min(if one { 1 } else { usize::MAX })
+    }
 }
 
 /// What is to be placed, and where it could be.
@@ -84,31 +169,18 @@ pub struct Problem {
 /// For each group and each replica in it, the ordinal of its worker.
 pub type Placement = Vec<Vec<Option<usize>>>;
 
+/// For each group and each replica in it, which GPUs of its worker it has a part of, counted from 0.
+pub type Devices = Vec<Vec<Vec<usize>>>;
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Solution {
     /// Where every replica is; none where it has no place.
     pub placement: Placement,
+    /// The GPUs of every replica; empty where it needs none or has no place.
+    pub devices: Devices,
     /// For each group that has replicas without a place, why; alike replicas have the same reason.
     pub reasons: Vec<Option<Reason>>,
-}
-
-struct Room {
-    free: Amounts,
-    left: usize,
-    held: usize,
-}
-
-impl Room {
-    fn holds(&self, need: &Amounts) -> bool {
-        self.left > 0 && need.fits(&self.free)
-    }
-
-    fn put(&mut self, need: &Amounts) {
-        self.free.take(need);
-        self.left -= 1;
-        self.held += 1;
-    }
 }
 
 /// Places the replicas of `problem`, keeping those of `previous` where they are if they still fit.
@@ -116,133 +188,48 @@ impl Room {
 /// `previous` may be shorter than the problem (what it lacks was nowhere) and may name workers that do not exist.
 #[must_use]
 pub fn solve(problem: &Problem, previous: &Placement) -> Solution {
-    let mut rooms: Vec<Room> = problem.workers.iter().map(room).collect();
-    let mut placement: Placement = problem
-        .groups
-        .iter()
-        .map(|group| vec![None; group.replicas])
-        .collect();
-
-    // All that stays is settled before anything new, or a new replica could push out an old one.
-    for ((group, places), before) in problem.groups.iter().zip(&mut placement).zip(previous) {
-        for (place, before) in places.iter_mut().zip(before) {
-            if let Some(worker) = *before
-                && problem.workers.get(worker).is_some_and(|w| w.kind == group.kind)
-                && rooms[worker].holds(&group.need)
-            {
-                rooms[worker].put(&group.need);
-                *place = Some(worker);
-            }
-        }
-    }
-
-    let mut reasons = Vec::with_capacity(problem.groups.len());
-    for (group, places) in problem.groups.iter().zip(&mut placement) {
-        let complete = spread(problem, group, places, &mut rooms);
-        reasons.push((!complete).then(|| explain(problem, group, &rooms)));
-    }
-    Solution { placement, reasons }
+    solve_at(problem, previous, &Vec::new())
 }
 
-fn room(worker: &Worker) -> Room {
-    let mut free = worker.capacity.clone();
-    free.take(&worker.reserved);
-    Room {
-        free,
-        left: worker.room.unwrap_or(usize::MAX),
-        held: 0,
+/// As [`solve`], where it is known which GPUs the replicas of `previous` have: they keep them.
+///
+/// `devices` may be shorter too; a replica for which it has nothing is arranged around those for which it has.
+#[must_use]
+pub fn solve_at(problem: &Problem, previous: &Placement, devices: &Devices) -> Solution {
+    let shape = room::Shape::of(problem);
+    let mut standing = keep::keep(&shape, previous, devices);
+    let pending: Vec<usize> = (0..problem.groups.len())
+        .filter(|g| standing.placement[*g].contains(&None))
+        .collect();
+    for g in order(&shape, &pending) {
+        fill::fill(&shape, &mut standing, g);
+    }
+    let mut reasons = vec![None; problem.groups.len()];
+    for g in pending {
+        if standing.placement[g].contains(&None) {
+            reasons[g] = Some(explain::explain(&shape, &standing, g));
+        }
+    }
+    Solution {
+        placement: standing.placement,
+        devices: standing.devices,
+        reasons,
     }
 }
 
-/// Gives every replica of the group that has no place the best one; false if one is left without.
-fn spread(problem: &Problem, group: &Group, places: &mut [Option<usize>], rooms: &mut [Room]) -> bool {
-    if places.iter().all(Option::is_some) {
-        return true;
+/// The order in which groups are filled.
+fn order(shape: &room::Shape<'_>, pending: &[usize]) -> Vec<usize> {
+    if pending.len() < 2 {
+        return pending.to_vec();
     }
-    let mut of_group = vec![0_usize; rooms.len()];
-    for worker in places.iter().flatten() {
-        of_group[*worker] += 1;
-    }
-    let mut best: BinaryHeap<Reverse<(bool, usize, usize, usize)>> = problem
-        .workers
-        .iter()
-        .enumerate()
-        .filter(|(_, worker)| worker.kind == group.kind)
-        .map(|(ordinal, _)| {
-            Reverse((
-                group.avoid.contains(&ordinal),
-                of_group[ordinal],
-                rooms[ordinal].held,
-                ordinal,
-            ))
-        })
-        .collect();
-    for place in places.iter_mut().filter(|place| place.is_none()) {
-        // A worker that cannot hold one replica of the group cannot hold a later one either: it leaves the heap.
-        while let Some(Reverse((avoided, count, held, ordinal))) = best.pop() {
-            if rooms[ordinal].holds(&group.need) {
-                rooms[ordinal].put(&group.need);
-                *place = Some(ordinal);
-                best.push(Reverse((avoided, count + 1, held + 1, ordinal)));
-                break;
-            }
-        }
-        if place.is_none() {
-            return false;
-        }
-    }
-    true
-}
-
-fn explain(problem: &Problem, group: &Group, rooms: &[Room]) -> Reason {
-    let kind = group.kind;
-    let workers: Vec<(&Worker, &Room)> = problem
-        .workers
-        .iter()
-        .zip(rooms)
-        .filter(|(worker, _)| worker.kind == kind)
-        .collect();
-    if workers.is_empty() {
-        return Reason::NoWorker { kind };
-    }
-    // What no worker could ever hold is named before what none has free: adding a worker like these would not help.
-    let shortages: Vec<Reason> = group
-        .need
-        .resources()
-        .filter_map(|resource| {
-            let need = group.need.of(&resource);
-            let (free, of) = workers
-                .iter()
-                .map(|(worker, room)| (room.free.of(&resource), worker.capacity.of(&resource)))
-                .max()?;
-            let most = workers
-                .iter()
-                .map(|(worker, _)| worker.capacity.of(&resource))
-                .max()?;
-            let of = if need > most { most } else { of };
-            (need > free).then_some(Reason::Short {
-                kind,
-                resource,
-                need,
-                free,
-                of,
-            })
-        })
-        .collect();
-    let never = shortages
-        .iter()
-        .find(|r| matches!(r, Reason::Short { need, of, .. } if need > of));
-    if let Some(reason) = never.or_else(|| shortages.first()) {
-        return reason.clone();
-    }
-    if workers.iter().all(|(_, room)| room.left == 0) {
-        return Reason::NoRoom {
-            kind,
-            workers: workers.len(),
-        };
-    }
-    Reason::Apart {
-        kind,
-        need: group.need.clone(),
-    }
+    let sizes = shape.sizes();
+    let choice = |g: usize| {
+        let workers = 0..shape.problem.workers.len();
+        workers
+            .filter(|worker| shape.allows(&shape.problem.groups[g], *worker))
+            .count()
+    };
+    let mut order = pending.to_vec();
+    order.sort_by_cached_key(|g| (Reverse(sizes[*g]), choice(*g), *g));
+    order
 }

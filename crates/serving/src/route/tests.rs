@@ -114,6 +114,22 @@ fn own_work_in_a_report_is_not_counted_twice() {
 }
 
 #[test]
+fn a_report_that_repeats_itself_is_no_measurement() {
+    let mut book = Book::new(4);
+    let report = |row_ns| Report {
+        queued_rows: 0,
+        row_ns,
+    };
+    book.report(report(0), MS);
+    assert_eq!(book.measured_at(), None);
+    book.report(report(5), MS * 2);
+    book.report(report(5), MS * 3);
+    assert_eq!(book.measured_at(), Some(MS * 2));
+    book.report(report(4), MS * 4);
+    assert_eq!(book.measured_at(), Some(MS * 4));
+}
+
+#[test]
 fn others_work_wears_down_at_the_measured_rate() {
     let mut book = Book::new(4);
     book.report(

@@ -3,6 +3,8 @@
 //! A provider decides nothing: which workers there should be is the state's business. It tells what became of each
 //! process through the loop's handle.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod pid;
 mod process;
 mod registry;
@@ -10,6 +12,8 @@ mod registry;
 use std::time::Duration;
 
 use mobula_serving::place::Kind;
+
+use crate::state::Start;
 
 pub(crate) use self::{
     process::{Binaries, Process},
@@ -19,7 +23,7 @@ pub(crate) use self::{
 /// Starts workers, watches over them, ends them. No method waits for anything.
 pub(crate) trait Provider: Send {
     /// Starts a worker; its end, or that it could not be started, is told later.
-    fn start(&mut self, worker_id: &str, kind: Kind);
+    fn start(&mut self, worker: &Start);
     /// Watches over a worker that this provider started in an earlier life and does not remember.
     fn adopt(&mut self, worker_id: &str, kind: Kind, pid: u32);
     /// Ends a worker within `grace`; `told` if it was told to leave over its stream.
@@ -31,7 +35,7 @@ pub(crate) trait Provider: Send {
 pub(crate) struct External;
 
 impl Provider for External {
-    fn start(&mut self, _: &str, _: Kind) {}
+    fn start(&mut self, _: &Start) {}
     fn adopt(&mut self, _: &str, _: Kind, _: u32) {}
     fn end(&mut self, _: &str, _: bool, _: Duration) {}
 }

@@ -24,7 +24,12 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{Provider, Registry, binary, pid, registry::Record};
-use crate::{Error, config::Config, owner::Handle, state::PROVIDER_LABEL};
+use crate::{
+    Error,
+    config::Config,
+    owner::Handle,
+    state::{PROVIDER_LABEL, Start, flags},
+};
 
 /// How often a process that is not our child is looked at: its death is noticed well within a lease.
 const LOOK: Duration = Duration::from_millis(200);
@@ -101,8 +106,8 @@ impl Process {
         provider
     }
 
-    fn command(&self, worker_id: &str, kind: Kind) -> std::io::Result<Command> {
-        let program = match kind {
+    fn command(&self, worker: &Start) -> std::io::Result<Command> {
+        let program = match worker.kind {
             Kind::Preprocess => &self.binaries.preprocess,
             Kind::Inference => &self.binaries.inference,
         };
@@ -113,9 +118,10 @@ impl Process {
                 "--controller",
                 &self.controller.to_string(),
                 "--worker-id",
-                worker_id,
+                &worker.worker_id,
             ])
             .args(["--label", &format!("{PROVIDER_LABEL}=process")])
+            .args(flags(&worker.labels, &worker.resources))
             // Meant for the controller itself, and wrong for a worker on a port of its own.
             .env_remove("MOBULA_ADVERTISE")
             .stdin(Stdio::null())
@@ -125,7 +131,7 @@ impl Process {
             let file = File::options()
                 .create(true)
                 .append(true)
-                .open(dir.join(format!("{kind}.log")))?;
+                .open(dir.join(format!("{}.log", worker.kind)))?;
             command.stdout(file.try_clone()?).stderr(file);
         }
         Ok(command)
@@ -153,24 +159,20 @@ impl Process {
 }
 
 impl Provider for Process {
-    fn start(&mut self, worker_id: &str, kind: Kind) {
-        match self
-            .command(worker_id, kind)
-            .and_then(|mut command| command.spawn())
-        {
+    fn start(&mut self, worker: &Start) {
+        let worker_id = worker.worker_id.as_str();
+        match self.command(worker).and_then(|mut command| command.spawn()) {
             Ok(child) => {
                 let pid = child.id().unwrap_or(0);
                 debug!(worker = %worker_id, pid, "worker process started");
                 if let Some(start_ticks) = pid::start_ticks(pid) {
-                    let binary = binary(kind).to_owned();
-                    self.registry.put(
-                        worker_id,
-                        Record {
-                            pid,
-                            start_ticks,
-                            binary,
-                        },
-                    );
+                    let record = Record {
+                        pid,
+                        start_ticks,
+                        binary: binary(worker.kind).to_owned(),
+                        group: worker.group.clone(),
+                    };
+                    self.registry.put(worker_id, record);
                 }
                 self.watch_over(worker_id, Watched::Child(child));
             }
@@ -190,15 +192,13 @@ impl Provider for Process {
         // Signals will go to this process: it must be one that a controller started under this worker id.
         match pid::start_ticks(pid).filter(|_| pid::has_argument(pid, worker_id)) {
             Some(start_ticks) => {
-                let binary = binary(kind).to_owned();
-                self.registry.put(
-                    worker_id,
-                    Record {
-                        pid,
-                        start_ticks,
-                        binary,
-                    },
-                );
+                let record = Record {
+                    pid,
+                    start_ticks,
+                    binary: binary(kind).to_owned(),
+                    group: String::new(),
+                };
+                self.registry.put(worker_id, record);
                 self.watch_over(worker_id, Watched::Foreign { pid, start_ticks });
             }
             None => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::pid;
-use crate::Error;
+use crate::{Error, state::Survivor};
 
 /// One worker process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub(crate) struct Record {
     pub(super) start_ticks: u64,
     /// The name of its binary, by which its kind is known.
     pub(super) binary: String,
+    /// The worker group that it was started for; empty if that is not known.
+    #[serde(default)]
+    pub(super) group: String,
 }
 
 /// The worker processes by worker id, and the file.
@@ -65,7 +68,7 @@ impl Registry {
     }
 
     /// Workers that were started before this life of the controller and are alive.
-    pub(crate) fn survivors(&self) -> Vec<(String, Kind)> {
+    pub(crate) fn survivors(&self) -> Vec<Survivor> {
         let kind = |record: &Record| {
             [Kind::Preprocess, Kind::Inference]
                 .into_iter()
@@ -73,7 +76,15 @@ impl Registry {
         };
         self.lock()
             .iter()
-            .filter_map(|(id, record)| Some((id.clone(), kind(record)?)))
+            .filter_map(|(id, record)| {
+                let kind = kind(record)?;
+                let named = Some(record.group.clone()).filter(|group| !group.is_empty());
+                Some(Survivor {
+                    worker_id: id.clone(),
+                    kind,
+                    group: named.unwrap_or_else(|| kind.to_string()),
+                })
+            })
             .collect()
     }
 
@@ -122,6 +133,7 @@ mod tests {
             pid,
             start_ticks,
             binary: "mobula-inference".into(),
+            group: "gpu".into(),
         }
     }
 
@@ -135,7 +147,12 @@ mod tests {
         registry.put("reused", record(own, ticks + 1));
         registry.put("dead", record(u32::MAX, 1));
         let again = Registry::open(dir.path()).unwrap();
-        assert_eq!(again.survivors(), [("alive".to_owned(), Kind::Inference)]);
+        let alive = Survivor {
+            worker_id: "alive".into(),
+            kind: Kind::Inference,
+            group: "gpu".into(),
+        };
+        assert_eq!(again.survivors(), [alive]);
         again.remove("alive");
         assert!(Registry::open(dir.path()).unwrap().survivors().is_empty());
     }

@@ -5,42 +5,79 @@
 //! is to be done. Refuses to move what need not move.
 //!
 //! Invariants:
-//! - a deployment has exactly as many replicas as the intent wants, in whatever phase; a replica is replaced, not lost;
+//! - a deployment has as many replicas as are wanted, in whatever phase, and while an update runs at most its surge more; a
+//!   replica is replaced, not lost;
+//! - what runs of a deployment is not stopped for an update before as many others run as are wanted, unless there is no
+//!   room for more;
 //! - a replica that reports in and fits the intent is adopted before a new one is started in its place;
 //! - while workers of an earlier life may come back, nothing is started and no route table is published, so that a
 //!   restart of the controller changes nothing for anybody;
-//! - a heartbeat costs the replicas of its worker, a settling costs the workers and replicas, and settling is skipped
-//!   when nothing changed.
+//! - a heartbeat costs the replicas of its worker, a settling the deployments that something happened to, and placing the
+//!   workers and replicas, when there is something to place.
+//!
+//! `intend` takes over an intent, `reconcile` and `rollout` bring a deployment to it, `scaling` decides its number,
+//! `placing` and `supply` find it workers, `replicas`, `adopt` and `workers` take in what is reported, `condition`, `status`
+//! and `routes` tell of it all.
 
+mod adopt;
+mod books;
+mod condition;
+mod convert;
+mod demand;
+mod document;
+mod events;
+mod groups;
+mod intend;
 mod model;
+mod names;
+mod placing;
+mod reconcile;
 mod replicas;
+mod rollout;
 mod routes;
+mod scaling;
 mod settle;
 mod status;
+mod supply;
 #[cfg(test)]
 mod tests;
+mod victims;
+mod why;
 mod workers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use mobula_proto::control::v1 as pb;
+use mobula_schema::WorkerGroup;
 use mobula_serving::{
-    backoff::{self, Backoff},
+    backoff,
     lease::{self, Leases},
-    place::Kind,
 };
 
-use self::model::{App, Deployment, Launch, Names, Replicas, Starts, Worker};
-use crate::schema::Schema;
+pub(crate) use self::{
+    events::{Action, End, Event, Settings, Start, Supply, Survivor},
+    supply::flags,
+};
+use self::{
+    model::{App, Deployment, Key, Launch, Replicas, Starts, Worker},
+    names::Names,
+    scaling::Auto,
+    supply::Growth,
+};
+use crate::intent::Intent;
 
 /// Time since the controller's start.
 pub(crate) type Time = Duration;
 
 /// The label by which a provider's workers are known.
 pub(crate) const PROVIDER_LABEL: &str = "mobula.provider";
+
+/// The label by which a worker's group is known.
+pub(crate) const GROUP_LABEL: &str = "mobula.io/group";
 
 /// A replica that failed is tried again after 1 s; Ray gives up after 20 tries, we go on at the slowest pace.
 const REPLICA_BACKOFF: backoff::Policy = backoff::Policy {
@@ -56,102 +93,55 @@ const WORKER_BACKOFF: backoff::Policy = backoff::Policy {
     steady: Duration::from_secs(5),
 };
 
-/// Failures in a row from which an application counts as failed.
+/// A replica whose worker dies under it is placed again at once the first time; it may be what kills its workers.
+const LOSS_BACKOFF: backoff::Policy = backoff::Policy {
+    first: Duration::from_millis(500),
+    limit: Duration::from_secs(30),
+    steady: Duration::from_secs(60),
+};
+
+/// Worker processes that failed in a row from which what waits for one counts as failed.
 const FAILURES_UNTIL_FAILED: u32 = 3;
-
-/// What does not change in a controller's life.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Random, new with every start.
-    pub(crate) controller_id: String,
-    pub(crate) heartbeat: Duration,
-    /// How long workers of an earlier life are waited for.
-    pub(crate) adoption_grace: Duration,
-    pub(crate) supply: Supply,
-}
-
-/// Where workers come from.
-#[derive(Clone, Debug)]
-pub(crate) enum Supply {
-    /// Somebody else starts them; `controller` is what they are to be given.
-    External { controller: String },
-    /// Our provider starts them on this machine, at most so many.
-    Process {
-        max_workers: usize,
-        survivors: Vec<(String, Kind)>,
-    },
-}
-
-/// What happened.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A worker wants to attach.
-    Hello { session: u64, hello: pb::Hello },
-    /// It sent a sign of life.
-    Heartbeat { session: u64, heartbeat: pb::Heartbeat },
-    /// Its stream ended.
-    Lost { session: u64, end: End },
-    /// The provider saw a worker's process end, or could not start it.
-    Exited { worker_id: String, why: String },
-    /// A proxy watches the route table.
-    Watched { watch: u64, proxy: pb::ProxyStatus },
-    /// It no longer does.
-    Unwatched { watch: u64 },
-    /// The controller itself did not run for so long.
-    Stalled(Duration),
-    /// The controller stops; its provider's workers have so long to finish.
-    Stopping { grace: Duration },
-}
-
-/// How a worker's stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// By the other side: a worker that lives dials again within a moment, one that does not is dead.
-    Closed,
-    /// By us, for it does not read what it is told: as far as we know it lives.
-    Cut,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
-    /// Answer a hello.
-    Welcome { session: u64 },
-    /// Refuse a hello: another live worker has its id.
-    Refuse { session: u64, why: String },
-    /// Tell a worker something.
-    Send {
-        session: u64,
-        command: Box<pb::attach_response::Message>,
-    },
-    /// End a worker's stream.
-    Close { session: u64 },
-    /// Have the provider start a worker.
-    Start { worker_id: String, kind: Kind },
-    /// Have the provider watch over a worker that it started in an earlier life.
-    Adopt { worker_id: String, kind: Kind, pid: u32 },
-    /// Have the provider end a worker within `grace`; `told` if the worker heard of it over its stream.
-    End {
-        worker_id: String,
-        told: bool,
-        grace: Duration,
-    },
-}
 
 /// Everything the controller knows.
 #[derive(Debug)]
 pub(crate) struct State {
     settings: Settings,
-    apps: Vec<App>,
-    deployments: Vec<Deployment>,
+    intent: Arc<Intent>,
+    apps: BTreeMap<String, App>,
+    deployments: BTreeMap<Key, Deployment>,
+    last_key: u64,
     replicas: Replicas,
     /// Failed replicas by the time of their next try.
     retries: BTreeSet<(Time, String)>,
+    /// Running replicas by the time at which they have run long enough to count on.
+    gates: BTreeSet<(Time, String)>,
+    /// Replicas that are told to stop then, with their workers.
+    drains: BTreeSet<(Time, String, String)>,
+    /// Workers and replicas that leave with the next route table.
+    unpublished: Vec<(String, String)>,
+    /// Deployments that something happened to.
+    dirty: BTreeSet<Key>,
+    /// Deployments that are looked at then.
+    wakes: BTreeSet<(Time, Key)>,
+    scalers: BTreeMap<Key, Auto>,
+    /// When each scaler has something to do.
+    ticks: BTreeSet<(Time, Key)>,
+    /// When what proxies asked of an application counts no more, unless they say it again.
+    silences: BTreeSet<(Time, String)>,
+    /// When each proxy last reported demand.
+    reports: BTreeMap<String, Time>,
     workers: BTreeMap<String, Worker>,
     sessions: HashMap<u64, String>,
     leases: Leases<String>,
     launched: BTreeMap<String, Launch>,
-    starts: BTreeMap<Kind, Starts>,
+    /// How starting workers goes, by group.
+    starts: BTreeMap<String, Starts>,
+    groups: Vec<WorkerGroup>,
+    /// How many workers each group should have.
+    wanted: Vec<usize>,
+    /// What replicas without a place wait for.
+    growth: BTreeMap<Key, Growth>,
     /// Workers that were told to leave.
     dismissed: BTreeSet<String>,
     watches: BTreeMap<u64, pb::ProxyStatus>,
@@ -161,10 +151,11 @@ pub(crate) struct State {
     /// Those of them that are known by name.
     awaited: BTreeSet<String>,
     names: Names,
-    dirty: bool,
+    /// There is more or less room than when things were last placed, or more to place.
+    room_changed: bool,
+    /// When workers are to be started or to leave though nothing happens.
+    supply_due: Option<Time>,
     stopping: bool,
-    /// When settling has something to do though nothing happens.
-    wake: Option<Time>,
     /// Totals since the start, for the metrics.
     pub(crate) totals: Totals,
 }
@@ -177,10 +168,21 @@ pub(crate) struct Totals {
     pub(crate) worker_starts: u64,
     pub(crate) worker_failures: u64,
     pub(crate) replica_failures: u64,
+    /// Updates of deployments that began.
+    pub(crate) updates: u64,
+    /// Updates that failed and went back.
+    pub(crate) rollbacks: u64,
+    /// Decisions of scalers.
+    pub(crate) decisions: u64,
+    /// Deployments that were looked at.
+    pub(crate) reconciled: u64,
+    /// Problems of placement that were solved.
+    pub(crate) solved: u64,
 }
 
 impl State {
-    pub(crate) fn new(settings: Settings, schema: Schema) -> Self {
+    /// A state that has heard of nobody yet.
+    pub(crate) fn new(settings: Settings, intent: Arc<Intent>) -> Self {
         let survivors = match &settings.supply {
             Supply::External { .. } => None,
             Supply::Process { survivors, .. } => Some(survivors.clone()),
@@ -192,87 +194,72 @@ impl State {
             .then_some(settings.adoption_grace);
         let survivors = survivors.unwrap_or_default();
         let mut state = Self {
-            apps: Vec::new(),
-            deployments: Vec::new(),
+            intent: Arc::default(),
+            apps: BTreeMap::new(),
+            deployments: BTreeMap::new(),
+            last_key: 0,
             replicas: Replicas::new(),
             retries: BTreeSet::new(),
+            gates: BTreeSet::new(),
+            drains: BTreeSet::new(),
+            unpublished: Vec::new(),
+            dirty: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            scalers: BTreeMap::new(),
+            ticks: BTreeSet::new(),
+            silences: BTreeSet::new(),
+            reports: BTreeMap::new(),
             workers: BTreeMap::new(),
             sessions: HashMap::new(),
             leases: Leases::new(lease::term(settings.heartbeat)),
             launched: BTreeMap::new(),
-            starts: [
-                (Kind::Preprocess, Starts::default()),
-                (Kind::Inference, Starts::default()),
-            ]
-            .into(),
+            starts: BTreeMap::new(),
+            groups: Vec::new(),
+            wanted: Vec::new(),
+            growth: BTreeMap::new(),
             dismissed: BTreeSet::new(),
             watches: BTreeMap::new(),
             routes: routes::Table::default(),
             grace,
-            awaited: survivors.iter().map(|(id, _)| id.clone()).collect(),
+            awaited: survivors.iter().map(|s| s.worker_id.clone()).collect(),
             names: Names::new(&settings.controller_id),
-            dirty: true,
+            room_changed: true,
+            supply_due: None,
             stopping: false,
-            wake: None,
             totals: Totals::default(),
             settings,
         };
-        for (worker_id, kind) in survivors {
+        for survivor in survivors {
             let launch = Launch {
-                kind,
+                kind: survivor.kind,
+                group: survivor.group,
                 since: Time::ZERO,
                 returning: true,
                 overdue: false,
             };
-            state.launched.insert(worker_id, launch);
+            state.launched.insert(survivor.worker_id, launch);
         }
-        state.intend(schema);
+        // Nobody is attached whom anything could be told.
+        state.intend(intent, Time::ZERO, &mut Vec::new());
+        for key in state.deployments.keys().copied().collect::<Vec<_>>() {
+            state.reconcile(key, Time::ZERO, &mut Vec::new());
+        }
         state
-    }
-
-    /// Takes over an intent; the state has none before.
-    fn intend(&mut self, schema: Schema) {
-        for application in schema.applications {
-            let app = self.apps.len();
-            let deployments = (self.deployments.len()..)
-                .take(application.deployments.len())
-                .collect();
-            self.apps.push(App {
-                name: application.name,
-                route_prefix: application.route_prefix,
-                deployments,
-                ran: false,
-            });
-            for spec in application.deployments {
-                let (index, replicas) = (self.deployments.len(), spec.replicas);
-                self.deployments.push(Deployment {
-                    app,
-                    version: spec.version(),
-                    spec,
-                    replicas: BTreeSet::new(),
-                    pending: BTreeSet::new(),
-                    running: BTreeSet::new(),
-                    failed: BTreeSet::new(),
-                    shunned: BTreeSet::new(),
-                    reason: None,
-                });
-                for _ in 0..replicas {
-                    self.add_replica(index, Backoff::default());
-                }
-            }
-        }
     }
 
     /// Takes in what happened; what follows from it is mostly left to [`Self::settle`].
     pub(crate) fn apply(&mut self, event: Event, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
+            Event::Intend(intent) => self.intend(intent, now, &mut actions),
             Event::Hello { session, hello } => self.hello(session, hello, now, &mut actions),
             Event::Heartbeat { session, heartbeat } => self.heartbeat(session, heartbeat, now, &mut actions),
             Event::Lost { session, end } => self.lost(session, end, now, &mut actions),
             Event::Exited { worker_id, why } => self.exited(&worker_id, why, now, &mut actions),
-            Event::Watched { watch, proxy } => drop(self.watches.insert(watch, proxy)),
-            Event::Unwatched { watch } => drop(self.watches.remove(&watch)),
+            Event::Watched { watch, proxy } => self.watched(watch, proxy),
+            Event::Unwatched { watch } => self.unwatched(watch),
+            Event::Demand { proxy, request } => self.demand(&proxy, &request, now),
+            Event::ProxyGone { proxy } => self.proxy_gone(&proxy, now),
             Event::Stalled(stall) => self.leases.forgive(stall),
             Event::Stopping { grace } => self.stop(grace, &mut actions),
         }
@@ -281,7 +268,10 @@ impl State {
 
     /// When [`Self::settle`] or [`Self::take_routes`] has something to do, if nothing happens before.
     pub(crate) fn next(&self, now: Time) -> Time {
-        if self.dirty && !self.stopping {
+        if self.stopping {
+            return now + self.settings.heartbeat;
+        }
+        if !self.dirty.is_empty() || (self.room_changed && self.grace.is_none()) {
             return now;
         }
         let retry = self.retries.first().map(|(at, _)| *at);
@@ -289,10 +279,23 @@ impl State {
             .routes
             .due(self.settings.heartbeat)
             .filter(|_| self.grace.is_none());
-        [self.leases.next(), retry, self.grace, self.wake, table]
-            .into_iter()
-            .flatten()
-            .fold(now + self.settings.heartbeat, Time::min)
-            .max(now)
+        let gate = self.gates.first().map(|(at, _)| *at);
+        let drain = self.drains.first().map(|(at, ..)| *at);
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let supply = self.supply_due.filter(|_| self.grace.is_none());
+        [
+            self.leases.next(),
+            retry,
+            gate,
+            drain,
+            wake,
+            supply,
+            self.grace,
+            table,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + self.settings.heartbeat, Time::min)
+        .max(now)
     }
 }

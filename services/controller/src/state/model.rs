@@ -1,46 +1,134 @@
-//! What the state is made of, and the one place where a replica changes its phase.
+//! What the state is made of.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-use mobula_proto::{common::v1::Load, control::v1 as pb};
-use mobula_serving::{
-    backoff::Backoff,
-    place::{Amounts, Kind, Reason, fraction, units},
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
 };
 
-use super::{State, Time};
-use crate::schema;
+use mobula_proto::{common::v1::Load, control::v1 as pb};
+use mobula_schema as schema;
+use mobula_serving::{
+    backoff::Backoff,
+    place::{Amounts, Kind, Reason},
+};
 
-/// An application of the intent.
+use super::{Time, condition::Condition, convert::light_config, demand::Asks, rollout::Rollout};
+use crate::intent::Meta;
+
+/// A deployment's number within one life of the controller; it outlives every change of the deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key(pub(super) u64);
+
+/// An application of the intent, or one that is being deleted.
 #[derive(Debug)]
 pub(super) struct App {
-    pub(super) name: String,
     pub(super) route_prefix: Option<String>,
-    /// Indexes into the state's deployments.
-    pub(super) deployments: Vec<usize>,
-    /// All its replicas ran at once at some time.
-    pub(super) ran: bool,
+    pub(super) import_path: String,
+    pub(super) external_scaler: bool,
+    /// The config that it runs, as JSON.
+    pub(super) document: String,
+    pub(super) meta: Meta,
+    /// What proxies' callers ask of it.
+    pub(super) asks: Asks,
+    /// In the order of a request; those that are being deleted come last.
+    pub(super) deployments: Vec<Key>,
+    pub(super) deleting: bool,
 }
 
-/// A deployment of the intent and the replicas that stand for it. Its sets are kept by [`State::enter`].
+/// A deployment's config with its digests.
+#[derive(Debug)]
+pub(super) struct Spec {
+    pub(super) config: schema::Deployment,
+    /// Digest of what needs a restart.
+    pub(super) version: String,
+    /// Digest of what a running replica is told of the rest.
+    pub(super) light: String,
+}
+
+impl Spec {
+    pub(super) fn new(config: schema::Deployment) -> Arc<Self> {
+        Arc::new(Self {
+            version: config.version(),
+            light: light_config(&config).version,
+            config,
+        })
+    }
+
+    /// How many replicas make a unit that is placed and stopped together.
+    pub(super) fn gang(&self) -> usize {
+        self.config.placing.gang.max(1)
+    }
+}
+
+/// A deployment and the replicas that stand for it. Its sets are kept by [`State::enter`].
 #[derive(Debug)]
 pub(super) struct Deployment {
-    pub(super) app: usize,
-    pub(super) spec: schema::Deployment,
-    pub(super) version: String,
+    pub(super) app: String,
+    /// What its replicas shall be.
+    pub(super) spec: Arc<Spec>,
+    /// What the intent says they shall be; another thing than `spec` after a rollback.
+    pub(super) intended: Arc<Spec>,
+    /// The last that is known to work: what a rollout goes back to.
+    pub(super) proven: Option<Arc<Spec>>,
+    /// How many replicas are wanted.
+    pub(super) target: usize,
+    pub(super) deleting: bool,
+    /// The update that runs, or the last one.
+    pub(super) rollout: Option<Rollout>,
+    pub(super) condition: Condition,
+    pub(super) failures: Failures,
     pub(super) replicas: BTreeSet<String>,
     pub(super) pending: BTreeSet<String>,
     pub(super) running: BTreeSet<String>,
     pub(super) failed: BTreeSet<String>,
+    /// Replicas of another version than `spec`, in whatever phase.
+    pub(super) outdated: BTreeSet<String>,
+    /// Replicas that are as they shall be and have run for the gate's time: they may stand in for an outdated one.
+    pub(super) steady: BTreeSet<String>,
+    /// Replicas that were told of a light change and have not said that it is in force.
+    pub(super) unlit: BTreeSet<String>,
+    /// Replicas that stop, by worker and id.
+    pub(super) stopping: BTreeSet<(String, String)>,
     /// Workers where one failed and none has run since: others are tried before them.
     pub(super) shunned: BTreeSet<String>,
     /// Why the pending ones have no place.
     pub(super) reason: Option<Reason>,
+    /// What proxies are told when there is no replica: one is expected, or why not.
+    pub(super) outlook: Outlook,
+}
+
+/// Failures of replicas that are as they shall be, since one of them last proved itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failures {
+    pub(super) count: u32,
+    pub(super) last: String,
+}
+
+/// Whether a caller without a replica may wait for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outlook {
+    pub(super) expected: bool,
+    pub(super) why_none: String,
 }
 
 impl Deployment {
+    pub(super) fn name(&self) -> &str {
+        &self.spec.config.name
+    }
+
+    /// Replicas that are as they shall be, in whatever phase.
+    pub(super) fn current(&self) -> usize {
+        self.replicas.len() - self.outdated.len()
+    }
+
+    /// Replicas that are as they shall be and run.
+    pub(super) fn updated(&self) -> usize {
+        self.running.difference(&self.outdated).count()
+    }
+
+    /// As many run as are wanted.
     pub(super) fn is_complete(&self) -> bool {
-        self.running.len() >= self.spec.replicas
+        self.running.len() >= self.target
     }
 }
 
@@ -53,32 +141,87 @@ pub(super) enum Phase {
     Failed { retry: Time },
 }
 
-/// A replica that the intent wants.
+impl Phase {
+    pub(super) fn is_running(self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
+/// A replica that is wanted, or that serves until its replacement does.
 #[derive(Debug)]
 pub(super) struct Replica {
-    pub(super) deployment: usize,
+    pub(super) deployment: Key,
+    pub(super) spec: Arc<Spec>,
+    /// Those of one gang have the same; it is part of their ids, so that it is known again after a restart.
+    pub(super) gang: String,
     pub(super) phase: Phase,
     /// Set while starting and running.
     pub(super) worker: Option<String>,
+    /// The GPUs of the worker that it is counted on, while it has one.
+    pub(super) devices: Vec<usize>,
     /// The worker has reported it since it was assigned.
     pub(super) seen: bool,
+    pub(super) made: Time,
     pub(super) assigned: Time,
     /// Goes on to the replica that takes its place.
-    pub(super) backoff: Backoff,
+    pub(super) record: Record,
     pub(super) message: String,
     pub(super) load: Option<Load>,
     pub(super) model: Option<pb::ModelInfo>,
+    pub(super) models: Vec<pb::HeldModel>,
+    /// Digest of the light config that it says is in force.
+    pub(super) light: String,
+    /// The last that it was told, and when.
+    pub(super) told: Option<(String, Time)>,
 }
 
-/// A replica on a worker that the intent does not want there: it stops, or has failed and is cleared away.
+impl Replica {
+    /// One that has no place yet.
+    pub(super) fn new(key: Key, spec: Arc<Spec>, gang: String, record: Record, now: Time) -> Self {
+        Self {
+            deployment: key,
+            spec,
+            gang,
+            phase: Phase::Pending,
+            worker: None,
+            devices: Vec::new(),
+            seen: false,
+            made: now,
+            assigned: Time::ZERO,
+            record,
+            message: String::new(),
+            load: None,
+            model: None,
+            models: Vec::new(),
+            light: String::new(),
+            told: None,
+        }
+    }
+}
+
+/// What went wrong with a replica and those before it in its place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Record {
+    /// It failed.
+    pub(super) failures: Backoff,
+    /// Its worker went while it had not yet worked for long.
+    pub(super) losses: Backoff,
+}
+
+/// A replica on a worker that is not wanted there: it stops, or has failed and is cleared away.
 #[derive(Debug)]
 pub(super) struct Stray {
-    pub(super) application: String,
-    pub(super) deployment: String,
+    /// None for a deployment that nobody knows.
+    pub(super) deployment: Option<Key>,
     pub(super) need: Amounts,
+    pub(super) grace: Time,
     pub(super) state: pb::ReplicaState,
     pub(super) message: String,
     pub(super) load: Option<Load>,
+    pub(super) version: String,
+    pub(super) made: Time,
+    /// It leaves the route table, and is told to stop when the proxies have had that: so no request is sent in vain.
+    pub(super) undrained: bool,
 }
 
 impl Stray {
@@ -95,9 +238,12 @@ pub(super) struct Worker {
     pub(super) address: String,
     pub(super) pid: u32,
     pub(super) capacity: Amounts,
+    pub(super) labels: BTreeMap<String, String>,
+    /// Empty if it came by itself.
+    pub(super) group: String,
     /// None while its stream is broken: it may come back until its lease is over.
     pub(super) session: Option<u64>,
-    /// Our provider started it: it holds one replica and leaves when we say so.
+    /// Our provider started it: it leaves when we say so.
     pub(super) owned: bool,
     /// It leaves, and is given nothing more.
     pub(super) leaving: bool,
@@ -123,6 +269,7 @@ impl Worker {
 #[derive(Debug)]
 pub(super) struct Launch {
     pub(super) kind: Kind,
+    pub(super) group: String,
     pub(super) since: Time,
     /// It was attached once (in an earlier life of the controller, or before its lease ended), so nobody counts on it.
     pub(super) returning: bool,
@@ -130,7 +277,14 @@ pub(super) struct Launch {
     pub(super) overdue: bool,
 }
 
-/// How starting workers of one kind goes.
+impl Launch {
+    /// True if it may attach at any moment.
+    pub(super) fn is_counted_on(&self) -> bool {
+        !self.returning && !self.overdue
+    }
+}
+
+/// How starting workers of one group goes.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
     pub(super) backoff: Backoff,
@@ -141,175 +295,3 @@ pub(super) struct Starts {
 }
 
 pub(super) type Replicas = HashMap<String, Replica>;
-
-impl State {
-    /// Makes a new pending replica of a deployment; the failures of the one before it still count.
-    pub(super) fn add_replica(&mut self, deployment: usize, backoff: Backoff) {
-        let place = &self.deployments[deployment];
-        let prefix = format!("{}#{}", self.apps[place.app].name, place.spec.name);
-        let mut id = format!("{prefix}#{}", self.names.draw());
-        while self.replicas.contains_key(&id) {
-            id = format!("{prefix}#{}", self.names.draw());
-        }
-        self.insert_replica(id, deployment, backoff);
-    }
-
-    pub(super) fn insert_replica(&mut self, id: String, deployment: usize, backoff: Backoff) {
-        let replica = Replica {
-            deployment,
-            phase: Phase::Pending,
-            worker: None,
-            seen: false,
-            assigned: Time::ZERO,
-            backoff,
-            message: String::new(),
-            load: None,
-            model: None,
-        };
-        self.deployments[deployment].replicas.insert(id.clone());
-        self.replicas.insert(id.clone(), replica);
-        self.enter(&id, Phase::Pending);
-    }
-
-    /// Moves a replica to a phase and keeps every index that depends on it.
-    pub(super) fn enter(&mut self, id: &str, phase: Phase) {
-        let Some(replica) = self.replicas.get_mut(id) else {
-            return;
-        };
-        let deployment = &mut self.deployments[replica.deployment];
-        if let Phase::Failed { retry } = replica.phase {
-            self.retries.remove(&(retry, id.to_owned()));
-        }
-        for set in [
-            &mut deployment.pending,
-            &mut deployment.running,
-            &mut deployment.failed,
-        ] {
-            set.remove(id);
-        }
-        match phase {
-            Phase::Pending => drop(deployment.pending.insert(id.to_owned())),
-            Phase::Starting => {}
-            Phase::Running { .. } => drop(deployment.running.insert(id.to_owned())),
-            Phase::Failed { retry } => {
-                deployment.failed.insert(id.to_owned());
-                self.retries.insert((retry, id.to_owned()));
-            }
-        }
-        let routed = |phase: Phase| matches!(phase, Phase::Running { .. });
-        self.routes.changed |= routed(phase) != routed(replica.phase);
-        replica.phase = phase;
-        self.dirty = true;
-    }
-
-    /// Takes a replica out of the state and off its worker's books.
-    pub(super) fn remove_replica(&mut self, id: &str) -> Option<Replica> {
-        self.enter(id, Phase::Pending);
-        let replica = self.replicas.remove(id)?;
-        let deployment = &mut self.deployments[replica.deployment];
-        deployment.pending.remove(id);
-        deployment.replicas.remove(id);
-        if let Some(worker) = replica
-            .worker
-            .as_ref()
-            .and_then(|worker| self.workers.get_mut(worker))
-        {
-            worker.replicas.remove(id);
-        }
-        Some(replica)
-    }
-
-    /// Replaces a replica that is gone by a pending one with another id.
-    pub(super) fn requeue(&mut self, id: &str) {
-        if let Some(replica) = self.remove_replica(id) {
-            self.add_replica(replica.deployment, replica.backoff);
-        }
-    }
-
-    /// What a worker needs to know to run a replica.
-    pub(super) fn replica_spec(&self, id: &str, deployment: usize) -> pb::ReplicaSpec {
-        let Deployment {
-            app, spec, version, ..
-        } = &self.deployments[deployment];
-        pb::ReplicaSpec {
-            replica_id: id.to_owned(),
-            application: self.apps[*app].name.clone(),
-            deployment: spec.name.clone(),
-            kind: kind_to_proto(spec.kind).into(),
-            model: spec.model.clone(),
-            engine: spec.engine.clone(),
-            max_ongoing_requests: spec.max_ongoing_requests,
-            resources: Some(amounts_to_proto(&spec.need)),
-            version: version.clone(),
-            options: spec.options.clone().into_iter().collect(),
-        }
-    }
-}
-
-/// Draws short names; the same seed draws the same names.
-#[derive(Debug)]
-pub(super) struct Names(u64);
-
-impl Names {
-    /// FNV-1a over the controller's id, which is random.
-    pub(super) fn new(seed: &str) -> Self {
-        Self(seed.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        }))
-    }
-
-    /// Eight characters out of a-z and 0-9, by SplitMix64: a double among 10^5 names has a chance of 2 in 1000.
-    pub(super) fn draw(&mut self) -> String {
-        const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        (0..8)
-            .map(|i| char::from(LETTERS[(z >> (8 * i)) as u8 as usize % LETTERS.len()]))
-            .collect()
-    }
-}
-
-/// The kind that a message names, if it names one.
-pub(super) fn kind_of(kind: pb::WorkerKind) -> Option<Kind> {
-    match kind {
-        pb::WorkerKind::Unspecified => None,
-        pb::WorkerKind::Preprocess => Some(Kind::Preprocess),
-        pb::WorkerKind::Inference => Some(Kind::Inference),
-    }
-}
-
-pub(super) fn kind_to_proto(kind: Kind) -> pb::WorkerKind {
-    match kind {
-        Kind::Preprocess => pb::WorkerKind::Preprocess,
-        Kind::Inference => pb::WorkerKind::Inference,
-    }
-}
-
-pub(super) fn amounts_of(resources: &pb::Resources) -> Amounts {
-    Amounts {
-        cpus: units(resources.cpus),
-        gpus: units(resources.gpus),
-        memory: resources.memory_bytes,
-        custom: resources
-            .custom
-            .iter()
-            .map(|(name, amount)| (name.clone(), units(*amount)))
-            .collect(),
-    }
-}
-
-pub(super) fn amounts_to_proto(amounts: &Amounts) -> pb::Resources {
-    pb::Resources {
-        cpus: fraction(amounts.cpus),
-        gpus: fraction(amounts.gpus),
-        memory_bytes: amounts.memory,
-        custom: amounts
-            .custom
-            .iter()
-            .map(|(name, units)| (name.clone(), fraction(*units)))
-            .collect(),
-    }
-}

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use mobula_proto::control::v1::{self as pb, ReplicaState, attach_response::Message as Command};
-use mobula_serving::{backoff::Backoff, lease};
+use mobula_serving::lease;
 use tracing::{info, warn};
 
 use super::{
     Action, REPLICA_BACKOFF, State, Time,
-    model::{Phase, Stray, amounts_of},
+    condition::Happened,
+    convert::{amounts_of, millis32, replica_spec},
+    model::{Phase, Stray},
 };
 
 impl State {
@@ -27,7 +29,7 @@ impl State {
             seen.insert(report.replica_id.clone());
             let ours = self.replicas.get(&report.replica_id);
             if ours.is_some_and(|replica| replica.worker.as_deref() == Some(worker)) {
-                self.update(worker, report, now, actions);
+                self.update(worker, report, hello, now, actions);
             } else {
                 self.unwanted(worker, report, hello, now, actions);
             }
@@ -35,17 +37,30 @@ impl State {
         let Some(here) = self.workers.get_mut(worker) else {
             return;
         };
-        let strays = here.strays.len();
-        here.strays.retain(|id, _| seen.contains(id));
-        self.dirty |= here.strays.len() != strays;
         let missing: Vec<String> = here.replicas.difference(&seen).cloned().collect();
+        let over: Vec<String> = here
+            .strays
+            .keys()
+            .filter(|id| !seen.contains(*id))
+            .cloned()
+            .collect();
+        for id in over {
+            self.forget_stray(worker, &id);
+        }
         for id in missing {
             self.missing(&id, hello, now, actions);
         }
     }
 
     /// A wanted replica reports from where it should be.
-    fn update(&mut self, worker: &str, report: pb::ReplicaReport, now: Time, actions: &mut Vec<Action>) {
+    fn update(
+        &mut self,
+        worker: &str,
+        report: pb::ReplicaReport,
+        hello: bool,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         let state = report.state();
         let id = report.replica_id;
         let Some(replica) = self.replicas.get_mut(&id) else {
@@ -53,22 +68,24 @@ impl State {
         };
         replica.seen = true;
         replica.message = report.message;
+        replica.light = report.light;
         if replica.load != report.load {
             replica.load = report.load;
             self.routes.loads_changed = true;
         }
-        if replica.model != report.model {
+        if replica.model != report.model || replica.models != report.models {
             replica.model = report.model;
+            replica.models = report.models;
             self.routes.changed = true;
         }
-        let (phase, deployment) = (replica.phase, replica.deployment);
+        let phase = replica.phase;
         match state {
             ReplicaState::Running => {
-                if !matches!(phase, Phase::Running { .. }) {
+                if !phase.is_running() {
                     info!(replica = %id, worker, took_ms = now.saturating_sub(replica.assigned).as_millis(), "replica runs");
-                    self.deployments[deployment].shunned.remove(worker);
-                    self.enter(&id, Phase::Running { since: now });
+                    self.runs(&id, worker, now);
                 }
+                self.tell_light(&id, hello, now, actions);
             }
             ReplicaState::Starting | ReplicaState::Pending | ReplicaState::Unspecified => {
                 if phase != Phase::Starting {
@@ -85,11 +102,69 @@ impl State {
                     info!(replica = %id, worker, "worker drains by itself; its replica is placed again");
                 }
                 self.stray(&id, ReplicaState::Stopping);
-                self.requeue(&id);
+                self.requeue(&id, now);
                 if let Some(worker) = self.workers.get_mut(worker) {
                     worker.leaving = true;
                 }
             }
+        }
+    }
+
+    /// Books that a replica takes requests from now on.
+    fn runs(&mut self, id: &str, worker: &str, now: Time) {
+        self.enter(id, Phase::Running { since: now });
+        self.gates.insert((now + self.gate(), id.to_owned()));
+        if let Some(key) = self.replicas.get(id).map(|replica| replica.deployment)
+            && let Some(deployment) = self.deployments.get_mut(&key)
+        {
+            deployment.shunned.remove(worker);
+        }
+    }
+
+    /// Tells a running replica of a light change, unless it is in force or on its way.
+    pub(super) fn tell_light(&mut self, id: &str, hello: bool, now: Time, actions: &mut Vec<Action>) {
+        let lease = lease::term(self.settings.heartbeat);
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
+        let Some(deployment) = self.deployments.get_mut(&replica.deployment) else {
+            return;
+        };
+        let light = &replica.spec.light;
+        if replica.light == *light {
+            if deployment.unlit.remove(id) {
+                self.dirty.insert(replica.deployment);
+            }
+            return;
+        }
+        // One without a worker learns it when it is assigned.
+        if replica.worker.is_none() {
+            return;
+        }
+        let says = !replica.light.is_empty();
+        if says && replica.phase.is_running() {
+            deployment.unlit.insert(id.to_owned());
+        }
+        // A worker that does not say what is in force is believed; one that does is told again when the word was lost.
+        let told = replica.told.as_ref().filter(|(told, _)| told == light);
+        let lately = told.is_some_and(|(_, at)| !says || now < *at + lease);
+        if lately && !hello {
+            return;
+        }
+        replica.told = Some((light.clone(), now));
+        let worker = replica
+            .worker
+            .as_ref()
+            .and_then(|worker| self.workers.get(worker));
+        if let Some(session) = worker.and_then(|worker| worker.session) {
+            let command = Command::Reconfigure(pb::Reconfigure {
+                replica_id: id.to_owned(),
+                light: Some(super::convert::light_config(&replica.spec.config)),
+            });
+            actions.push(Action::Send {
+                session,
+                command: Box::new(command),
+            });
         }
     }
 
@@ -107,9 +182,9 @@ impl State {
             return;
         };
         if let Some(stray) = here.strays.get_mut(&report.replica_id) {
-            self.dirty |= stray.state != state;
+            self.room_changed |= stray.state != state;
             (stray.state, stray.message, stray.load) = (state, report.message, report.load);
-            if hello && state != ReplicaState::Stopping {
+            if hello && state != ReplicaState::Stopping && !stray.undrained {
                 self.drain(worker, &report.replica_id, actions);
             }
             return;
@@ -120,82 +195,24 @@ impl State {
             return;
         }
         let spec = report.spec.unwrap_or_default();
+        let deployment = self.find(&spec.application, &spec.deployment);
+        let grace = deployment.and_then(|key| self.deployments.get(&key));
         let stray = Stray {
-            application: spec.application,
-            deployment: spec.deployment,
+            deployment,
             need: amounts_of(&spec.resources.unwrap_or_default()),
+            grace: grace.map_or(DEFAULT_GRACE, |d| d.spec.config.grace),
             state,
             message: report.message,
             load: report.load,
+            version: spec.version,
+            made: now,
+            undrained: false,
         };
         info!(replica = %report.replica_id, worker, "replica is not wanted and is drained");
-        if let Some(here) = self.workers.get_mut(worker) {
-            here.strays.insert(report.replica_id.clone(), stray);
-        }
+        self.add_stray(worker, &report.replica_id, stray);
         if state != ReplicaState::Stopping {
             self.drain(worker, &report.replica_id, actions);
         }
-    }
-
-    /// Lets a replica that is there already stand for one that is not: for a pending one, for one that waits after a
-    /// failure, or, if it runs, for one that only starts. False if the intent wants no such replica.
-    fn adopt(
-        &mut self,
-        worker: &str,
-        report: &pb::ReplicaReport,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) -> bool {
-        let Some(spec) = &report.spec else { return false };
-        let found = self.deployments.iter().position(|d| {
-            d.spec.name == spec.deployment
-                && d.version == spec.version
-                && self.apps[d.app].name == spec.application
-        });
-        let Some(index) = found else { return false };
-        let deployment = &self.deployments[index];
-        let runs = report.state() == ReplicaState::Running;
-        let starting = || {
-            let mut placed = deployment.replicas.iter();
-            placed
-                .find(|id| self.replicas.get(*id).is_some_and(|r| r.phase == Phase::Starting))
-                .cloned()
-        };
-        let idle = deployment
-            .pending
-            .first()
-            .or_else(|| deployment.failed.first())
-            .cloned();
-        let Some(stand_in) = idle.or_else(|| runs.then(starting).flatten()) else {
-            return false;
-        };
-        if let Some(elsewhere) = self.replicas.get(&stand_in).and_then(|r| r.worker.clone()) {
-            self.stray(&stand_in, ReplicaState::Stopping);
-            self.drain(&elsewhere, &stand_in, actions);
-        }
-        self.remove_replica(&stand_in);
-
-        let id = report.replica_id.clone();
-        self.insert_replica(id.clone(), index, Backoff::default());
-        if let Some(replica) = self.replicas.get_mut(&id) {
-            replica.worker = Some(worker.to_owned());
-            (replica.seen, replica.assigned) = (true, now);
-            replica.message.clone_from(&report.message);
-            (replica.load, replica.model) = (report.load, report.model.clone());
-        }
-        if let Some(here) = self.workers.get_mut(worker) {
-            here.replicas.insert(id.clone());
-        }
-        self.enter(
-            &id,
-            if runs {
-                Phase::Running { since: now }
-            } else {
-                Phase::Starting
-            },
-        );
-        info!(replica = %id, worker, "replica adopted");
-        true
     }
 
     /// A replica that should be on a worker is not in its list.
@@ -207,11 +224,13 @@ impl State {
             // The list may be older than the assignment; after a lease's time, or a new stream, the assignment was lost.
             if hello || now.saturating_sub(replica.assigned) >= lease::term(self.settings.heartbeat) {
                 replica.assigned = now;
-                self.assign(id, actions);
+                self.assign(id, now, actions);
             }
         } else if matches!(replica.phase, Phase::Running { .. }) {
             warn!(replica = %id, "replica vanished: its worker was started anew");
-            self.requeue(id);
+            self.health_failed(id, "it vanished: its worker was started anew");
+            self.restart_gang(id, now, actions);
+            self.requeue(id, now);
         } else {
             self.fail(id, "its worker ended while it started", now, actions);
         }
@@ -222,24 +241,47 @@ impl State {
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
-        let worked = match replica.phase {
+        let (key, phase) = (replica.deployment, replica.phase);
+        let worked = match phase {
             Phase::Running { since } => now.saturating_sub(since),
             Phase::Pending | Phase::Starting | Phase::Failed { .. } => Time::ZERO,
         };
-        let wait = replica.backoff.fail(&REPLICA_BACKOFF, worked);
+        let wait = replica.record.failures.fail(&REPLICA_BACKOFF, worked);
         replica.message = message.to_owned();
-        let (failures, deployment) = (replica.backoff.failures(), replica.deployment);
+        let failures = replica.record.failures.failures();
         self.totals.replica_failures += 1;
         warn!(replica = %id, failures, wait_s = wait.as_secs(), error = message, "replica failed");
-        if let Some(worker) = self.replicas.get(id).and_then(|r| r.worker.clone()) {
+        if phase.is_running() {
+            self.health_failed(id, message);
+        }
+        self.restart_gang(id, now, actions);
+        let worker = self.replicas.get(id).and_then(|r| r.worker.clone());
+        if let Some(worker) = &worker {
             self.stray(id, ReplicaState::Failed);
-            self.drain(&worker, id, actions);
-            self.deployments[deployment].shunned.insert(worker);
+            self.drain(worker, id, actions);
         }
-        if let Some(replica) = self.replicas.get_mut(id) {
-            replica.worker = None;
+        let Some(deployment) = self.deployments.get_mut(&key) else {
+            return;
+        };
+        if deployment.outdated.contains(id) {
+            // The update makes what takes its place.
+            self.remove_replica(id);
+            return;
         }
+        deployment.failures.count = deployment.failures.count.saturating_add(1);
+        message.clone_into(&mut deployment.failures.last);
+        deployment.shunned.extend(worker);
         self.enter(id, Phase::Failed { retry: now + wait });
+    }
+
+    /// Books that a replica that ran does so no more, though nobody asked for it.
+    pub(super) fn health_failed(&mut self, id: &str, why: &str) {
+        if let Some(key) = self.replicas.get(id).map(|replica| replica.deployment)
+            && let Some(deployment) = self.deployments.get_mut(&key)
+        {
+            let message = format!("replica {id} failed: {why}");
+            deployment.condition.handle(Happened::HealthCheckFailed, &message);
+        }
     }
 
     /// Moves a replica from its worker's wanted ones to its strays.
@@ -247,22 +289,57 @@ impl State {
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
-        let deployment = &self.deployments[replica.deployment];
         let stray = Stray {
-            application: self.apps[deployment.app].name.clone(),
-            deployment: deployment.spec.name.clone(),
-            need: deployment.spec.need.clone(),
+            deployment: Some(replica.deployment),
+            need: replica.spec.config.need.clone(),
+            grace: replica.spec.config.grace,
             state,
             message: replica.message.clone(),
             load: replica.load,
+            version: replica.spec.version.clone(),
+            made: replica.made,
+            undrained: false,
         };
-        if let Some(worker) = replica
-            .worker
-            .take()
-            .and_then(|worker| self.workers.get_mut(&worker))
+        if let Some(worker) = replica.worker.take() {
+            if let Some(here) = self.workers.get_mut(&worker) {
+                here.replicas.remove(id);
+            }
+            self.add_stray(&worker, id, stray);
+        }
+    }
+
+    pub(super) fn add_stray(&mut self, worker: &str, id: &str, stray: Stray) {
+        let Some(here) = self.workers.get_mut(worker) else {
+            return;
+        };
+        if let Some(deployment) = stray.deployment.and_then(|key| self.deployments.get_mut(&key)) {
+            deployment.stopping.insert((worker.to_owned(), id.to_owned()));
+        }
+        here.strays.insert(id.to_owned(), stray);
+        self.room_changed = true;
+    }
+
+    pub(super) fn stray_mut(&mut self, worker: &str, id: &str) -> Option<&mut Stray> {
+        self.workers.get_mut(worker)?.strays.get_mut(id)
+    }
+
+    pub(super) fn forget_stray(&mut self, worker: &str, id: &str) {
+        let Some(here) = self.workers.get_mut(worker) else {
+            return;
+        };
+        if let Some(stray) = here.strays.remove(id) {
+            self.unbook_stray(stray.deployment, worker, id);
+        }
+    }
+
+    /// Takes a stray that is gone out of its deployment's books.
+    pub(super) fn unbook_stray(&mut self, key: Option<super::model::Key>, worker: &str, id: &str) {
+        self.room_changed = true;
+        if let Some(key) = key
+            && let Some(deployment) = self.deployments.get_mut(&key)
         {
-            worker.replicas.remove(id);
-            worker.strays.insert(id.to_owned(), stray);
+            deployment.stopping.remove(&(worker.to_owned(), id.to_owned()));
+            self.touch(key);
         }
     }
 
@@ -274,19 +351,17 @@ impl State {
         let (Some(session), Some(stray)) = (here.session, here.strays.get(id)) else {
             return;
         };
-        let wanted = self
-            .deployments
-            .iter()
-            .find(|d| d.spec.name == stray.deployment && self.apps[d.app].name == stray.application);
-        let grace = match wanted {
-            _ if stray.state == ReplicaState::Failed => Time::ZERO,
-            Some(deployment) => deployment.spec.grace,
-            None => DEFAULT_GRACE,
+        let grace = match stray.state {
+            ReplicaState::Failed => Time::ZERO,
+            ReplicaState::Unspecified
+            | ReplicaState::Pending
+            | ReplicaState::Starting
+            | ReplicaState::Running
+            | ReplicaState::Stopping => stray.grace,
         };
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let drain = pb::Drain {
             replica_id: id.to_owned(),
-            grace_ms,
+            grace_ms: millis32(grace),
         };
         actions.push(Action::Send {
             session,
@@ -295,8 +370,12 @@ impl State {
     }
 
     /// Tells a replica's worker to start it.
-    pub(super) fn assign(&self, id: &str, actions: &mut Vec<Action>) {
-        let Some(replica) = self.replicas.get(id) else {
+    pub(super) fn assign(&mut self, id: &str, now: Time, actions: &mut Vec<Action>) {
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
+        replica.told = Some((replica.spec.light.clone(), now));
+        let Some(deployment) = self.deployments.get(&replica.deployment) else {
             return;
         };
         let worker = replica
@@ -304,7 +383,7 @@ impl State {
             .as_ref()
             .and_then(|worker| self.workers.get(worker));
         if let Some(session) = worker.and_then(|worker| worker.session) {
-            let replica = Some(self.replica_spec(id, replica.deployment));
+            let replica = Some(replica_spec(id, &deployment.app, replica));
             actions.push(Action::Send {
                 session,
                 command: Box::new(Command::Assign(pb::Assign { replica })),

@@ -1,17 +1,30 @@
 //! The route table: where the replicas are that take requests.
 //!
-//! Invariant: a table is published at once after a change and at most one per 10 ms; none before workers of an earlier
-//! life had their time to come back, for a proxy that is given an empty table drops the replicas it knows.
+//! Invariant: a table is published at once after a change and at most one per 10 ms (of large
+//! meshes: per 10 us for each replica); none before workers of an earlier
+//! life had their time to come back, for a proxy that is given an empty table drops the replicas it knows. A replica that
+//! leaves is out of the table before it is told to stop.
+
+use std::collections::BTreeSet;
 
 use mobula_proto::control::v1 as pb;
 
 use super::{
     State, Time,
-    model::{Deployment, kind_to_proto},
+    convert::{count32, kind_to_proto, millis32},
+    model::{App, Deployment},
 };
+
+/// How often proxies report demand: well within the scaler's look-back, and a thousand proxies are a hundred messages per
+/// second.
+const REPORT_INTERVAL: Time = Time::from_secs(10);
 
 /// Changes that come together (a worker's replicas, a burst of attaching workers) go out together.
 const GAP: Time = Time::from_millis(10);
+
+/// Each replica of a table costs every proxy's stream about a microsecond to write; a table leaves its time ten times over for
+/// other work. From 1,000 replicas on tables are this much further apart.
+const GAP_PER_REPLICA: Time = Time::from_micros(10);
 
 /// What is known of the table between two publications.
 #[derive(Debug)]
@@ -22,6 +35,8 @@ pub(super) struct Table {
     /// Only how busy they are changed: told once per heartbeat.
     pub(super) loads_changed: bool,
     published: Option<Time>,
+    /// Replicas in the last one.
+    size: u32,
 }
 
 impl Default for Table {
@@ -31,6 +46,7 @@ impl Default for Table {
             changed: true,
             loads_changed: false,
             published: None,
+            size: 0,
         }
     }
 }
@@ -41,7 +57,7 @@ impl Table {
         let published = self.published.unwrap_or(Time::ZERO);
         if self.changed {
             Some(if self.published.is_some() {
-                published + GAP
+                published + GAP.max(GAP_PER_REPLICA * self.size)
             } else {
                 Time::ZERO
             })
@@ -61,37 +77,88 @@ impl State {
         self.routes.version += 1;
         (self.routes.changed, self.routes.loads_changed) = (false, false);
         self.routes.published = Some(now);
+        self.routes.size = count32(self.deployments.values().map(|d| d.running.len()).sum());
+        self.schedule_drains(now);
         Some(pb::WatchRoutesResponse {
             version: self.routes.version,
             controller_id: self.settings.controller_id.clone(),
-            applications: self.apps.iter().map(|app| self.application_route(app)).collect(),
+            applications: self
+                .apps
+                .iter()
+                .map(|(name, app)| self.application_route(name, app))
+                .collect(),
+            report_interval_ms: millis32(REPORT_INTERVAL),
         })
     }
 
-    fn application_route(&self, app: &super::model::App) -> pb::ApplicationRoute {
+    /// Counts a proxy in.
+    pub(super) fn watched(&mut self, watch: u64, proxy: pb::ProxyStatus) {
+        let before = self.proxies();
+        self.watches.insert(watch, proxy);
+        // Each has its share of the bounds.
+        self.routes.changed |= self.proxies() != before;
+    }
+
+    /// Counts a proxy out.
+    pub(super) fn unwatched(&mut self, watch: u64) {
+        let before = self.proxies();
+        self.watches.remove(&watch);
+        self.routes.changed |= self.proxies() != before;
+    }
+
+    /// How many proxies there are; one that dialled again before its old stream was seen to end is one.
+    fn proxies(&self) -> usize {
+        let ids: BTreeSet<&str> = self
+            .watches
+            .values()
+            .map(|proxy| proxy.proxy_id.as_str())
+            .collect();
+        ids.len()
+    }
+
+    fn application_route(&self, name: &str, app: &App) -> pb::ApplicationRoute {
+        let deployments = app.deployments.iter().filter_map(|key| self.deployments.get(key));
         pb::ApplicationRoute {
-            name: app.name.clone(),
+            name: name.to_owned(),
             route_prefix: app.route_prefix.clone().unwrap_or_default(),
-            deployments: app
-                .deployments
-                .iter()
-                .map(|d| self.deployment_route(&self.deployments[*d]))
+            deployments: deployments
+                .filter(|deployment| app.deleting || !deployment.deleting)
+                .map(|deployment| self.deployment_route(deployment))
                 .collect(),
+            deleting: app.deleting,
         }
     }
 
     fn deployment_route(&self, deployment: &Deployment) -> pb::DeploymentRoute {
-        let spec = &deployment.spec;
+        let config = &deployment.spec.config;
         pb::DeploymentRoute {
-            name: spec.name.clone(),
-            kind: kind_to_proto(spec.kind).into(),
-            max_ongoing_requests: spec.max_ongoing_requests,
-            max_queued_requests: spec.max_queued_requests,
+            name: config.name.clone(),
+            kind: kind_to_proto(config.kind).into(),
+            max_ongoing_requests: config.max_ongoing_requests,
+            max_queued_requests: self.share(config.max_queued_requests),
             replicas: deployment
                 .running
                 .iter()
                 .filter_map(|id| self.endpoint(id))
                 .collect(),
+            expected: deployment.outlook.expected && !deployment.deleting,
+            why_none: deployment.outlook.why_none.clone(),
+            backpressure_status: config.backpressure.status.into(),
+            retry_after_s: config
+                .backpressure
+                .retry_after
+                .map_or(0.0, |after| after.as_secs_f32()),
+            models: config.models.keys().cloned().collect(),
+        }
+    }
+
+    /// A proxy's share of a deployment's bound; never nothing of a bound that allows something.
+    fn share(&self, bound: i32) -> i32 {
+        let proxies = i32::try_from(self.proxies().max(1)).unwrap_or(i32::MAX);
+        if bound <= 0 {
+            bound
+        } else {
+            bound / proxies + i32::from(bound % proxies != 0)
         }
     }
 
@@ -103,6 +170,7 @@ impl State {
             address: worker.address.clone(),
             load: replica.load,
             model: replica.model.clone(),
+            models: replica.models.clone(),
         })
     }
 }

@@ -1,227 +1,212 @@
 //! What runs, what does not, and why, in words that say what to do.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use mobula_proto::control::v1::{self as pb, ApplicationState, ReplicaState};
-use mobula_serving::place::{Kind, Reason};
 
 use super::{
-    FAILURES_UNTIL_FAILED, State, Supply, Time,
-    model::{App, Deployment, Phase, Replica, Worker, amounts_to_proto, kind_to_proto},
+    State, Supply, Time,
+    convert::{amounts_to_proto, count32, kind_to_proto, millis},
+    document::document,
+    model::{App, Deployment, Key, Phase, Replica, Stray, Worker},
+    supply::command,
 };
 
 impl State {
     /// The state of everything.
     pub(crate) fn status(&self, now: Time) -> pb::GetStatusResponse {
-        let mut applications: Vec<_> = self
-            .apps
-            .iter()
-            .map(|app| self.application_status(app, now))
-            .collect();
-        applications.sort_by(|a, b| a.name.cmp(&b.name));
         // A proxy that dialled again before its old stream was seen to end is one proxy.
         let proxies: BTreeMap<_, _> = self
             .watches
             .values()
-            .map(|proxy| (proxy.proxy_id.clone(), proxy.clone()))
+            .map(|proxy| (proxy.proxy_id.clone(), self.proxy_status(proxy, now)))
             .collect();
         pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: millis(now),
-            applications,
+            applications: self
+                .apps
+                .iter()
+                .map(|(name, app)| self.application_status(name, app, now))
+                .collect(),
             workers: self
                 .workers
                 .iter()
                 .map(|(id, worker)| self.worker_status(id, worker, now))
                 .collect(),
             proxies: proxies.into_values().collect(),
+            worker_groups: self.group_statuses(),
+            resource_version: self.intent.resource_version,
+            target_capacity: self.intent.config.options.target_capacity,
+            controller_id: self.settings.controller_id.clone(),
         }
     }
 
-    fn application_status(&self, app: &App, now: Time) -> pb::ApplicationStatus {
-        let deployments = app.deployments.iter().map(|index| &self.deployments[*index]);
-        let missing: Vec<&Deployment> = deployments.clone().filter(|d| !d.is_complete()).collect();
-        let failures = missing.iter().map(|d| self.failures(d)).max().unwrap_or(0);
-        let state = match () {
-            () if missing.is_empty() => ApplicationState::Running,
-            () if app.ran => ApplicationState::Unhealthy,
-            () if failures >= FAILURES_UNTIL_FAILED => ApplicationState::DeployFailed,
-            () if self.grace.is_some() => ApplicationState::NotStarted,
-            () => ApplicationState::Deploying,
+    fn proxy_status(&self, proxy: &pb::ProxyStatus, now: Time) -> pb::ProxyStatus {
+        let report = self.reports.get(&proxy.proxy_id);
+        pb::ProxyStatus {
+            report_age_ms: report.map(|at| millis(now.saturating_sub(*at))),
+            ..proxy.clone()
+        }
+    }
+
+    /// Unix milliseconds of a time.
+    pub(super) fn unix_ms(&self, at: Time) -> u64 {
+        self.settings.origin_unix_ms.saturating_add(millis(at))
+    }
+
+    fn application_status(&self, name: &str, app: &App, now: Time) -> pb::ApplicationStatus {
+        let deployments = || app.deployments.iter().filter_map(|key| self.deployments.get(key));
+        // The deployment that says most decides (Ray: `_determine_app_status`).
+        let worst = deployments()
+            .map(|deployment| &deployment.condition)
+            .min_by_key(|condition| condition.rank());
+        let waits = self.grace.is_some() && !deployments().all(Deployment::is_complete);
+        let state = match worst {
+            _ if app.deleting => ApplicationState::Deleting,
+            Some(worst) if worst.rank() == 0 => ApplicationState::DeployFailed,
+            Some(worst) if worst.rank() == 1 => ApplicationState::Unhealthy,
+            Some(worst) if worst.rank() == 2 && waits => ApplicationState::NotStarted,
+            Some(worst) if worst.rank() == 2 => ApplicationState::Deploying,
+            Some(_) | None => ApplicationState::Running,
         };
-        let message: Vec<String> = missing.iter().map(|d| self.why_incomplete(d, now)).collect();
+        let message: Vec<String> = deployments()
+            .filter_map(|deployment| {
+                let why = self.deployment_message(deployment, now);
+                (!why.is_empty()).then(|| format!("{}: {why}", deployment.name()))
+            })
+            .collect();
         pb::ApplicationStatus {
-            name: app.name.clone(),
+            name: name.to_owned(),
             route_prefix: app.route_prefix.clone().unwrap_or_default(),
             state: state.into(),
             message: message.join("; "),
-            deployments: deployments.map(|d| self.deployment_status(app, d, now)).collect(),
+            deployments: app
+                .deployments
+                .iter()
+                .filter_map(|key| Some(self.deployment_status(*key, self.deployments.get(key)?, now)))
+                .collect(),
+            deployed_unix_ms: app.meta.deployed_unix_ms,
+            resource_version: app.meta.resource_version,
+            source: app.meta.source.into(),
+            external_scaler: app.external_scaler,
+            import_path: app.import_path.clone(),
+            config: app.document.clone(),
         }
     }
 
-    /// How often the worst replica failed in a row, or the workers that were started for those without a place.
-    fn failures(&self, deployment: &Deployment) -> u32 {
-        let replicas = deployment.replicas.iter().filter_map(|id| self.replicas.get(id));
-        let of_replicas = replicas
-            .map(|replica| replica.backoff.failures())
-            .max()
-            .unwrap_or(0);
-        let starts = self
-            .starts
-            .get(&deployment.spec.kind)
-            .map_or(0, |starts| starts.backoff.failures());
-        of_replicas.max(if deployment.pending.is_empty() { 0 } else { starts })
-    }
-
-    /// What is missing, and why the first of it is: a failure is told before a start, a start before a wait.
-    fn why_incomplete(&self, deployment: &Deployment, now: Time) -> String {
-        let spec = &deployment.spec;
-        let starting = || {
-            let mut ids = deployment.replicas.iter();
-            ids.find(|id| self.replicas.get(*id).is_some_and(|r| r.phase == Phase::Starting))
-        };
-        let first = deployment
-            .failed
-            .first()
-            .or_else(|| deployment.pending.first())
-            .or_else(starting);
-        let why = first
-            .and_then(|id| self.replicas.get(id))
-            .map(|replica| self.why(deployment, replica, now));
-        format!(
-            "{}: {} of {} replicas run: {}",
-            spec.name,
-            deployment.running.len(),
-            spec.replicas,
-            why.unwrap_or_default()
-        )
-    }
-
-    fn deployment_status(&self, app: &App, deployment: &Deployment, now: Time) -> pb::DeploymentStatus {
+    fn deployment_status(&self, key: Key, deployment: &Deployment, now: Time) -> pb::DeploymentStatus {
+        let config = &deployment.spec.config;
         let mut replicas: Vec<pb::ReplicaStatus> = deployment
             .replicas
             .iter()
-            .filter_map(|id| Some((id, self.replicas.get(id)?)))
-            .map(|(id, replica)| pb::ReplicaStatus {
-                replica_id: id.clone(),
-                state: match replica.phase {
-                    Phase::Pending => ReplicaState::Pending,
-                    Phase::Starting => ReplicaState::Starting,
-                    Phase::Running { .. } => ReplicaState::Running,
-                    Phase::Failed { .. } => ReplicaState::Failed,
-                }
-                .into(),
-                message: self.why(deployment, replica, now),
-                worker_id: replica.worker.clone().unwrap_or_default(),
-                load: replica.load,
-                execution_provider: replica
-                    .model
-                    .as_ref()
-                    .map(|model| model.execution_provider.clone())
-                    .unwrap_or_default(),
-            })
+            .filter_map(|id| Some(self.replica_status(id, deployment, self.replicas.get(id)?, now)))
             .collect();
-        for (worker_id, worker) in &self.workers {
-            let here = worker.strays.iter().filter(|(id, stray)| {
-                stray.deployment == deployment.spec.name
-                    && stray.application == app.name
-                    && !self.replicas.contains_key(*id)
-            });
-            replicas.extend(here.map(|(id, stray)| pb::ReplicaStatus {
-                replica_id: id.clone(),
-                // Whatever it says: it was told to stop.
-                state: ReplicaState::Stopping.into(),
-                message: stray.message.clone(),
-                worker_id: worker_id.clone(),
-                load: stray.load,
-                execution_provider: String::new(),
-            }));
-        }
+        let stopping = deployment.stopping.iter().filter_map(|(worker, id)| {
+            let stray = self.workers.get(worker)?.strays.get(id)?;
+            Some(self.stray_status(worker, id, deployment, stray))
+        });
+        replicas.extend(stopping);
         pb::DeploymentStatus {
-            name: deployment.spec.name.clone(),
-            target_replicas: u32::try_from(deployment.spec.replicas).unwrap_or(u32::MAX),
+            name: config.name.clone(),
+            target_replicas: count32(deployment.target),
             replicas,
+            state: deployment.condition.state.into(),
+            trigger: deployment.condition.trigger.into(),
+            message: self.deployment_message(deployment, now),
+            kind: kind_to_proto(config.kind).into(),
+            scaling: self.scaling_status(key, deployment, now),
+            rollout: self.rollout_status(deployment, now),
+            config: document(config).to_string(),
+            resources: Some(amounts_to_proto(&config.need)),
         }
     }
 
-    /// Why a replica does not run; what it does, if it does.
-    fn why(&self, deployment: &Deployment, replica: &Replica, now: Time) -> String {
-        match replica.phase {
-            Phase::Running { .. } => replica.message.clone(),
-            Phase::Starting if replica.message.is_empty() => {
-                format!(
-                    "is started on {}",
-                    replica.worker.as_deref().unwrap_or("its worker")
-                )
+    fn replica_status(
+        &self,
+        id: &str,
+        deployment: &Deployment,
+        replica: &Replica,
+        now: Time,
+    ) -> pb::ReplicaStatus {
+        pb::ReplicaStatus {
+            replica_id: id.to_owned(),
+            state: match replica.phase {
+                Phase::Pending => ReplicaState::Pending,
+                Phase::Starting => ReplicaState::Starting,
+                Phase::Running { .. } => ReplicaState::Running,
+                Phase::Failed { .. } => ReplicaState::Failed,
             }
-            Phase::Starting => replica.message.clone(),
-            Phase::Failed { retry } => {
-                let times = match replica.backoff.failures() {
-                    0 | 1 => "failed".to_owned(),
-                    n => format!("failed {n} times in a row"),
+            .into(),
+            message: self.why(deployment, replica, now),
+            worker_id: replica.worker.clone().unwrap_or_default(),
+            load: replica.load,
+            execution_provider: replica
+                .model
+                .as_ref()
+                .map(|model| model.execution_provider.clone())
+                .unwrap_or_default(),
+            started_unix_ms: self.unix_ms(replica.made),
+            version: replica.spec.version.clone(),
+            outdated: deployment.outdated.contains(id),
+            models: replica.models.iter().map(|held| held.model_id.clone()).collect(),
+            failures: replica.record.failures.failures(),
+        }
+    }
+
+    fn stray_status(
+        &self,
+        worker: &str,
+        id: &str,
+        deployment: &Deployment,
+        stray: &Stray,
+    ) -> pb::ReplicaStatus {
+        pb::ReplicaStatus {
+            replica_id: id.to_owned(),
+            // Whatever it says: it was told to stop.
+            state: ReplicaState::Stopping.into(),
+            message: stray.message.clone(),
+            worker_id: worker.to_owned(),
+            load: stray.load,
+            started_unix_ms: self.unix_ms(stray.made),
+            version: stray.version.clone(),
+            outdated: stray.version != deployment.spec.version,
+            ..pb::ReplicaStatus::default()
+        }
+    }
+
+    /// How the worker groups are.
+    fn group_statuses(&self) -> Vec<pb::WorkerGroupStatus> {
+        let groups = self.groups.iter().enumerate();
+        groups
+            .map(|(i, group)| {
+                let members = self.workers.values().filter(|worker| worker.group == group.name);
+                let attached = members.count();
+                let launched = self.launched.values().filter(|launch| launch.group == group.name);
+                let starting = launched.filter(|launch| launch.is_counted_on()).count();
+                let wanted = self.wanted.get(i).copied().unwrap_or(attached + starting);
+                let missing = wanted.saturating_sub(attached + starting);
+                let message = match (&self.settings.supply, self.starts.get(&group.name)) {
+                    (Supply::External { controller }, _) if missing > 0 => {
+                        format!("start {missing} more: {}", command(group, controller))
+                    }
+                    (Supply::Process { .. }, Some(starts)) if missing > 0 && !starts.last_end.is_empty() => {
+                        format!("the last worker {}", starts.last_end)
+                    }
+                    (Supply::External { .. } | Supply::Process { .. }, _) => String::new(),
                 };
-                format!(
-                    "{times}, is tried again in {}: {}",
-                    seconds(retry, now),
-                    replica.message
-                )
-            }
-            Phase::Pending => self.why_pending(deployment, now),
-        }
-    }
-
-    fn why_pending(&self, deployment: &Deployment, now: Time) -> String {
-        if let Some(until) = self.grace {
-            return format!(
-                "workers of the controller before this one have {} to come back",
-                seconds(until, now)
-            );
-        }
-        let Some(reason) = &deployment.reason else {
-            return "is being placed".into();
-        };
-        let kind = deployment.spec.kind;
-        match &self.settings.supply {
-            Supply::External { controller } => match reason {
-                Reason::NoWorker { .. } => {
-                    format!("{reason}: start one with mobula-{kind} --controller {controller}")
+                pb::WorkerGroupStatus {
+                    name: group.name.clone(),
+                    kind: kind_to_proto(group.kind).into(),
+                    min: group.min,
+                    max: group.max,
+                    wanted: count32(wanted),
+                    attached: count32(attached),
+                    starting: count32(starting),
+                    message,
                 }
-                Reason::NoRoom { .. } | Reason::Short { .. } | Reason::Apart { .. } => reason.to_string(),
-            },
-            Supply::Process { max_workers, .. } => self.why_no_process(kind, *max_workers, reason, now),
-        }
-    }
-
-    fn why_no_process(&self, kind: Kind, max_workers: usize, reason: &Reason, now: Time) -> String {
-        let starts = self
-            .starts
-            .get(&kind)
-            .filter(|starts| !starts.last_end.is_empty());
-        let last = starts.map(|starts| (starts.not_before, &starts.last_end));
-        if let Some((at, end)) = last.filter(|(at, _)| *at > now) {
-            return format!(
-                "the last {kind} worker {end}; the next is started in {}",
-                seconds(at, now)
-            );
-        }
-        if self
-            .launched
-            .values()
-            .any(|l| l.kind == kind && !l.returning && !l.overdue)
-        {
-            return match last {
-                Some((_, end)) => format!("its {kind} worker is being started (the last one {end})"),
-                None => format!("its {kind} worker is being started"),
-            };
-        }
-        let idle = self
-            .workers
-            .values()
-            .any(|w| w.owned && w.kind == kind && w.is_idle());
-        if !idle && self.owned() >= max_workers {
-            return format!("{max_workers} workers run already, as many as --max-workers allows");
-        }
-        reason.to_string()
+            })
+            .collect()
     }
 
     fn worker_status(&self, id: &str, worker: &Worker, now: Time) -> pb::WorkerStatus {
@@ -235,22 +220,20 @@ impl State {
             resident_bytes: worker.resident_bytes,
             pid: worker.pid,
             alive: true,
+            labels: worker.labels.clone().into_iter().collect(),
+            group: worker.group.clone(),
+            leaving: worker.leaving,
         }
     }
 
     /// Workers with a stream, and those that only have their lease left.
     pub(crate) fn worker_counts(&self) -> (usize, usize) {
-        let attached = self
-            .workers
-            .values()
-            .filter(|worker| worker.session.is_some())
-            .count();
-        (attached, self.workers.len() - attached)
+        (self.sessions.len(), self.workers.len() - self.sessions.len())
     }
 
     /// Wanted replicas that are pending, starting, running, failed.
     pub(crate) fn replica_counts(&self) -> [(&'static str, usize); 4] {
-        let sum = |of: fn(&Deployment) -> usize| self.deployments.iter().map(of).sum::<usize>();
+        let sum = |of: fn(&Deployment) -> usize| self.deployments.values().map(of).sum::<usize>();
         let (pending, running, failed) = (
             sum(|d| d.pending.len()),
             sum(|d| d.running.len()),
@@ -264,13 +247,4 @@ impl State {
             ("failed", failed),
         ]
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whole seconds until then, never less than one.
-fn seconds(at: Time, now: Time) -> String {
-    format!("{} s", at.saturating_sub(now).as_secs_f64().ceil().max(1.0))
 }

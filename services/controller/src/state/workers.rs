@@ -9,8 +9,9 @@ use mobula_proto::control::v1::{self as pb, attach_response::Message as Command}
 use tracing::{info, warn};
 
 use super::{
-    Action, End, Launch, PROVIDER_LABEL, State, Supply, Time, WORKER_BACKOFF,
-    model::{Worker, amounts_of, kind_of},
+    Action, End, LOSS_BACKOFF, Launch, PROVIDER_LABEL, State, Supply, Time, WORKER_BACKOFF,
+    convert::{amounts_of, kind_of, millis32},
+    model::{Phase, Worker},
 };
 
 impl State {
@@ -55,12 +56,16 @@ impl State {
                 pid: hello.pid,
             });
         }
+        let labels = hello.labels.into_iter().collect();
+        let group = self.group_of(kind, &labels, owned);
         let (replicas, strays) = before.map(|w| (w.replicas, w.strays)).unwrap_or_default();
         let worker = Worker {
             kind,
             address: hello.address,
             pid: hello.pid,
             capacity: amounts_of(&hello.resources.unwrap_or_default()),
+            labels,
+            group,
             session: Some(session),
             owned,
             leaving: self.dismissed.contains(&id),
@@ -74,7 +79,7 @@ impl State {
         self.workers.insert(id.clone(), worker);
         self.sessions.insert(session, id.clone());
         self.leases.renew(&id, now);
-        self.dirty = true;
+        self.room_changed = true;
         // The address may be a new one.
         self.routes.changed = true;
         self.report(&id, hello.replicas, true, now, actions);
@@ -105,9 +110,9 @@ impl State {
             return;
         };
         worker.session = None;
-        self.dirty = true;
+        self.room_changed = true;
         if worker.leaving && worker.replicas.is_empty() {
-            self.lose(&id, "it left", actions);
+            self.lose(&id, "it left", now, actions);
             return;
         }
         if end == End::Closed && !worker.owned {
@@ -121,34 +126,35 @@ impl State {
         self.awaited.remove(id);
         let worker = self.workers.get(id);
         let attached = worker.is_some() || launch.as_ref().is_some_and(|launch| launch.returning);
-        let Some((kind, since)) = worker
-            .map(|w| (w.kind, w.since))
-            .or_else(|| launch.map(|launch| (launch.kind, launch.since)))
+        let Some((kind, group, since)) = worker
+            .map(|w| (w.kind, w.group.clone(), w.since))
+            .or_else(|| launch.map(|launch| (launch.kind, launch.group, launch.since)))
         else {
             return;
         };
-        self.dirty = true;
+        self.room_changed = true;
         if self.dismissed.remove(id) || self.stopping {
             info!(worker = %id, %why, "worker ended");
         } else {
             warn!(worker = %id, %kind, %why, "worker ended unasked");
             self.totals.worker_failures += 1;
-            let starts = self.starts.entry(kind).or_default();
+            let starts = self.starts.entry(group).or_default();
             let wait = starts.backoff.fail(&WORKER_BACKOFF, now.saturating_sub(since));
             // One that served and died is replaced at once, the first time.
             let free = attached && starts.backoff.failures() == 1;
             starts.not_before = if free { now } else { now + wait };
             starts.last_end = why;
+            self.touch_waiting(kind);
         }
-        self.lose(id, "its process ended", actions);
+        self.lose(id, "its process ended", now, actions);
     }
 
     /// Forgets a worker; its replicas are to be placed again.
-    pub(super) fn lose(&mut self, id: &str, why: &str, actions: &mut Vec<Action>) {
+    pub(super) fn lose(&mut self, id: &str, why: &str, now: Time, actions: &mut Vec<Action>) {
         let Some(worker) = self.workers.remove(id) else {
             return;
         };
-        for deployment in &mut self.deployments {
+        for deployment in self.deployments.values_mut() {
             deployment.shunned.remove(id);
         }
         self.leases.release(&id.to_owned());
@@ -158,10 +164,52 @@ impl State {
         }
         info!(worker = %id, %why, replicas = worker.replicas.len(), "worker is gone");
         self.routes.changed |= !worker.replicas.is_empty();
-        for replica in &worker.replicas {
-            self.requeue(replica);
+        for (stray, of) in worker.strays {
+            self.unbook_stray(of.deployment, id, &stray);
         }
-        self.dirty = true;
+        let said = format!("worker {id} is gone: {why}");
+        for replica in &worker.replicas {
+            self.lose_replica(replica, worker.leaving, &said, now, actions);
+        }
+        self.room_changed = true;
+    }
+
+    /// Places a replica again whose worker is gone: at once, but for one whose workers go again and again while it is
+    /// young, for then it may be what kills them.
+    fn lose_replica(&mut self, id: &str, left: bool, why: &str, now: Time, actions: &mut Vec<Action>) {
+        self.restart_gang(id, now, actions);
+        let Some(replica) = self.replicas.get_mut(id) else {
+            return;
+        };
+        let (key, phase) = (replica.deployment, replica.phase);
+        if left {
+            self.requeue(id, now);
+            return;
+        }
+        let worked = match phase {
+            Phase::Running { since } => now.saturating_sub(since),
+            Phase::Pending | Phase::Starting | Phase::Failed { .. } => Time::ZERO,
+        };
+        let wait = replica.record.losses.fail(&LOSS_BACKOFF, worked);
+        let again = replica.record.losses.failures() > 1;
+        why.clone_into(&mut replica.message);
+        replica.worker = None;
+        if phase.is_running() {
+            self.health_failed(id, why);
+        }
+        let Some(deployment) = self.deployments.get_mut(&key) else {
+            return;
+        };
+        let current = !deployment.outdated.contains(id);
+        if phase == Phase::Starting && current {
+            deployment.failures.count = deployment.failures.count.saturating_add(1);
+            why.clone_into(&mut deployment.failures.last);
+        }
+        if again && current {
+            self.enter(id, Phase::Failed { retry: now + wait });
+        } else {
+            self.requeue(id, now);
+        }
     }
 
     /// A lease is over. A process of ours may still be there: it has a launch's time to come back.
@@ -171,11 +219,12 @@ impl State {
             .workers
             .get(id)
             .filter(|worker| worker.owned)
-            .map(|worker| worker.kind);
-        self.lose(id, "its lease is over", actions);
-        if let Some(kind) = ours {
+            .map(|worker| (worker.kind, worker.group.clone()));
+        self.lose(id, "its lease is over", now, actions);
+        if let Some((kind, group)) = ours {
             let launch = Launch {
                 kind,
+                group,
                 since: now,
                 returning: true,
                 overdue: false,
@@ -222,7 +271,7 @@ impl State {
         self.dismissed.insert(id.to_owned());
         let told = worker.session.is_some();
         if let Some(session) = worker.session {
-            let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+            let grace_ms = millis32(grace);
             let command = Box::new(Command::Shutdown(pb::Shutdown { grace_ms }));
             actions.push(Action::Send { session, command });
         }

@@ -8,12 +8,14 @@ mod condition;
 pub mod conformance;
 pub mod fake;
 pub mod onnx;
+mod trial;
 
 use std::sync::Arc;
 
 pub use crate::error::Error;
 pub use batch::{Batch, Shape};
 pub use condition::Condition;
+pub(crate) use trial::{finite, trial};
 
 /// One text encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]

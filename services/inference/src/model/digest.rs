@@ -33,17 +33,12 @@ pub fn digest(folder: &Path) -> Result<String, Error> {
             path: name.clone(),
             why: error.to_string(),
         };
-        let mut file = File::open(&path).map_err(wrong)?;
+        let file = File::open(&path).map_err(wrong)?;
         let length = file.metadata().map_err(wrong)?.len();
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name.as_bytes());
         hash.update(length.to_le_bytes());
-        loop {
-            match file.read(&mut block).map_err(wrong)? {
-                0 => break,
-                read => hash.update(&block[..read]),
-            }
-        }
+        content(file, &mut block, &mut hash).map_err(wrong)?;
     }
     Ok(format!("{:x}", hash.finalize()))
 }
@@ -86,14 +81,19 @@ pub fn file_digest(path: &Path) -> Result<String, Error> {
     };
     let mut hash = Sha256::new();
     let mut block = vec![0; BLOCK];
-    let mut file = File::open(path).map_err(wrong)?;
+    let file = File::open(path).map_err(wrong)?;
+    content(file, &mut block, &mut hash).map_err(wrong)?;
+    Ok(format!("{:x}", hash.finalize()))
+}
+
+/// Hashes what is in a file, a block at a time.
+fn content(mut file: File, block: &mut [u8], hash: &mut Sha256) -> std::io::Result<()> {
     loop {
-        match file.read(&mut block).map_err(wrong)? {
-            0 => break,
+        match file.read(block)? {
+            0 => return Ok(()),
             read => hash.update(&block[..read]),
         }
     }
-    Ok(format!("{:x}", hash.finalize()))
 }
 
 fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), Error> {

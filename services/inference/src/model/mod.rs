@@ -60,6 +60,8 @@ pub struct Model {
     pub requires_aesthetics_score: bool,
     /// The states of an absent negative prompt are zeros, not those of an empty text.
     pub force_zeros_for_empty_prompt: bool,
+    /// Width of the text states that the UNet takes, where its configuration says one.
+    pub cross_attention: Option<usize>,
     /// Values of the embedded guidance scale that the UNet takes (latent consistency models); 0 where it takes none.
     pub guidance: usize,
     /// Channels of the UNet's input as configured: 4, or 9 for inpainting; the engine finds out when nothing is said.
@@ -133,6 +135,7 @@ impl Model {
             time_ids,
             requires_aesthetics_score,
             force_zeros_for_empty_prompt: index.force_zeros_for_empty_prompt.unwrap_or(class.xl),
+            cross_attention: unet.cross_attention,
             guidance: unet.guidance,
             input_channels: unet.input_channels,
             vae: parts::vae(folder)?,

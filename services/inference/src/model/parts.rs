@@ -46,6 +46,7 @@ pub(super) struct Unet {
     pub(super) levels: u32,
     pub(super) input_channels: Option<usize>,
     pub(super) time_ids: Option<usize>,
+    pub(super) cross_attention: Option<usize>,
     pub(super) guidance: usize,
     pub(super) text_time: bool,
 }
@@ -61,6 +62,8 @@ struct UnetConfig {
     class_embed_type: Option<String>,
     encoder_hid_dim_type: Option<String>,
     time_cond_proj_dim: Option<usize>,
+    /// A number; models that have one for each resolution are left to their network's own words.
+    cross_attention_dim: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -209,7 +212,7 @@ pub(super) fn unet(folder: &Path, pooled: Option<usize>) -> Result<Unet, Error> 
         Some(SampleSize::Sides([height, width])) => (height, width),
     };
     if !(1..=1024).contains(&sample_size.0) || !(1..=1024).contains(&sample_size.1) {
-        return Err(refuse(PART, "sample_size is not between 1 and 1024"));
+        return Err(refuse(PART, "sample_size is not from 1 to 1024"));
     }
     let levels = config
         .block_out_channels
@@ -233,6 +236,9 @@ pub(super) fn unet(folder: &Path, pooled: Option<usize>) -> Result<Unet, Error> 
         levels,
         input_channels: config.in_channels,
         time_ids: time_ids.filter(|count| (1..=16).contains(count)),
+        cross_attention: config
+            .cross_attention_dim
+            .and_then(|width| usize::try_from(width.as_u64()?).ok()),
         guidance,
         text_time,
     })

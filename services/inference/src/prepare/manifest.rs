@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::draft::Draft;
 use super::footprint::Footprint;
 use crate::error::Error;
 use crate::model::{MANIFEST, Prepared};
@@ -59,6 +60,6 @@ impl Manifest {
             path: MANIFEST.to_owned(),
             why: error.to_string(),
         })?;
-        super::replace(&folder.join(MANIFEST), format!("{text}\n").as_bytes())
+        Draft::write(&folder.join(MANIFEST), format!("{text}\n").as_bytes())?.publish()
     }
 }

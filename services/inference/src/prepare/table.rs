@@ -9,17 +9,21 @@ use crate::model::{Model, Prepared, Task};
 
 /// What the folder's configuration says.
 pub(super) fn model(model: &Model) -> String {
-    let tasks: Vec<&str> = model.tasks.iter().map(|task| task_name(*task)).collect();
     let defaults = &model.defaults;
     format!(
-        "{}: {}\n  can do    {}\n  defaults  {} steps, guidance {}, {}\n\n",
+        "{}: {}\n  defaults  {} steps, guidance {}, {}\n\n",
         model.folder().display(),
         model.class,
-        tasks.join(", "),
         defaults.steps,
         defaults.guidance_scale,
         defaults.scheduler,
     )
+}
+
+/// What it can do; said only after its networks have run.
+pub(super) fn tasks(model: &Model) -> String {
+    let tasks: Vec<&str> = model.tasks.iter().map(|task| task_name(*task)).collect();
+    format!("can do: {}\n", tasks.join(", "))
 }
 
 fn task_name(task: Task) -> &'static str {

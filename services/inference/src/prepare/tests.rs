@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::*;
@@ -149,7 +151,89 @@ fn a_check_writes_nothing() {
         text.contains("one timestep for all rows") && text.contains("Nothing was written"),
         "{text}"
     );
+    assert!(text.contains("can do: text to image"), "{text}");
     assert_eq!(model::digest(folder.path()).unwrap(), before);
+}
+
+/// Every file of a folder, hidden ones too, with its content.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            let content = std::fs::read(&path).unwrap();
+            all.push((path, content));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// What both ways of `prepare` say of a folder that no worker serves; they must change nothing and promise nothing.
+fn refusal(folder: &Path) -> String {
+    let before = files(folder);
+    let refused = |check| {
+        let mut out = Vec::new();
+        let args = Args {
+            check,
+            ..args(folder)
+        };
+        let error = run(&args, &mut out).unwrap_err().to_string();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("can do"), "{text}");
+        assert!(files(folder) == before, "{error}");
+        error
+    };
+    let (checked, prepared) = (refused(true), refused(false));
+    assert_eq!(checked, prepared);
+    checked
+}
+
+#[test]
+fn a_network_that_gives_no_numbers_is_named_and_nothing_is_written() {
+    for part in ["text_encoder", "unet", "vae_decoder", "vae_encoder"] {
+        let folder = copy_of("sd15-extdata");
+        let file = folder.path().join(part).join("model.onnx_data");
+        let length = std::fs::metadata(&file).unwrap().len() as usize;
+        std::fs::write(&file, f32::NAN.to_le_bytes().repeat(length / 4)).unwrap();
+        let error = refusal(folder.path());
+        assert!(
+            error.starts_with(&format!("{part}/model.onnx: ")) && error.contains("not finite"),
+            "{part}: {error}"
+        );
+    }
+}
+
+#[test]
+fn text_encoders_that_are_swapped_or_of_another_model_are_refused_in_words() {
+    let swapped = copy_of("sdxl");
+    let [first, second, aside] =
+        ["text_encoder", "text_encoder_2", "aside"].map(|name| swapped.path().join(name));
+    for (from, to) in [(&first, &aside), (&second, &first), (&aside, &second)] {
+        std::fs::rename(from, to).unwrap();
+    }
+    let error = refusal(swapped.path());
+    assert!(
+        error.starts_with("text_encoder_2: it has no output text_embeds") && error.contains("swapped"),
+        "{error}"
+    );
+    // Another model's encoder, whose states have another width.
+    let other = copy_of("sd15");
+    let narrow = copy_of("sdxl-refiner");
+    let (from, to) = (
+        narrow.path().join("text_encoder_2"),
+        other.path().join("text_encoder"),
+    );
+    std::fs::remove_dir_all(&to).unwrap();
+    copy(&from, &to);
+    let error = refusal(other.path());
+    assert!(
+        error.starts_with("unet/model.onnx: its cross-attention takes text states of width 16")
+            && error.contains("text_encoder/model.onnx gives states of width 24"),
+        "{error}"
+    );
 }
 
 #[test]

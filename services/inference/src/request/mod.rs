@@ -86,10 +86,24 @@ impl Violations {
         self.0.iter().any(|(known, _)| known == field)
     }
 
+    /// One of an enum's values; what is unspecified is one of them.
+    fn choice<T: TryFrom<i32> + Default>(&mut self, field: &str, number: i32, names: &[&str]) -> T {
+        T::try_from(number).unwrap_or_else(|_| {
+            self.expect(false, field, || {
+                format!("{number} is none of its values, which are {}", names.join(", "))
+            });
+            T::default()
+        })
+    }
+
     /// A number of a range, both ends included.
     fn number(&mut self, field: &str, value: f32, (low, high): (f32, f32)) {
         self.expect((low..=high).contains(&value), field, || {
-            format!("{value} is not between {low} and {high}")
+            if high == f32::INFINITY {
+                format!("{value} is not {low} or above")
+            } else {
+                format!("{value} is not from {low} to {high}")
+            }
         });
     }
 }
@@ -143,6 +157,11 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
             format!("{skip} is above {most}, the most that this model's export allows")
         });
     }
+    let class = class(&mut wrong, &request);
+    let (source, fast) = (
+        sampling::source(&mut wrong, &request),
+        sampling::is_fast(&mut wrong, &request),
+    );
     let origin = pictures::check(&mut wrong, &request, info);
     let time_ids = conditions::time_ids(&mut wrong, &request, info);
     check_chunks(&mut wrong, &request);
@@ -158,13 +177,9 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
         clip_skip: skips,
         guidance,
         ask,
-        source: sampling::source(&request),
-        class: match request.priority() {
-            Priority::Low => Class::Low,
-            Priority::Unspecified | Priority::Normal => Class::Normal,
-            Priority::High => Class::High,
-        },
-        fast: sampling::is_fast(&request),
+        source,
+        class,
+        fast,
         pictures: (0..)
             .zip(request.seeds)
             .filter(|(index, _)| !request.skip_images.contains(index))
@@ -182,6 +197,15 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
             })
             .collect(),
     })
+}
+
+fn class(wrong: &mut Violations, request: &GenerateRequest) -> Class {
+    const NAMES: &[&str] = &["PRIORITY_LOW", "PRIORITY_NORMAL", "PRIORITY_HIGH"];
+    match wrong.choice("priority", request.priority, NAMES) {
+        Priority::Low => Class::Low,
+        Priority::Unspecified | Priority::Normal => Class::Normal,
+        Priority::High => Class::High,
+    }
 }
 
 fn check_chunks(wrong: &mut Violations, request: &GenerateRequest) {

@@ -9,6 +9,10 @@ use super::Violations;
 use crate::engine::Info;
 use crate::runner::Origin;
 
+/// Largest size of a latent's value. Noise that any schedule begins with stays far below: its highest level is 4096 (of a zero
+/// terminal SNR), and a value of the normal distribution is below 7 in all pictures of a lifetime.
+const MAX_LATENT: f32 = 1e6;
+
 /// Checks the pixels and latents; `None` when something is wrong.
 pub(super) fn check(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Option<Origin> {
     let before = wrong.0.len();
@@ -99,11 +103,17 @@ fn latents(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Ve
             .chunks_exact(4)
             .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             .collect();
-        wrong.expect(
-            values.iter().all(|value| value.is_finite()),
-            "init_latents",
-            || "hold values that are no numbers".into(),
-        );
+        // NaN is in no range.
+        let outside = values
+            .iter()
+            .find(|value| !(-MAX_LATENT..=MAX_LATENT).contains(*value));
+        wrong.expect(outside.is_none(), "init_latents", || {
+            let value = outside.copied().unwrap_or_default();
+            format!(
+                "hold the value {value:e}, expected numbers from {:e} to {MAX_LATENT:e}",
+                -MAX_LATENT
+            )
+        });
         all.push(values);
     }
     all

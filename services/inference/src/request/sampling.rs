@@ -38,7 +38,7 @@ pub(super) fn ask(wrong: &mut Violations, request: &GenerateRequest, model: &Mod
     let max = scheduler::MAX_STEPS as u32;
     let steps = request.steps;
     wrong.expect((1..=max).contains(&steps), "steps", || {
-        format!("{steps} is not between 1 and {max}")
+        format!("{steps} is not from 1 to {max}")
     });
     let choice = Choice::parse(&request.scheduler, &request.sigma_schedule)
         .map_err(|error| {
@@ -95,7 +95,7 @@ fn span(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Span 
     ] {
         if let Some(value) = value {
             wrong.expect(value > 0.0 && value < 1.0, field, || {
-                format!("{value} is not between 0 and 1")
+                format!("{value} is not above 0 and below 1")
             });
         }
     }
@@ -124,15 +124,17 @@ fn span(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Span 
     Span::Strength(strength)
 }
 
-pub(super) fn source(request: &GenerateRequest) -> Source {
-    match request.random_source() {
+pub(super) fn source(wrong: &mut Violations, request: &GenerateRequest) -> Source {
+    const NAMES: &[&str] = &["RANDOM_SOURCE_CPU", "RANDOM_SOURCE_CUDA"];
+    match wrong.choice("random_source", request.random_source, NAMES) {
         RandomSource::Unspecified | RandomSource::Cpu => Source::Cpu,
         RandomSource::Cuda => Source::Cuda,
     }
 }
 
-pub(super) fn is_fast(request: &GenerateRequest) -> bool {
-    match request.determinism() {
+pub(super) fn is_fast(wrong: &mut Violations, request: &GenerateRequest) -> bool {
+    const NAMES: &[&str] = &["DETERMINISM_STRICT", "DETERMINISM_FAST"];
+    match wrong.choice("determinism", request.determinism, NAMES) {
         Determinism::Unspecified | Determinism::Strict => false,
         Determinism::Fast => true,
     }

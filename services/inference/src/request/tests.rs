@@ -6,6 +6,8 @@ use mobula_proto::inference::v1::TextChunk;
 use super::*;
 use crate::engine::{Encoder, fake};
 
+type Change = fn(&mut GenerateRequest);
+
 fn info() -> Info {
     let encoder = Encoder {
         vocabulary: 10,
@@ -62,6 +64,22 @@ fn pixels(width: u32, height: u32, bytes: usize) -> Option<common::Pixels> {
     })
 }
 
+/// A request that goes on from latents of one value.
+fn with_latents(value: f32) -> GenerateRequest {
+    let shape = info().latents(32, 64);
+    let latents = common::Latents {
+        channels: shape.channels as u32,
+        height: shape.height as u32,
+        width: shape.width as u32,
+        data: value.to_le_bytes().repeat(shape.values()).into(),
+    };
+    GenerateRequest {
+        init_latents: vec![latents; 3],
+        denoising_start: Some(0.5),
+        ..right()
+    }
+}
+
 fn check(request: GenerateRequest) -> Result<Checked, Vec<(String, String)>> {
     let model = Model {
         info: &info(),
@@ -77,6 +95,7 @@ fn a_right_request_is_taken_as_it_is() {
     let checked = check(right()).unwrap();
     assert_eq!(checked.pictures, [(0, 5), (2, 7)]);
     assert_eq!(checked.ask.choice.kind, Some(Kind::EulerAncestral));
+    assert!(check(with_latents(9e5)).is_ok());
     let ids: Vec<_> = checked.negative.as_ref().unwrap().ids().collect();
     assert_eq!(**ids[0], [4, 5, 6]);
     let unguided = GenerateRequest {
@@ -102,8 +121,7 @@ fn a_picture_to_start_from_brings_its_strength() {
 
 #[test]
 fn each_wrong_field_is_named() {
-    type Change = fn(&mut GenerateRequest);
-    let cases: [(&str, Change); 31] = [
+    let cases: [(&str, Change); 39] = [
         ("prompt", |r| r.prompt = None),
         ("prompt", |r| r.prompt = prompt(&[1, 2])),
         ("prompt", |r| r.prompt = prompt(&[1, 2, 10])),
@@ -160,6 +178,16 @@ fn each_wrong_field_is_named() {
             r.size_conditions = Some(common::SizeConditions::default())
         }),
         ("text_chunks", |r| r.text_chunks = vec![TextChunk::default()]),
+        ("priority", |r| r.priority = 4),
+        ("random_source", |r| r.random_source = 3),
+        ("determinism", |r| r.determinism = -1),
+        ("prompt.emphasis", |r| r.prompt.as_mut().unwrap().emphasis = 99),
+        ("negative_prompt.emphasis", |r| {
+            r.negative_prompt.as_mut().unwrap().emphasis = 99;
+        }),
+        ("init_latents", |r| *r = with_latents(1.1e6)),
+        ("init_latents", |r| *r = with_latents(-1e30)),
+        ("init_latents", |r| *r = with_latents(f32::NAN)),
     ];
     for (field, change) in cases {
         let mut request = right();
@@ -171,6 +199,34 @@ fn each_wrong_field_is_named() {
             "{wrong:?}"
         );
     }
+}
+
+#[test]
+fn a_refusal_tells_which_ends_of_a_range_are_in_it() {
+    let why = |change: Change| {
+        let mut request = with_latents(1.0);
+        change(&mut request);
+        check(request).unwrap_err().remove(0).1
+    };
+    assert_eq!(
+        why(|r| r.denoising_start = Some(0.0)),
+        "0 is not above 0 and below 1"
+    );
+    assert_eq!(
+        why(|r| r.denoising_end = Some(1.0)),
+        "1 is not above 0 and below 1"
+    );
+    assert_eq!(why(|r| r.guidance_rescale = 1.5), "1.5 is not from 0 to 1");
+    assert_eq!(why(|r| r.steps = 0), "0 is not from 1 to 1000");
+    assert_eq!(
+        why(|r| {
+            r.sampler_options = Some(common::SamplerOptions {
+                s_tmax: Some(-1.0),
+                ..common::SamplerOptions::default()
+            });
+        }),
+        "-1 is not 0 or above"
+    );
 }
 
 #[test]

@@ -139,7 +139,8 @@ fn prompt(
 }
 
 fn emphasis(wrong: &mut Violations, field: &str, prompt: &common::Prompt, info: &Info) -> Option<Emphasis> {
-    match prompt.emphasis() {
+    const NAMES: &[&str] = &["EMPHASIS_MEAN", "EMPHASIS_EMPTY"];
+    match wrong.choice(&format!("{field}.emphasis"), prompt.emphasis, NAMES) {
         common::Emphasis::Unspecified => Some(Emphasis::None),
         common::Emphasis::Mean => Some(Emphasis::Mean),
         common::Emphasis::Empty => {

@@ -34,22 +34,16 @@ pub(super) struct Texts {
     pub(super) tokens: usize,
 }
 
-/// Makes a request's conditions; `find` gives what the encoders made of a window's ids, and `None` from it is `None` here.
+/// Makes a request's conditions of what the encoders made of all its windows.
 ///
 /// `zeros_for_empty` is the model's `force_zeros_for_empty_prompt`.
 pub(super) fn texts(
     work: &Work,
     info: &Info,
     zeros_for_empty: bool,
-    find: impl Fn(&Text) -> Option<Arc<Encoded>>,
-) -> Option<Result<Texts, Error>> {
-    let mut found: HashMap<Text, Arc<Encoded>> = HashMap::new();
-    for text in work.texts() {
-        let states = find(&text)?;
-        found.insert(text, states);
-    }
-    let maker = Maker { info, found: &found };
-    Some(maker.texts(work, zeros_for_empty))
+    found: &HashMap<Text, Arc<Encoded>>,
+) -> Result<Texts, Error> {
+    Maker { info, found }.texts(work, zeros_for_empty)
 }
 
 struct Maker<'a> {
@@ -204,7 +198,7 @@ impl Maker<'_> {
 
     fn encoded(&self, ids: &Arc<[u32]>, skip: usize) -> &Encoded {
         let known = self.found.get(&(Arc::clone(ids), skip));
-        // `texts` has found every window of the request.
+        // Who asks for conditions misses no window.
         known.expect("every window of a request was found")
     }
 }

@@ -1,6 +1,6 @@
 //! The decoder's part of the loop: finished latents become pictures, or go out as they are.
 //!
-//! Latents that are no numbers never reach the decoder, and planes that are none fail their own request only.
+//! Latents that are no numbers never come here, and planes that are none fail their own request only.
 
 use std::sync::Arc;
 
@@ -12,9 +12,8 @@ use tokio::time::Instant;
 use super::encoders::Picture;
 use super::job::Job;
 use super::thread::Loop;
-use super::ticks::finite;
 use super::track::Track;
-use crate::engine::Error;
+use crate::engine::{Error, finite};
 
 /// Pictures decoded in one call, and pixels: larger calls are not faster, and would hold up the next tick.
 const MAX_DECODE: usize = 4;
@@ -24,8 +23,8 @@ impl Loop {
     /// Sends the latents of a picture whose request asked for them.
     pub(super) fn send_latents(&mut self, track: &Track) {
         let (job, shape) = (&track.job, track.job.work.shape);
-        if let Err(error) = finite("unet", track.trajectory.latents()) {
-            self.fail(job, error);
+        // One that shares its request with a picture that failed is nobody's any more.
+        if job.outbox.has_ended() {
             return;
         }
         let data: Vec<u8> = track
@@ -68,11 +67,9 @@ impl Loop {
                 work.shape == shape && (work.fast == fast || self.info.bucket.is_none())
             })
         {
-            match finite("unet", track.trajectory.latents()) {
-                // One that shares its request with a picture that failed is nobody's any more.
-                Ok(()) if track.job.outbox.has_ended() => {}
-                Ok(()) => tracks.push(track),
-                Err(error) => self.fail(&track.job, error),
+            // One that shares its request with a picture that failed is nobody's any more.
+            if !track.job.outbox.has_ended() {
+                tracks.push(track);
             }
         }
         if tracks.is_empty() {
@@ -109,8 +106,8 @@ impl Loop {
                 job, place, times, ..
             } = track;
             // diffusers gives a black picture here; a caller is better served by the reason. The others of the call are sound.
-            if let Err(error) = finite("vae_decoder", planes) {
-                self.fail(&job, error);
+            if finite("vae_decoder", planes).is_err() {
+                self.undecodable(&job);
                 continue;
             }
             let Some(mut times) = times else { continue };

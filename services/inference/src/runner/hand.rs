@@ -2,15 +2,9 @@
 //!
 //! It is the loop itself, with the same handle. It measures nothing.
 
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
-
-use super::running::Running;
-use super::stats::Stats;
-use super::thread::{Loop, Parts};
-use super::{MAX_PICTURES, Options, Runner, Thread};
+use super::thread::Loop;
+use super::{Ends, Measured, Options, Runner};
 use crate::engine::{Engine, Error};
-use crate::metrics::Metrics;
 
 /// A loop that is turned by hand.
 pub(crate) struct Hand(Loop);
@@ -20,30 +14,15 @@ impl Hand {
     ///
     /// # Errors
     /// [`Error::Thread`] when the threads that encode pictures cannot be started.
-    pub(crate) fn new(options: Options, engine: Box<dyn Engine>) -> Result<(Runner, Self), Error> {
-        let (sender, commands) = sync_channel(MAX_PICTURES);
-        let (stats, metrics) = (Arc::new(Stats::default()), Metrics::new());
-        let (running, info) = (Arc::new(Running::default()), Arc::new(engine.info().clone()));
-        let parts = Parts {
-            options,
-            commands,
-            stats: Arc::clone(&stats),
-            metrics: metrics.clone(),
-            running: Arc::clone(&running),
-        };
-        let work = Loop::new(parts, engine, Vec::new())?;
-        let thread = Thread {
-            sender: Some(sender),
-            handle: None,
-        };
-        let runner = Runner {
-            info,
-            stats,
-            metrics,
-            running,
-            thread: Arc::new(Mutex::new(thread)),
-        };
-        Ok((runner, Self(work)))
+    pub(crate) fn new(
+        options: Options,
+        engine: Box<dyn Engine>,
+        measured: Vec<Measured>,
+    ) -> Result<(Runner, Self), Error> {
+        let (ends, parts) = Ends::new(options);
+        let info = engine.info().clone();
+        let work = Loop::new(parts, engine, measured)?;
+        Ok((ends.runner(info, None), Self(work)))
     }
 
     /// One tick and what comes before it; gives the tick's rows. Without work it waits for a request.

@@ -4,9 +4,8 @@ use tokio::time::Instant;
 
 use super::pending::{self, Begin};
 use super::thread::Loop;
-use super::ticks::finite;
 use super::work::Origin;
-use crate::engine::{Error, Moments};
+use crate::engine::{Error, Moments, finite};
 
 impl Loop {
     /// Whether a request waits for the VAE encoder.

@@ -28,6 +28,8 @@ struct Progress {
     ticks: u32,
     /// Model calls taken by each picture, in the order of `Work::pictures`.
     calls: Vec<u32>,
+    /// Steps done by all pictures together.
+    steps: u64,
     /// Pictures that were sent.
     sent: usize,
     denoise_span: Option<Span>,
@@ -91,23 +93,29 @@ impl Job {
         }
     }
 
-    /// A picture (by its place in `Work::pictures`) took a model call; tells the reader when the slowest picture moved.
+    /// A picture (by its place in `Work::pictures`) took a model call; tells the reader when that makes another step of the
+    /// request: one is done whenever its pictures have done as many as there are pictures.
     pub(crate) fn step_taken(&self, place: usize, now: Instant) {
         let rows = self.work.rows();
         self.rows_left.fetch_sub(rows, Ordering::Relaxed);
         self.stats.done(rows);
         let of = self.work.steps();
         let mut progress = self.progress();
-        let slowest = |calls: &[u32]| calls.iter().copied().min().unwrap_or(0);
-        let before = self.work.steps_of(slowest(&progress.calls));
-        progress.calls[place] += 1;
-        let index = self.work.steps_of(slowest(&progress.calls));
+        let pictures = progress.calls.len() as u64;
+        let before = progress.steps / pictures;
+        let calls = progress.calls[place];
+        let moved = self.work.steps_done(calls + 1) - self.work.steps_done(calls);
+        progress.calls[place] = calls + 1;
+        progress.steps += u64::from(moved);
+        let index = progress.steps / pictures;
         progress.denoised = Some(now);
-        if index == of {
+        if index == u64::from(of) {
             progress.denoise_span = None;
         }
         drop(progress);
         if index > before {
+            // Never above `of`.
+            let index = index as u32;
             self.outbox.send(Event::Step(Step { index, of }));
         }
     }

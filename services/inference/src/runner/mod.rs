@@ -28,6 +28,7 @@ use std::fmt;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mobula_diffusion::preview::LatentRgb;
 use mobula_proto::common::v1::{Load, Timings};
@@ -47,11 +48,13 @@ pub(crate) use outbox::Inbox;
 pub(crate) use prompt::{Emphasis, Prompt, Stretch, Variant, Window};
 use running::Running;
 use stats::Stats;
-pub(crate) use ticks::warm_up;
 pub(crate) use work::{Origin, Work};
 
 /// Pictures that a replica may have in work: what they hold in memory is bounded by it (320 MiB at 512 by 512).
 pub(crate) const MAX_PICTURES: usize = 1024;
+
+/// How often a loop that works is looked at for a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(50);
 
 /// How the loop works.
 #[derive(Debug, Clone)]
@@ -66,8 +69,6 @@ pub(crate) struct Options {
     pub(crate) latent_rgb: LatentRgb,
     /// The model is given zeros for an empty negative prompt (`force_zeros_for_empty_prompt`).
     pub(crate) zeros_for_empty: bool,
-    /// What calls take, as far as it was measured.
-    pub(crate) measured: Vec<Measured>,
     /// How ticks are planned.
     pub(crate) policy: Policy,
     /// Where calls run, with those of other models.
@@ -90,6 +91,50 @@ struct Thread {
     handle: Option<JoinHandle<()>>,
 }
 
+/// The handle's ends of what it shares with its loop, before the engine is known.
+struct Ends {
+    sender: SyncSender<Arc<Job>>,
+    stats: Arc<Stats>,
+    metrics: Metrics,
+    running: Arc<Running>,
+}
+
+impl Ends {
+    /// Makes both: these, and what the loop is made with.
+    fn new(options: Options) -> (Self, thread::Parts) {
+        let (sender, commands) = sync_channel(MAX_PICTURES);
+        let ends = Self {
+            sender,
+            stats: Arc::new(Stats::default()),
+            metrics: Metrics::new(),
+            running: Arc::new(Running::default()),
+        };
+        let parts = thread::Parts {
+            options,
+            commands,
+            stats: Arc::clone(&ends.stats),
+            metrics: ends.metrics.clone(),
+            running: Arc::clone(&ends.running),
+        };
+        (ends, parts)
+    }
+
+    /// The handle of a loop, and of its thread if it has one.
+    fn runner(self, info: Info, handle: Option<JoinHandle<()>>) -> Runner {
+        let thread = Thread {
+            sender: Some(self.sender),
+            handle,
+        };
+        Runner {
+            info: Arc::new(info),
+            stats: self.stats,
+            metrics: self.metrics,
+            running: self.running,
+            thread: Arc::new(Mutex::new(thread)),
+        }
+    }
+}
+
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runner")
@@ -108,17 +153,8 @@ impl Runner {
     where
         F: FnOnce() -> Result<(Box<dyn Engine>, Vec<Measured>), Error> + Send + 'static,
     {
-        let (sender, receiver) = sync_channel(MAX_PICTURES);
         let (ready, made) = oneshot::channel();
-        let (stats, metrics) = (Arc::new(Stats::default()), Metrics::new());
-        let running = Arc::new(Running::default());
-        let parts = thread::Parts {
-            options,
-            commands: receiver,
-            stats: Arc::clone(&stats),
-            metrics: metrics.clone(),
-            running: Arc::clone(&running),
-        };
+        let (ends, parts) = Ends::new(options);
         let handle = std::thread::Builder::new()
             .name("mobula-engine".to_owned())
             .spawn(move || thread::run(parts, make, ready))
@@ -127,17 +163,7 @@ impl Runner {
         let info = made
             .await
             .unwrap_or_else(|_| Err(Error::Failed("the engine panicked while it was made".into())))?;
-        let thread = Thread {
-            sender: Some(sender),
-            handle: Some(handle),
-        };
-        Ok(Self {
-            info: Arc::new(info),
-            stats,
-            metrics,
-            running,
-            thread: Arc::new(Mutex::new(thread)),
-        })
+        Ok(ends.runner(info, Some(handle)))
     }
 
     /// What the engine is.
@@ -193,6 +219,21 @@ impl Runner {
         match self.stats.failed() {
             None => Ok(()),
             Some(why) => Err(Error::Failed(why.to_owned())),
+        }
+    }
+
+    /// Waits until the loop has turned once more, or has nothing to do: a call that never ends is no sign of life.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with the reason when the engine failed.
+    pub(crate) async fn answers(&self) -> Result<(), Error> {
+        let before = self.stats.turns();
+        loop {
+            self.health()?;
+            if self.stats.pictures() == 0 || self.stats.turns() != before {
+                return Ok(());
+            }
+            tokio::time::sleep(SIGN_OF_LIFE).await;
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Pending {
     /// Windows that must be encoded, each once.
     pub(super) missing: Vec<Text>,
     /// Windows that are encoded; they stay here until it starts, whatever the cache lets go of.
-    found: HashMap<Text, Arc<Encoded>>,
+    pub(super) found: HashMap<Text, Arc<Encoded>>,
 }
 
 /// What a request's pictures start from, encoded.
@@ -60,15 +60,6 @@ impl Pending {
             missing,
             found,
         }
-    }
-
-    /// Windows that the cache or a run has given so far.
-    pub(super) fn found(&self) -> usize {
-        self.found.len()
-    }
-
-    pub(super) fn find(&self, text: &Text) -> Option<Arc<Encoded>> {
-        self.found.get(text).map(Arc::clone)
     }
 
     /// Takes what it misses out of a run's windows; whether there was any.

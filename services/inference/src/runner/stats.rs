@@ -16,6 +16,7 @@ pub(crate) struct Stats {
     pictures: AtomicUsize,
     rows: AtomicU64,
     row_ns: AtomicU64,
+    turns: AtomicU64,
     failed: OnceLock<String>,
 }
 
@@ -52,6 +53,15 @@ impl Stats {
         };
         // Never 0 again: 0 says that nothing was measured.
         self.row_ns.store(average.max(1.0) as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a turn of the loop: evidence that it lives.
+    pub(crate) fn turned(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Says for good that the engine is dead, and why.

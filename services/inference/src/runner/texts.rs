@@ -11,9 +11,8 @@ use super::compose;
 use super::pending::{Begin, Pending};
 use super::plan;
 use super::thread::Loop;
-use super::ticks::finite;
 use super::track::{Order, Track};
-use crate::engine::{Encoded, Error, Shape};
+use crate::engine::{Encoded, Error, Shape, finite};
 use crate::metrics::Outcome;
 
 /// Windows encoded in one call: as many as a full tick of guided rows can need.
@@ -31,14 +30,11 @@ impl Loop {
 
     /// Makes a request's trajectories when its texts and its picture are known; else gives it back.
     pub(super) fn start(&mut self, pending: Pending) -> Option<Pending> {
-        let Some(begin) = &pending.begin else {
+        let Some(begin) = pending.begin.as_ref().filter(|_| pending.missing.is_empty()) else {
             return Some(pending);
         };
         let work = &pending.job.work;
-        let Some(texts) = compose::texts(work, &self.info, self.zeros_for_empty, |text| pending.find(text))
-        else {
-            return Some(pending);
-        };
+        let texts = compose::texts(work, &self.info, self.zeros_for_empty, &pending.found);
         let started = texts.and_then(|texts| self.tracks_of(&pending, begin, texts));
         match started {
             Ok(tracks) => {

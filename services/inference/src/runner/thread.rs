@@ -128,12 +128,7 @@ where
 }
 
 impl Loop {
-    pub(super) fn new(
-        parts: Parts,
-        engine: Box<dyn Engine>,
-        mut measured: Vec<Measured>,
-    ) -> Result<Self, Error> {
-        measured.extend(parts.options.measured.iter().cloned());
+    pub(super) fn new(parts: Parts, engine: Box<dyn Engine>, measured: Vec<Measured>) -> Result<Self, Error> {
         let Parts {
             options,
             commands,
@@ -191,6 +186,7 @@ impl Loop {
         if let Next::Stop = self.take_in() {
             return Ok(false);
         }
+        self.stats.turned();
         self.sweep();
         match self.next_turn() {
             None => {}
@@ -262,7 +258,7 @@ impl Loop {
     fn welcome(&mut self, job: Arc<Job>) {
         self.worked = true;
         let pending = Pending::new(job, &mut self.cache);
-        self.metrics.texts_cached.increment(pending.found() as u64);
+        self.metrics.texts_cached.increment(pending.found.len() as u64);
         if let Some(pending) = self.start(pending) {
             self.waiting.push_back(pending);
         }

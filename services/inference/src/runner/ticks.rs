@@ -9,8 +9,8 @@ use super::job::{Job, PictureTimes};
 use super::plan;
 use super::thread::Loop;
 use super::track::Rows;
-use crate::engine::{Batch, Condition, Encoded, Engine, Error};
-use crate::metrics::Outcome;
+use crate::engine::{Condition, Error, trial};
+use crate::metrics::{Metrics, Outcome};
 
 impl Loop {
     /// One UNet call.
@@ -116,6 +116,16 @@ impl Loop {
                 Some(Rows::Two(..)) => (Some(next()), next()),
             };
             track.trajectory.accept(uncond, cond)?;
+            if !track.trajectory.is_finite() && !track.job.outbox.has_ended() {
+                // The sweep lets go of it before the next tick, with the other pictures of its request.
+                let (job, call) = (&track.job, track.trajectory.step() - 1);
+                let step = job.work.sampler.step_of(call) as u32 + 1;
+                let error = Error::Diverged {
+                    step,
+                    of: job.work.steps(),
+                };
+                not_finite(&self.metrics, job, error);
+            }
             if let Some(times) = &mut track.times {
                 times.to = now;
                 times.ticks += 1;
@@ -123,9 +133,15 @@ impl Loop {
             let (job, calls) = (&track.job, track.trajectory.step() as u32);
             job.step_taken(track.place, now);
             let interval = job.work.preview_interval;
-            let step = job.work.steps_of(calls);
-            let stepped = step > job.work.steps_of(calls - 1);
-            if interval > 0 && stepped && step.is_multiple_of(interval) && !track.trajectory.is_done() {
+            let step = job.work.steps_done(calls);
+            let stepped = step > job.work.steps_done(calls - 1);
+            let ended = job.outbox.has_ended();
+            if interval > 0
+                && stepped
+                && !ended
+                && step.is_multiple_of(interval)
+                && !track.trajectory.is_done()
+            {
                 let latents = track.trajectory.predicted_original().to_vec();
                 let index = job.work.pictures[track.place].0;
                 self.encoders.glimpse(Glimpse {
@@ -148,6 +164,13 @@ impl Loop {
         Ok(())
     }
 
+    /// Ends a request of whose picture the decoder makes nothing.
+    pub(super) fn undecodable(&self, job: &Job) {
+        if !job.outbox.has_ended() {
+            not_finite(&self.metrics, job, Error::Undecodable);
+        }
+    }
+
     /// A run failed: its requests fail, and the engine shows by a small run whether it is dead.
     pub(super) fn run_failed<'a>(
         &mut self,
@@ -164,7 +187,7 @@ impl Loop {
         }
         let engine = self.engine.as_mut();
         let size = self.info.multiple;
-        self.place.run(true, || warm_up(engine, size, size))
+        self.place.run(true, || trial(engine, size, size))
     }
 
     /// Ends a request with the reason, once.
@@ -178,44 +201,9 @@ impl Loop {
     }
 }
 
-/// Refuses values that are no numbers, of which no picture can be made.
-pub(super) fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
-    if values.iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    let why = "it gives values that are not finite (NaN or infinity): its weights are damaged, or too large for float16, \
-               which an export in float32 mends"
-        .to_owned();
-    Err(Error::Run { part, why })
-}
-
-/// Runs every part once, on a picture of this many pixels; values that are not finite are a failure.
-pub(crate) fn warm_up(engine: &mut dyn Engine, width: usize, height: usize) -> Result<(), Error> {
-    let info = engine.info().clone();
-    let shape = info.latents(width, height);
-    let mut encoded = Encoded::default();
-    engine.encode(&vec![0; info.ids()], 0, &mut encoded)?;
-    finite("text_encoder", &encoded.states)?;
-    let condition = Arc::new(Condition {
-        states: encoded.states.into(),
-        pooled: encoded.pooled.into(),
-        time_ids: vec![width as f32; info.time_ids].into(),
-        guidance: vec![0.0; info.guidance].into(),
-    });
-    let mut batch = Batch::new(&info);
-    batch.reset(shape, info.window);
-    for _ in 0..2 {
-        batch.push(500.0, &condition)?;
-    }
-    engine.denoise(&mut batch)?;
-    finite("unet", batch.output(0))?;
-    let mut planes = Vec::new();
-    engine.decode(batch.output(0), shape, &mut planes)?;
-    finite("vae_decoder", &planes)?;
-    if info.encodes_images {
-        let mut moments = crate::engine::Moments::default();
-        engine.encode_images(&planes, width, height, &mut moments)?;
-        finite("vae_encoder", &moments.mean)?;
-    }
-    Ok(())
+/// Ends a request whose numbers are none. The engine did what it was asked for, so its health is no question here.
+fn not_finite(metrics: &Metrics, job: &Job, error: Error) {
+    tracing::info!(request_id = job.work.request_id, %error, "no picture comes of a request");
+    job.outbox.fail(error);
+    metrics.ended(Outcome::NotFinite);
 }

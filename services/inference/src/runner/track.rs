@@ -81,10 +81,9 @@ impl Track {
         })
     }
 
-    /// The step that its next call belongs to, counted from 0: some schedulers make two calls a step.
+    /// The step that its next call belongs to, counted from 0: some schedulers make several calls a step.
     fn step(&self) -> u32 {
-        let calls = self.trajectory.sampler().calls_per_step();
-        (self.trajectory.step() / calls) as u32
+        self.trajectory.sampler().step_of(self.trajectory.step()) as u32
     }
 
     /// Calls that are left.

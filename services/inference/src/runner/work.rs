@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mobula_diffusion::Sampler;
 use mobula_diffusion::random::Source;
-use mobula_diffusion::scheduler::Span as Part;
 use mobula_diffusion::trajectory::Guidance;
 use mobula_serving::tick::Class;
 use tokio::time::Instant;
@@ -69,23 +68,13 @@ impl Work {
 
     /// Steps of one picture: as asked for, or as many as are in the part of the schedule it goes through.
     pub(crate) fn steps(&self) -> u32 {
-        let (calls, each) = (self.sampler.calls(), self.sampler.calls_per_step());
-        let steps = match self.sampler.span() {
-            Part::Whole => self.sampler.steps(),
-            Part::Strength(_) | Part::Consistency(_) | Part::Part { .. } => calls.div_ceil(each),
-        };
-        steps as u32
+        self.sampler.span_steps() as u32
     }
 
-    /// Steps that so many model calls are, as diffusers' progress bar counts them: a step of a second-order scheduler is done
-    /// after its second call, and PNDM's first one after its second.
-    pub(crate) fn steps_of(&self, calls: u32) -> u32 {
-        let (all, each) = (self.sampler.calls() as u32, self.sampler.calls_per_step() as u32);
-        let steps = self.steps();
-        if calls >= all {
-            return steps;
-        }
-        calls.saturating_sub(all.saturating_sub(steps * each)) / each
+    /// Steps of one picture that are done after so many model calls: a step of a second-order scheduler is done after its second
+    /// call, and PNDM's first one too.
+    pub(crate) fn steps_done(&self, calls: u32) -> u32 {
+        self.sampler.steps_done(calls as usize) as u32
     }
 
     /// The ids of every window that must be encoded, with the layers to leave out.

@@ -4,6 +4,7 @@
 
 mod families;
 mod golden;
+mod ondemand;
 mod replicas;
 mod requests;
 mod same;

@@ -26,6 +26,12 @@ async fn a_running_replica_tells_what_proxies_must_know() {
         info.schedulers
     );
     assert_eq!((info.max_size, info.max_steps), (512, 1000));
+    // Its configuration does not leave out PNDM's Runge-Kutta steps.
+    let extra = |name: &str| info.extra_calls.get(name).copied();
+    assert_eq!(
+        (extra("pndm"), extra("heun"), extra("ddim")),
+        (Some(9), Some(-1), None)
+    );
     worker.stop().await;
 }
 

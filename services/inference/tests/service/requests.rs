@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mobula_kit::status;
+use mobula_proto::common::v1::Latents;
 use mobula_proto::inference::v1::generate_response::Event;
 use mobula_proto::inference::v1::{GenerateRequest, TextChunk};
 use sha2::{Digest, Sha256};
@@ -119,6 +120,34 @@ async fn wrong_fields_are_named_and_nothing_else_is_disturbed() {
         ..fake_request(&[1], 1)
     };
     assert_eq!(worker.draw(nowhere).await.err().unwrap().code(), Code::NotFound);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn absurd_latents_are_refused_at_the_door_and_the_replica_goes_on() {
+    let worker = Worker::with_fake(&[]).await;
+    let latents = |value: f32| Latents {
+        channels: 4,
+        height: 8,
+        width: 8,
+        data: value.to_le_bytes().repeat(4 * 8 * 8).into(),
+    };
+    let going_on = |value| GenerateRequest {
+        init_latents: vec![latents(value)],
+        denoising_start: Some(0.5),
+        ..fake_request(&[1], 4)
+    };
+    for absurd in [1e30, -2e6, f32::INFINITY] {
+        let status = worker.draw(going_on(absurd)).await.err().unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        let violations = status::violations(&status);
+        assert_eq!(violations[0].0, "init_latents");
+        assert!(
+            violations[0].1.contains("expected numbers from -1e6 to 1e6"),
+            "{violations:?}"
+        );
+    }
+    assert_eq!(worker.draw(going_on(1.0)).await.unwrap().images().len(), 1);
     worker.stop().await;
 }
 

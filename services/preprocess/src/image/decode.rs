@@ -1,17 +1,18 @@
 //! A file to RGB.
 //!
 //! Colours as Pillow's `convert("RGB")` gives them: alpha is dropped, grey counts three times, of 16 bits the upper eight are
-//! taken (also of grey alone, where Pillow cuts values off at 255, so that most pictures turn white). Pixels of JPEG files
-//! differ from Pillow's by rounding. Refuses what [`Limits`] do not allow by the file's header.
+//! taken (also of grey alone, where Pillow cuts values off at 255, so that most pictures turn white).
+//! Refuses what [`Limits`] do not allow by the file's header.
 
 use std::io::Cursor;
 
 use image::{
-    DynamicImage, ImageDecoder, ImageError,
-    codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder},
+    DynamicImage, ImageDecoder, ImageError, RgbImage,
+    codecs::{png::PngDecoder, webp::WebPDecoder},
+    metadata::Orientation,
 };
 
-use super::{Limits, Raster, Refused};
+use super::{Limits, Raster, Refused, chunks, jpeg};
 
 /// Decodes a PNG, JPEG or WebP file, turned as its EXIF orientation says.
 ///
@@ -30,12 +31,16 @@ pub fn decode(data: &[u8], limits: &Limits) -> Result<Raster, Refused> {
     match data {
         [0x89, b'P', b'N', b'G', ..] => {
             size(png_size(data), limits)?;
+            chunks::check(data)?;
             pixels(
                 PngDecoder::with_limits(file, bounds(limits)).map_err(broken)?,
                 limits,
             )
         }
-        [0xff, 0xd8, 0xff, ..] => pixels(JpegDecoder::new(file).map_err(broken)?, limits),
+        [0xff, 0xd8, 0xff, ..] => {
+            let jpeg::Decoded { pixels, exif } = jpeg::decode(data, limits)?;
+            Ok(turned(pixels, exif.and_then(Orientation::from_exif_chunk)))
+        }
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
             pixels(WebPDecoder::new(file).map_err(broken)?, limits)
         }
@@ -61,7 +66,7 @@ fn png_size(data: &[u8]) -> (u32, u32) {
 }
 
 /// Refuses a size beyond the limits; what is no size at all is the decoder's to name.
-fn size((width, height): (u32, u32), limits: &Limits) -> Result<(), Refused> {
+pub(super) fn size((width, height): (u32, u32), limits: &Limits) -> Result<(), Refused> {
     if width > limits.side || height > limits.side {
         return Err(Refused::data(format!(
             "is a picture of {width} x {height}, with an edge of more than {} pixels",
@@ -95,6 +100,19 @@ fn pixels(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Raster, Ref
         picture.apply_orientation(orientation);
     }
     Ok(rgb(picture))
+}
+
+/// Turns RGB.
+fn turned(pixels: Raster, orientation: Option<Orientation>) -> Raster {
+    match orientation {
+        None | Some(Orientation::NoTransforms) => pixels,
+        Some(orientation) => {
+            let picture = RgbImage::from_raw(pixels.width, pixels.height, pixels.data);
+            let mut picture = DynamicImage::from(picture.expect("a raster is as long as its size says"));
+            picture.apply_orientation(orientation);
+            rgb(picture)
+        }
+    }
 }
 
 fn rgb(picture: DynamicImage) -> Raster {

@@ -4,7 +4,9 @@
 //! Refuses other formats than PNG, JPEG and WebP, and everything beyond [`Limits`], before memory is taken for it.
 //! Invariant: pixels come back in exactly the size that was asked for.
 
+mod chunks;
 mod decode;
+mod jpeg;
 mod resize;
 
 pub use self::{decode::decode, resize::resize};

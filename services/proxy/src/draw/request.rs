@@ -28,6 +28,7 @@ impl Draw<'_> {
         let mut request = inference::GenerateRequest {
             replica_id: permit.replica().id.clone(),
             request_id: self.job.id.as_ref().to_owned(),
+            model_id: drawer.served.id().to_owned(),
             prompt: prompt(&drawer.tokens.prompt.prompt),
             negative_prompt: prompt(&drawer.tokens.negative.prompt),
             guidance_scale: match interval {
@@ -63,7 +64,7 @@ impl Draw<'_> {
             // is stopped after the first call of its last one (Heun always, the others by half), with which the refiner
             // begins again.
             (Half::Last(..), _) if self.steps_before > 0 => {
-                self.steps_before - u32::from(self.plan.chosen.calls > 1)
+                self.steps_before - u32::from(self.plan.chosen.calls.each > 1)
             }
             (Half::Last(..), Some(refine)) => refine.before,
             (Half::Whole | Half::First(_) | Half::Last(..), _) => 0,
@@ -73,11 +74,11 @@ impl Draw<'_> {
     fn chunks(&self) -> Vec<inference::TextChunk> {
         let first = &self.ready.first;
         let model = infotext::Model {
-            name: &first.served.application.name,
+            name: first.served.name(),
             digest: &first.model.digest,
         };
         let refiner = self.ready.refiner.as_ref().map(|refiner| infotext::Model {
-            name: &refiner.served.application.name,
+            name: refiner.served.name(),
             digest: &refiner.model.digest,
         });
         infotext::chunks(self.plan, model, refiner)

@@ -106,7 +106,7 @@ impl Draw<'_> {
     }
 
     /// The replicas' timings with this proxy's share.
-    fn merged(&self, drawn: Timings) -> Timings {
+    pub(super) fn merged(&self, drawn: Timings) -> Timings {
         let before = self.before;
         Timings {
             queue_us: drawn
@@ -126,6 +126,7 @@ impl Draw<'_> {
     pub(super) async fn done(self, timings: Timings) {
         let timings = self.merged(timings);
         self.job.shared.metrics.timed(&timings);
+        self.job.trail.timings(timings);
         let plan = self.plan;
         let first = self.ready.first;
         let parameters = image::Parameters {
@@ -141,6 +142,7 @@ impl Draw<'_> {
             truncated_negative_prompt: first.tokens.negative.truncated_text,
             sigma_schedule: plan.chosen.schedule.clone(),
             strength: plan.source.as_ref().map_or(0.0, |source| source.strength),
+            model_id: first.served.id().to_owned(),
         };
         let done = image::Done {
             timings: Some(timings),

@@ -3,7 +3,7 @@
 use mobula_proto::image::v1 as image;
 use tokio::time::Instant;
 
-use super::{Job, Served};
+use super::{Job, Served, find::Wanted};
 use crate::{
     Error,
     draw::{Drawer, Ready},
@@ -24,7 +24,11 @@ impl Job {
         let Some(asked) = asked else {
             return Ok(None);
         };
-        match self.shared.find(&asked.model).await {
+        let wanted = Wanted {
+            application: &asked.model,
+            model_id: "",
+        };
+        match self.find(wanted).await {
             Ok(served) => Ok(Some(served)),
             Err(Error::UnknownModel { known, .. }) => {
                 problems.push(Problem::new("refiner.model", Rule::OneOf(known)));
@@ -43,11 +47,7 @@ impl Job {
     ) -> Result<Ready<'a>, Error> {
         let begun = Instant::now();
         let tokens = async |served: &'a Served, is_guided| {
-            let of = For {
-                pool: &served.preprocess,
-                model: &served.model,
-                is_guided,
-            };
+            let of = For { served, is_guided };
             let tokens = tokenize::run(self, plan, of).await?;
             Ok::<_, Error>(Drawer::new(served, tokens))
         };
@@ -60,7 +60,7 @@ impl Job {
         let (first, refiner, inputs) = tokio::try_join!(
             tokens(served, plan.is_guided),
             refiner,
-            prepare::run(self, &served.preprocess, plan)
+            prepare::run(self, served, plan)
         )?;
         Ok(Ready {
             first,

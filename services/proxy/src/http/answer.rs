@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::{
+    door::MODEL_ID,
     fastapi::{self, Given},
     query::Query,
 };
@@ -90,6 +91,9 @@ pub(super) fn picture(image: Image, parameters: &Parameters, timings: Timings) -
     add("x-mobula-steps", &parameters.steps.to_string());
     add("x-mobula-guidance-scale", &parameters.guidance_scale.to_string());
     add("x-mobula-model", &parameters.model);
+    if !parameters.model_id.is_empty() {
+        add("x-mobula-model-id", &parameters.model_id);
+    }
     add("x-mobula-model-digest", &parameters.model_digest);
     add("x-mobula-image-digest", &image.digest);
     add("server-timing", &server_timing(&timings));
@@ -134,7 +138,7 @@ pub(super) fn error(error: &Error, query: &Query) -> Response {
         "message": error.to_string(),
         "violations": violations,
     }});
-    let mut response = json(status(error.code()), &body);
+    let mut response = json(status_of(error), &body);
     if let Some(after) = error.retry_after() {
         // Whole seconds, rounded up: 0 would mean at once.
         response.headers_mut().insert(
@@ -162,7 +166,8 @@ fn problems(error: &Error) -> Option<Vec<Problem>> {
 
 fn detail(problem: &Problem, query: &Query) -> Value {
     let name = query.given_as(&problem.field);
-    let place = if name.starts_with("x-") { "header" } else { "query" };
+    let is_header = name.starts_with("x-") || MODEL_ID.contains(&name);
+    let place = if is_header { "header" } else { "query" };
     fastapi::detail(
         problem,
         Given {
@@ -177,6 +182,14 @@ fn detail(problem: &Problem, query: &Query) -> Value {
 fn dedup(mut detail: Vec<Value>) -> Vec<Value> {
     detail.dedup();
     detail
+}
+
+/// The status of an answer that tells of an error.
+fn status_of(error: &Error) -> StatusCode {
+    if let Error::Overloaded { status, .. } = error {
+        return StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    status(error.code())
 }
 
 /// Ray Serve's status codes, where it has one.
@@ -246,14 +259,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_503_with_whole_seconds() {
+    fn a_full_queue_is_503_or_429_with_whole_seconds() {
         let full = Full {
             waiting: 3,
             retry_after: Duration::from_millis(1_200),
         };
-        let response = error(&Error::Overloaded(full), &Query::default());
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()[RETRY_AFTER], "2");
+        for status in [503, 429] {
+            let response = error(&Error::Overloaded { full, status }, &Query::default());
+            assert_eq!(response.status().as_u16(), status, "as the deployment says");
+            assert_eq!(response.headers()[RETRY_AFTER], "2");
+        }
     }
 
     #[test]

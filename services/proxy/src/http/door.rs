@@ -20,7 +20,7 @@ use crate::{
     Error,
     events::Events,
     generate::{Call, Generator},
-    metrics::Door,
+    metrics::{Door, Method as Label, Metrics, Seen},
     problem::{Problem, Rule},
     table::{Application, Table},
 };
@@ -31,6 +31,9 @@ const REQUEST_ID: &str = "x-request-id";
 const TIMEOUT: &str = "x-mobula-timeout-ms";
 /// Who goes first, for whoever cannot change the query.
 const PRIORITY: &str = "x-mobula-priority";
+/// Which of an application's models on demand is to draw: Ray Serve's header, also with hyphens, into which some proxies
+/// turn underscores.
+pub(super) const MODEL_ID: [&str; 2] = ["serve_multiplexed_model_id", "serve-multiplexed-model-id"];
 /// The path that draws, below an application's prefix.
 const IMAGINE: &str = "/imagine";
 /// A body on a GET is read, because some clients send one, and thrown away up to this many bytes.
@@ -41,19 +44,31 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 struct Shared {
     generator: Generator,
+    metrics: Arc<Metrics>,
     stop: Stop,
 }
 
 /// The pages and the door of a generator.
-pub(super) fn app(generator: Generator, stop: Stop) -> Router {
+pub(super) fn app(generator: Generator, metrics: Arc<Metrics>, stop: Stop) -> Router {
     Router::new()
         .fallback(answer_request)
-        .with_state(Shared { generator, stop })
+        .with_state(Shared {
+            generator,
+            metrics,
+            stop,
+        })
         // Outermost: a panic is this request's 500, not this connection's end.
         .layer(CatchPanicLayer::new())
 }
 
 async fn answer_request(State(shared): State<Shared>, request: Request<Body>) -> Response {
+    let mut seen = Seen::new(&shared.metrics, Label::http(request.method()));
+    let response = route(&shared, request, &mut seen).await;
+    seen.answered(response.status());
+    response
+}
+
+async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Response {
     let path = request.uri().path();
     // Probes are answered at once; a request waits for the first table.
     let table = match path {
@@ -61,20 +76,26 @@ async fn answer_request(State(shared): State<Shared>, request: Request<Body>) ->
         _ => shared.generator.heard_table().await,
     };
     match path {
-        "/-/healthz" => match not_serving(&shared, &table) {
+        "/-/healthz" => seen.page(&shared.metrics.healthz),
+        "/-/routes" => seen.page(&shared.metrics.routes),
+        _ => {}
+    }
+    match path {
+        "/-/healthz" => match not_serving(shared, &table) {
             Some(response) => response,
             None => answer::text(StatusCode::OK, "success"),
         },
-        "/-/routes" => match not_serving(&shared, &table) {
+        "/-/routes" => match not_serving(shared, &table) {
             Some(response) => response,
             None => answer::json(StatusCode::OK, &routes(&table)),
         },
         _ => match table.by_path(path) {
             Some((application, rest)) => {
                 let application = Arc::clone(application);
+                seen.application(&application.ingress);
                 match rest {
                     IMAGINE if request.method() == Method::GET => {
-                        imagine(&shared, &application, request).await
+                        imagine(shared, &application, request).await
                     }
                     IMAGINE => answer::method_not_allowed(),
                     "/imagine/" => answer::redirect(&without_slash(&request)),
@@ -159,6 +180,7 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
     let mut asked = std::mem::take(&mut query.request);
     let mut problems = std::mem::take(&mut query.problems);
     asked.model.clone_from(&application.name);
+    asked.model_id = model_id(&parts.headers);
     asked.request_id = request_id(&parts.headers, &mut problems);
     let given: Arc<str> = asked.request_id.as_str().into();
     let deadline = deadline(&parts.headers, &mut problems);
@@ -231,6 +253,14 @@ fn request_id(headers: &HeaderMap, problems: &mut Vec<Problem>) -> String {
             String::new()
         }
     }
+}
+
+/// The model that the caller names; one that cannot be a name is none that there is.
+fn model_id(headers: &HeaderMap) -> String {
+    let given = MODEL_ID.iter().find_map(|name| headers.get(*name));
+    given.map_or_else(String::new, |given| {
+        String::from_utf8_lossy(given.as_bytes()).into_owned()
+    })
 }
 
 /// The caller's time limit.

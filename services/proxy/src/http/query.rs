@@ -100,6 +100,8 @@ impl Query {
         match field {
             "width" | "height" if self.raw(field).is_none() && self.raw("img_size").is_some() => "img_size",
             "seeds" => "seed",
+            // Not in the query: it is Ray Serve's header.
+            "model_id" => "serve_multiplexed_model_id",
             "guidance_interval.start" => "guidance_start",
             "guidance_interval.end" => "guidance_end",
             "refiner.model" => "refiner",

@@ -1,97 +1,19 @@
-//! HTTP connections: accepting, limits, and the drain. HTTP/1.1, and HTTP/2 for those who begin with it.
-//!
-//! It accepts by itself because axum's own loop sets no limits on a connection's head: not on how long it may take, and
-//! not on how much of an over-long address is read before it is answered.
+//! The HTTP door: the pages on the kit's connections.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::sync::Arc;
 
-use axum::Router;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
-use mobula_kit::{
-    Stop,
-    accept::{self, NOTICE},
-};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use mobula_kit::Stop;
+use tokio::net::TcpListener;
 
 use super::door;
-use crate::generate::Generator;
-
-/// A head that is not complete by then is a caller who holds a connection for nothing.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection over HTTP/2 whose peer vanished is given up after the interval and the timeout, as at the gRPC door.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// So much of a head is read. The address itself may have 64 KiB (more is answered 414); a prompt of a megabyte must be
-/// read to be told so, or its sender sees a broken connection instead.
-const HEAD_MAX: usize = 2 << 20;
+use crate::{generate::Generator, metrics::Metrics};
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
-pub(crate) async fn serve(listener: TcpListener, generator: Generator, stop: Stop) {
-    let app = door::app(generator, stop.clone());
-    let closing = CancellationToken::new();
-    accept::connections(listener, NOTICE, &closing, &stop, |stream| {
-        connection(stream, app.clone(), closing.clone(), stop.clone())
-    })
-    .await;
-}
-
-/// Serves one connection: until its caller leaves, or asks for nothing; or, draining, until its request is over; or until
-/// the deadline.
-async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, stop: Stop) {
-    let asked = CancellationToken::new();
-    // hyper's own limit on a head begins once it knows the version of HTTP, which a caller may withhold.
-    let asks_nothing = {
-        let asked = asked.clone();
-        async move {
-            if tokio::time::timeout(HEAD_TIMEOUT, asked.cancelled_owned())
-                .await
-                .is_ok()
-            {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        asked.cancel();
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = closing.cancelled() => None,
-        () = asks_nothing => return,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                ended = connection => ended,
-                () = stop.expired() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection broke");
-    }
+pub(crate) async fn serve(
+    listener: TcpListener,
+    (generator, metrics): (Generator, Arc<Metrics>),
+    stop: Stop,
+) {
+    let app = door::app(generator, metrics, stop.clone());
+    mobula_kit::http::serve(listener, app, stop).await;
 }

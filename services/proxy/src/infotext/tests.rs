@@ -6,7 +6,7 @@ use mobula_proto::{
 use mobula_serving::route::Cost;
 
 use super::*;
-use crate::validate::{Chosen, Refine, Source};
+use crate::validate::{Calls, Chosen, Refine, Source};
 
 fn plan() -> Plan {
     Plan {
@@ -41,7 +41,7 @@ fn chosen(scheduler: &str, schedule: &str) -> Chosen {
         scheduler: scheduler.into(),
         schedule: schedule.into(),
         asked: scheduler.into(),
-        calls: 1,
+        calls: Calls::ONE,
     }
 }
 

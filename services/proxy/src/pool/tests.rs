@@ -1,7 +1,11 @@
 use futures::FutureExt;
+use mobula_kit::Deadline;
 use mobula_proto::control::v1::ReplicaEndpoint;
 
 use super::*;
+use crate::{Error, place::Place};
+
+mod models;
 
 const MAX_ONGOING: u32 = 1;
 
@@ -11,6 +15,7 @@ fn pool(max_queued: usize) -> Arc<Pool> {
         max_queued,
         clock: Clock::start(),
         stop: Stop::new(Duration::from_secs(1)),
+        signal: Arc::default(),
     };
     Arc::new(Pool::new("app", "pipeline", settings))
 }
@@ -30,8 +35,16 @@ fn place(pool: &Arc<Pool>, ids: &[&str]) {
     pool.update(&route, &mut Channels::default());
 }
 
+fn want(rows: u64, deadline: Option<Deadline>) -> Want<'static> {
+    Want {
+        cost: Cost::rows(rows),
+        deadline,
+        model_id: None,
+    }
+}
+
 fn admit(pool: &Arc<Pool>) -> Place {
-    pool.admit(Cost::rows(1), None).unwrap().place
+    pool.admit(want(1, None)).unwrap().place
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,10 +52,10 @@ async fn a_replica_never_gets_more_than_it_takes_and_the_oldest_is_served_first(
     let pool = pool(10);
     place(&pool, &["r1"]);
     let (mut a, mut b, mut c) = (admit(&pool), admit(&pool), admit(&pool));
-    let first = a.acquire(Cost::rows(1)).await.unwrap();
-    let mut late = Box::pin(c.acquire(Cost::rows(1)));
+    let first = a.acquire().await.unwrap();
+    let mut late = Box::pin(c.acquire());
     assert!(late.as_mut().now_or_never().is_none());
-    let mut early = Box::pin(b.acquire(Cost::rows(1)));
+    let mut early = Box::pin(b.acquire());
     assert!(early.as_mut().now_or_never().is_none());
     drop(first);
     assert!(late.as_mut().now_or_never().is_none());
@@ -56,9 +69,9 @@ async fn a_waiter_that_leaves_passes_its_turn_on() {
     let pool = pool(10);
     place(&pool, &["r1"]);
     let (mut a, mut b, mut c) = (admit(&pool), admit(&pool), admit(&pool));
-    let first = a.acquire(Cost::rows(1)).await.unwrap();
-    let mut second = Box::pin(b.acquire(Cost::rows(1)));
-    let mut third = Box::pin(c.acquire(Cost::rows(1)));
+    let first = a.acquire().await.unwrap();
+    let mut second = Box::pin(b.acquire());
+    let mut third = Box::pin(c.acquire());
     assert!(second.as_mut().now_or_never().is_none());
     assert!(third.as_mut().now_or_never().is_none());
     drop(first);
@@ -71,7 +84,7 @@ async fn a_waiter_that_leaves_passes_its_turn_on() {
 async fn a_replica_that_appears_serves_those_who_wait() {
     let pool = pool(10);
     let mut waiting = admit(&pool);
-    let mut permit = Box::pin(waiting.acquire(Cost::rows(1)));
+    let mut permit = Box::pin(waiting.acquire());
     assert!(permit.as_mut().now_or_never().is_none());
     place(&pool, &["r1"]);
     assert_eq!(permit.await.unwrap().replica().id, "r1");
@@ -81,7 +94,7 @@ async fn a_replica_that_appears_serves_those_who_wait() {
 async fn without_a_replica_the_wait_ends_at_its_limit() {
     let pool = pool(10);
     let begun = tokio::time::Instant::now();
-    let error = admit(&pool).acquire(Cost::rows(1)).await.unwrap_err();
+    let error = admit(&pool).acquire().await.unwrap_err();
     assert!(matches!(error, Error::NoReplica { .. }), "{error}");
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }
@@ -91,13 +104,13 @@ async fn a_full_replica_is_waited_for_beyond_that_limit() {
     let pool = pool(10);
     place(&pool, &["r1"]);
     let mut running = admit(&pool);
-    let permit = running.acquire(Cost::rows(1)).await.unwrap();
+    let permit = running.acquire().await.unwrap();
     let mut waiting = admit(&pool);
-    let wait = waiting.acquire(Cost::rows(1));
+    let wait = waiting.acquire();
     let soon = tokio::time::timeout(Duration::from_secs(300), wait).await;
     assert!(soon.is_err(), "it still waits");
     drop(permit);
-    assert!(waiting.acquire(Cost::rows(1)).await.is_ok());
+    assert!(waiting.acquire().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,11 +118,11 @@ async fn a_lost_replica_is_left_alone_for_a_moment_and_then_tried_again() {
     let pool = pool(10);
     place(&pool, &["r1"]);
     let mut request = admit(&pool);
-    let permit = request.acquire(Cost::rows(1)).await.unwrap();
+    let permit = request.acquire().await.unwrap();
     permit.failed();
     drop(permit);
     let begun = tokio::time::Instant::now();
-    assert!(request.acquire(Cost::rows(1)).await.is_ok());
+    assert!(request.acquire().await.is_ok());
     let waited = begun.elapsed();
     assert!(
         (Duration::from_millis(90)..Duration::from_millis(200)).contains(&waited),
@@ -124,7 +137,7 @@ async fn a_replica_that_is_never_reached_does_not_hold_a_request_for_ever() {
     let mut request = admit(&pool);
     let begun = tokio::time::Instant::now();
     let error = loop {
-        match request.acquire(Cost::rows(1)).await {
+        match request.acquire().await {
             Ok(permit) => permit.failed(),
             Err(error) => break error,
         }
@@ -142,9 +155,9 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
     let pool = pool(2);
     place(&pool, &["r1"]);
     let _admitted: Vec<_> = (0..3).map(|_| admit(&pool)).collect();
-    let error = pool.admit(Cost::rows(1), None).unwrap_err();
+    let error = pool.admit(want(1, None)).unwrap_err();
     assert!(
-        matches!(error, Error::Overloaded(full) if full.waiting == 2),
+        matches!(error, Error::Overloaded { full, status: 503 } if full.waiting == 2),
         "{error}"
     );
     assert!(error.retry_after().is_some());
@@ -163,9 +176,9 @@ async fn a_deadline_that_the_work_alone_would_miss_is_refused_at_the_door() {
         },
     );
     let deadline = Some(Deadline::after(Duration::from_secs(10)));
-    let error = pool.admit(Cost::rows(40), deadline).unwrap_err();
+    let error = pool.admit(want(40, deadline)).unwrap_err();
     assert!(matches!(error, Error::TooLate(_)), "{error}");
-    let admitted = pool.admit(Cost::rows(5), deadline).unwrap();
+    let admitted = pool.admit(want(5, deadline)).unwrap();
     assert_eq!(admitted.eta, Some(Duration::from_secs(5)));
 }
 
@@ -179,17 +192,124 @@ async fn a_burst_after_a_quiet_time_is_judged_by_its_work() {
     };
     pool.note_load(&pool.replicas()[0], load);
     for _ in 0..3 {
-        drop(admit(&pool).acquire(Cost::ROW).await.unwrap());
+        drop(admit(&pool).acquire().await.unwrap());
     }
     tokio::time::advance(Duration::from_secs(60)).await;
     // Fifty requests of 10 ms each, and half a second for all.
     let deadline = Some(Deadline::after(Duration::from_millis(500)));
-    let burst: Vec<_> = (0..50)
-        .map(|_| pool.admit(Cost::rows(10), deadline).unwrap())
-        .collect();
+    let burst: Vec<_> = (0..50).map(|_| pool.admit(want(10, deadline)).unwrap()).collect();
     let last = burst.last().unwrap();
     assert_eq!(last.ahead, 48);
     assert_eq!(last.eta, Some(Duration::from_millis(490)));
     let hopeless = Some(Deadline::after(Duration::from_millis(200)));
-    assert!(pool.admit(Cost::rows(10), hopeless).is_err());
+    assert!(pool.admit(want(10, hopeless)).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_replica_is_expected_a_request_waits_without_a_limit() {
+    let pool = pool(10);
+    let expected = DeploymentRoute {
+        expected: true,
+        max_queued_requests: -1,
+        ..Default::default()
+    };
+    pool.update(&expected, &mut Channels::default());
+    let mut waiting = admit(&pool);
+    let mut wait = Box::pin(waiting.acquire());
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, &mut wait).await.is_err());
+    place(&pool, &["r1"]);
+    assert!(wait.await.is_ok());
+    assert_eq!(waiting.take_without(), Duration::from_secs(3600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_where_nobody_is_served_any_more_are_told_at_once() {
+    let pool = pool(10);
+    let mut waiting = admit(&pool);
+    let mut permit = Box::pin(waiting.acquire());
+    assert!(permit.as_mut().now_or_never().is_none());
+    pool.close();
+    let error = permit.await.unwrap_err();
+    assert!(
+        error.to_string().ends_with("its application was deleted"),
+        "{error}"
+    );
+    let error = admit(&pool).acquire().await.unwrap_err();
+    assert!(matches!(error, Error::NoReplica { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_counts_once_through_its_line_its_replica_and_its_loss() {
+    let pool = pool(10);
+    assert_eq!(pool.demand(), None);
+    place(&pool, &["r1"]);
+    let counted = || {
+        let demand = pool.demand().unwrap();
+        (demand.queued, demand.running)
+    };
+    let mut request = admit(&pool);
+    assert_eq!(counted(), (1, 0), "it prepares");
+    let permit = request.acquire().await.unwrap();
+    assert_eq!(counted(), (0, 1));
+    // The replica leaves the table, and works on.
+    pool.update(&DeploymentRoute::default(), &mut Channels::default());
+    assert_eq!(counted(), (0, 1));
+    permit.failed();
+    drop(permit);
+    assert_eq!(counted(), (1, 0), "it starts again");
+    drop(request);
+    assert_eq!(counted(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bound_of_the_line_changes_for_those_who_come_next() {
+    let pool = pool(10);
+    place(&pool, &["r1"]);
+    let route = |max_queued| DeploymentRoute {
+        max_ongoing_requests: MAX_ONGOING,
+        max_queued_requests: max_queued,
+        replicas: vec![ReplicaEndpoint {
+            replica_id: "r1".into(),
+            address: "127.0.0.1:1".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let _two = [admit(&pool), admit(&pool)];
+    pool.update(&route(1), &mut Channels::default());
+    assert!(pool.admit(want(1, None)).is_err());
+    pool.update(&route(2), &mut Channels::default());
+    let _third = admit(&pool);
+    assert!(pool.admit(want(1, None)).is_err());
+    pool.update(&route(-1), &mut Channels::default());
+    let _others: Vec<_> = (0..8).map(|_| admit(&pool)).collect();
+    assert!(pool.admit(want(1, None)).is_err(), "the proxy's own bound holds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_estimate_that_is_too_high_heals_by_requests_with_deadlines_alone() {
+    let pool = pool(10);
+    place(&pool, &["r1"]);
+    let measured = |row_ns| {
+        let load = Load {
+            row_ns,
+            ..Load::default()
+        };
+        pool.note_load(&pool.replicas()[0], load);
+    };
+    // Something else had the machine for a while: a second for what takes a millisecond.
+    measured(1_000_000_000);
+    let ask = || pool.admit(want(40, Some(Deadline::after(Duration::from_secs(2)))));
+    assert!(matches!(ask(), Err(Error::TooLate(_))));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    // The table repeats what the replica measured; that makes it no newer.
+    measured(1_000_000_000);
+    let mut first = ask().unwrap().place;
+    assert!(ask().is_err(), "one at a time");
+    let permit = first.acquire().await.unwrap();
+    assert!(ask().is_err(), "it has measured nothing yet");
+    measured(1_000_000);
+    drop(permit);
+    assert!(ask().is_ok());
 }

@@ -10,6 +10,7 @@ fn fleet() -> Fleet {
         max_queued: 10,
         clock: Clock::start(),
         stop: Stop::new(Duration::from_secs(1)),
+        signal: Arc::default(),
     })
 }
 
@@ -38,6 +39,7 @@ fn application(name: &str, prefix: &str, replicas: &[&str]) -> ApplicationRoute 
         name: name.into(),
         route_prefix: prefix.into(),
         deployments: vec![deployment],
+        ..Default::default()
     }
 }
 
@@ -46,6 +48,7 @@ fn routes(controller: &str, applications: &[ApplicationRoute]) -> WatchRoutesRes
         version: 1,
         controller_id: controller.into(),
         applications: applications.to_vec(),
+        ..Default::default()
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     picture::can,
     problems::Problems,
     sampling::{self, Chosen},
-    work::{self, Share},
+    work::{self, Calls, Share},
 };
 use crate::problem::Rule;
 
@@ -133,8 +133,8 @@ pub(super) struct Drawn {
     pub(super) pixels: u64,
     /// Steps that are taken.
     pub(super) steps: u32,
-    /// Calls of the model in a step.
-    pub(super) calls: u32,
+    /// Calls of the model.
+    pub(super) calls: Calls,
     pub(super) guidance_scale: f32,
 }
 
@@ -156,7 +156,11 @@ pub(super) fn divide(
         let within = interval.and_then(|interval| work::within(interval, from, to));
         let share = Share {
             steps,
-            calls: drawn.calls,
+            calls: if from > 0.0 {
+                drawn.calls.without_first()
+            } else {
+                drawn.calls
+            },
             guided: drawn.is_guided(model) && (interval.is_none() || within.is_some()),
             interval: within,
         };

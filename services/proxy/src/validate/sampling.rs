@@ -6,7 +6,7 @@ use mobula_proto::{
     image::v1::{self as image, GuidanceInterval},
 };
 
-use super::problems::Problems;
+use super::{problems::Problems, work::Calls};
 use crate::{
     names::{self, Named},
     problem::Rule,
@@ -34,8 +34,8 @@ pub(crate) struct Chosen {
     pub(crate) schedule: String,
     /// As the replica is told; empty is the model's own.
     pub(crate) asked: String,
-    /// Calls of the model in a step.
-    pub(crate) calls: u32,
+    /// Calls of the model.
+    pub(crate) calls: Calls,
 }
 
 /// Checks the scheduler and the schedule that were asked for, under their names in the mesh.
@@ -59,7 +59,7 @@ pub(super) fn scheduler(
             scheduler: name.clone(),
             schedule: asked.unwrap_or_default().to_owned(),
             asked: if is_own { String::new() } else { name.clone() },
-            calls: 1,
+            calls: Calls::ONE,
         };
     };
     if is_own && asked.is_some() {
@@ -82,7 +82,10 @@ pub(super) fn scheduler(
             Some(asked) if named.schedule.is_none() => asked.to_owned(),
             Some(_) | None => String::new(),
         },
-        calls: named.base.calls,
+        calls: Calls {
+            each: named.base.calls,
+            extra: model.extra_calls.get(named.base.name).copied().unwrap_or(0),
+        },
     }
 }
 

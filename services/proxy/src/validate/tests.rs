@@ -196,6 +196,45 @@ fn seeds_are_continued_or_drawn() {
 }
 
 #[test]
+fn cost_counts_the_calls_of_the_model_as_the_replica_says_that_its_schedulers_make_them() {
+    let cost = |scheduler: &str, extra: &[(&str, i32)], switch_at: Option<f32>| {
+        let extra = extra.iter().map(|(name, calls)| ((*name).to_owned(), *calls));
+        let model = ModelInfo {
+            schedulers: ["pndm", "heun"].map(String::from).into(),
+            extra_calls: extra.collect(),
+            ..model()
+        };
+        let last = ModelInfo {
+            tasks: refiner().tasks,
+            ..model.clone()
+        };
+        let request = image::GenerateRequest {
+            prompt: "a cat".into(),
+            scheduler: scheduler.into(),
+            steps: Some(10),
+            guidance_scale: Some(1.0),
+            refiner: switch_at.map(|switch_at| Refiner {
+                model: "refiner".into(),
+                switch_at,
+            }),
+            ..image::GenerateRequest::default()
+        };
+        let plan = with(request, &model, Some(&last)).unwrap();
+        (plan.cost.get(), plan.refine.map(|refine| refine.cost.get()))
+    };
+    let known = [("pndm", 9), ("heun", -1)];
+    assert_eq!(cost("pndm", &known, None), (19, None));
+    assert_eq!(cost("", &known, None), (19, None), "the model's own");
+    assert_eq!(cost("heun", &known, None), (19, None));
+    assert_eq!(
+        cost("pndm", &known, Some(0.6)),
+        (15, Some(4)),
+        "its first steps are the first model's"
+    );
+    assert_eq!(cost("pndm", &[], None), (10, None), "a replica that does not say");
+}
+
+#[test]
 fn guidance_of_one_or_less_halves_the_cost() {
     assert_eq!(asked(|r| r.guidance_scale = Some(1.0)).unwrap().cost.get(), 20);
     assert!(!asked(|r| r.guidance_scale = Some(0.0)).unwrap().is_guided);

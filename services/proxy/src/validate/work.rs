@@ -3,13 +3,41 @@
 use mobula_proto::{control::v1::ModelInfo, image::v1::GuidanceInterval};
 use mobula_serving::route::{Cost, Work};
 
+/// How often a scheduler calls the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Calls {
+    /// Calls in a step.
+    pub(crate) each: u32,
+    /// Calls beyond those of the steps, once: more in the first steps of some, one less in the last one of others.
+    pub(crate) extra: i32,
+}
+
+impl Calls {
+    /// One for each step.
+    pub(crate) const ONE: Self = Self { each: 1, extra: 0 };
+
+    /// Calls in so many steps; one at least.
+    fn of(self, steps: u32) -> u32 {
+        let each = self.each.saturating_mul(steps);
+        each.saturating_add_signed(self.extra).max(1)
+    }
+
+    /// Those of a part that begins after the first steps.
+    pub(super) fn without_first(self) -> Self {
+        Self {
+            extra: self.extra.min(0),
+            ..self
+        }
+    }
+}
+
 /// A part of the steps that one model takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Share {
     /// Steps.
     pub(super) steps: u32,
-    /// Calls of the model in a step.
-    pub(super) calls: u32,
+    /// Calls of the model.
+    pub(super) calls: Calls,
     /// Two rows in every call.
     pub(super) guided: bool,
     /// Where they are two.
@@ -41,12 +69,7 @@ pub(super) fn within(interval: GuidanceInterval, from: f32, to: f32) -> Option<G
 
 /// Rows of one picture.
 fn rows(share: Share) -> u32 {
-    // The last step of a scheduler that calls twice goes to zero noise, and needs one call.
-    let calls = if share.calls > 1 {
-        share.calls.saturating_mul(share.steps).saturating_sub(1)
-    } else {
-        share.steps
-    };
+    let calls = share.calls.of(share.steps);
     let second = match (share.guided, share.interval) {
         (false, _) => 0,
         (true, None) => calls,
@@ -76,7 +99,7 @@ mod tests {
 
     const SHARE: Share = Share {
         steps: 10,
-        calls: 1,
+        calls: Calls::ONE,
         guided: true,
         interval: None,
     };
@@ -108,7 +131,13 @@ mod tests {
             }),
             10
         );
-        assert_eq!(rows(Share { calls: 2, ..SHARE }), 38);
+        let calls = |each, extra| Share {
+            calls: Calls { each, extra },
+            ..SHARE
+        };
+        assert_eq!(rows(calls(2, -1)), 38, "the last step needs one call");
+        assert_eq!(rows(calls(1, 1)), 22, "PNDM's first step has two");
+        assert_eq!(rows(calls(1, 9)), 38, "or its first three have four each");
         let part = |start, end| Share {
             interval: Some(GuidanceInterval { start, end }),
             ..SHARE

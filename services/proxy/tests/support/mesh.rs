@@ -1,18 +1,21 @@
 //! A proxy and all that it needs.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use mobula_kit::{Stop, grpc};
 use mobula_proto::{
     control::v1::{
-        ApplicationRoute, DeploymentRoute, ModelInfo, ReplicaEndpoint, WatchRoutesResponse, WorkerKind,
-        control_service_server::ControlServiceServer,
+        ApplicationRoute, Demand, DeploymentRoute, ModelInfo, ReplicaEndpoint, ReportDemandRequest,
+        WatchRoutesResponse, WorkerKind, control_service_server::ControlServiceServer,
     },
     image::v1::{self as image, Task, generate_response::Event, image_service_client::ImageServiceClient},
     preprocess::v1::preprocess_service_server::PreprocessServiceServer,
 };
 use mobula_proxy::{Config, Listeners};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
@@ -29,6 +32,10 @@ pub(crate) struct Mesh {
     pub(crate) stop: Stop,
     pub(crate) routes: watch::Sender<WatchRoutesResponse>,
     pub(crate) control: Server,
+    /// What the proxy reported, in order.
+    pub(crate) reports: watch::Receiver<Vec<ReportDemandRequest>>,
+    /// Ends the stream of reports.
+    pub(crate) hang_up: Arc<Notify>,
     pub(crate) preprocess: Server,
     /// What the preprocess worker was asked for.
     pub(crate) prepared: Preprocess,
@@ -63,7 +70,14 @@ impl Mesh {
     /// A proxy that has heard of nothing yet.
     pub(crate) async fn bare(config: Config) -> Self {
         let (routes, tables) = watch::channel(WatchRoutesResponse::default());
-        let control = grpc::Server::new("control").add(ControlServiceServer::new(Control(tables)));
+        let (reports, reported) = watch::channel(Vec::new());
+        let hang_up = Arc::<Notify>::default();
+        let control = ControlServiceServer::new(Control {
+            tables,
+            reports,
+            hang_up: Arc::clone(&hang_up),
+        });
+        let control = grpc::Server::new("control").add(control);
         let control = Server::start(control, port().await);
         let prepared = Preprocess::default();
         let preprocess = grpc::Server::new("preprocess").add(
@@ -92,6 +106,8 @@ impl Mesh {
             stop,
             routes,
             control,
+            reports: reported,
+            hang_up,
             preprocess,
             prepared,
             proxy,
@@ -147,7 +163,46 @@ impl Mesh {
         .await;
     }
 
-    fn application(
+    /// Changes the table in some way.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut WatchRoutesResponse)) {
+        self.routes.send_modify(|table| {
+            table.version += 1;
+            change(table);
+        });
+    }
+
+    /// Changes the deployments of the first application, `preprocess` and `pipeline`.
+    pub(crate) fn reroute(&self, change: impl Fn(&mut DeploymentRoute)) {
+        self.change(|table| table.applications[0].deployments.iter_mut().for_each(change));
+    }
+
+    /// Waits until the reports are as they should be, and gives them.
+    pub(crate) async fn reported(
+        &self,
+        what: &str,
+        are: impl FnMut(&Vec<ReportDemandRequest>) -> bool,
+    ) -> Vec<ReportDemandRequest> {
+        let mut reports = self.reports.clone();
+        let reports = soon(what, reports.wait_for(are)).await.unwrap();
+        reports.clone()
+    }
+
+    /// Waits until the model that is asked for without a name has so many replicas.
+    pub(crate) async fn has_replicas(&self, count: u32) {
+        soon("the replicas", async {
+            loop {
+                let mut client = self.client.clone();
+                let models = client.list_models(image::ListModelsRequest {}).await;
+                let models = models.unwrap().into_inner().models;
+                if models.first().is_some_and(|model| model.ready_replicas == count) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
+    pub(crate) fn application(
         &self,
         name: &str,
         model: ModelInfo,
@@ -159,6 +214,7 @@ impl Mesh {
             address: address.to_string(),
             load: None,
             model,
+            ..Default::default()
         };
         let deployment = |name: &str, kind: WorkerKind, max_ongoing, max_queued, replicas| DeploymentRoute {
             name: name.into(),
@@ -166,6 +222,7 @@ impl Mesh {
             max_ongoing_requests: max_ongoing,
             max_queued_requests: max_queued,
             replicas,
+            ..Default::default()
         };
         let pipelines = workers
             .iter()
@@ -189,6 +246,7 @@ impl Mesh {
                     pipelines.collect(),
                 ),
             ],
+            ..Default::default()
         }
     }
 
@@ -236,6 +294,13 @@ impl Events {
             }
         }
     }
+}
+
+/// What a report says of a deployment: queued and running.
+pub(crate) fn of(report: &ReportDemandRequest, deployment: &str) -> Option<(u32, u32)> {
+    let demand = |demand: &&Demand| demand.deployment == deployment;
+    let demand = report.demands.iter().find(demand)?;
+    Some((demand.queued, demand.running))
 }
 
 pub(crate) fn prompt(change: impl FnOnce(&mut image::GenerateRequest)) -> image::GenerateRequest {

@@ -1,7 +1,7 @@
 //! A controller, a preprocess worker and inference workers that do as they are told.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -13,8 +13,8 @@ use mobula_kit::{Readiness, Stop, grpc};
 use mobula_proto::{
     common::v1::{Latents, Load, Timings},
     control::v1::{
-        AttachRequest, AttachResponse, WatchRoutesRequest, WatchRoutesResponse,
-        control_service_server::ControlService,
+        AttachRequest, AttachResponse, ModelInfo, ReportDemandRequest, ReportDemandResponse,
+        WatchRoutesRequest, WatchRoutesResponse, control_service_server::ControlService,
     },
     inference::v1::{
         self as inference,
@@ -24,7 +24,7 @@ use mobula_proto::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -64,7 +64,13 @@ impl Server {
 // Controller
 
 #[derive(Clone)]
-pub(crate) struct Control(pub(crate) watch::Receiver<WatchRoutesResponse>);
+pub(crate) struct Control {
+    pub(crate) tables: watch::Receiver<WatchRoutesResponse>,
+    /// What was reported, in order.
+    pub(crate) reports: watch::Sender<Vec<ReportDemandRequest>>,
+    /// Ends the streams of reports that are open.
+    pub(crate) hang_up: Arc<Notify>,
+}
 
 #[tonic::async_trait]
 impl ControlService for Control {
@@ -82,7 +88,7 @@ impl ControlService for Control {
         &self,
         _: Request<WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
-        let tables = stream::unfold((self.0.clone(), true), |(mut tables, first)| async move {
+        let tables = stream::unfold((self.tables.clone(), true), |(mut tables, first)| async move {
             if !first {
                 tables.changed().await.ok()?;
             }
@@ -94,6 +100,22 @@ impl ControlService for Control {
                 std::future::ready(table.as_ref().is_ok_and(|table| table.version > 0))
             },
         ))))
+    }
+
+    async fn report_demand(
+        &self,
+        request: Request<Streaming<ReportDemandRequest>>,
+    ) -> Result<Response<ReportDemandResponse>, Status> {
+        let mut reports = request.into_inner();
+        loop {
+            tokio::select! {
+                report = reports.message() => match report? {
+                    Some(report) => self.reports.send_modify(|reports| reports.push(report)),
+                    None => return Ok(Response::new(ReportDemandResponse {})),
+                },
+                () = self.hang_up.notified() => return Err(Status::unavailable("hung up")),
+            }
+        }
     }
 }
 
@@ -111,12 +133,20 @@ pub(crate) enum Act {
     EndEarly(usize),
     /// Says started and then nothing any more.
     Hang,
+    /// Draws everything, the pictures when it is told to.
+    Gate(Arc<Notify>),
 }
 
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) requests: Arc<Mutex<Vec<inference::GenerateRequest>>>,
     pub(crate) acts: Arc<Mutex<VecDeque<Act>>>,
+    /// Models that it serves on demand.
+    pub(crate) models: Models,
+    /// Which of them it was asked to load.
+    pub(crate) loads: Arc<Mutex<Vec<String>>>,
+    /// Why the next load fails.
+    pub(crate) broken: Arc<Mutex<Option<Status>>>,
     /// One message per stream that was dropped before its end.
     pub(crate) dropped: mpsc::UnboundedReceiver<()>,
     /// One message per request.
@@ -124,10 +154,15 @@ pub(crate) struct Worker {
     pub(crate) server: Server,
 }
 
+pub(crate) type Models = Arc<Mutex<BTreeMap<String, ModelInfo>>>;
+
 #[derive(Clone)]
 struct Inference {
     requests: Arc<Mutex<Vec<inference::GenerateRequest>>>,
     acts: Arc<Mutex<VecDeque<Act>>>,
+    models: Models,
+    loads: Arc<Mutex<Vec<String>>>,
+    broken: Arc<Mutex<Option<Status>>>,
     dropped: mpsc::UnboundedSender<()>,
     called: mpsc::UnboundedSender<()>,
 }
@@ -226,6 +261,7 @@ impl InferenceService for Inference {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = request.into_inner();
         self.requests.lock().unwrap().push(request.clone());
+        self.model(&request.model_id)?;
         let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Draw);
         let _ = self.called.send(());
         let done = || {
@@ -238,6 +274,7 @@ impl InferenceService for Inference {
                 timings: Some(timings),
             }))
         };
+        let mut gate = None;
         let (events, hangs): (Vec<_>, bool) = match act {
             Act::Refuse(status) => return Err(status),
             Act::Draw => (
@@ -253,13 +290,26 @@ impl InferenceService for Inference {
             ),
             Act::EndEarly(pictures) => (drawn(&request, pictures), false),
             Act::Hang => (drawn(&request, 0), true),
+            Act::Gate(opens) => {
+                gate = Some(opens);
+                (
+                    drawn(&request, usize::MAX).into_iter().chain([done()]).collect(),
+                    false,
+                )
+            }
         };
         let events = VecDeque::from(events);
+        let length = events.len();
         let guard = Dropped(self.dropped.clone(), false);
         let stream = stream::unfold(
             (events, guard),
             move |(mut events, mut guard)| -> BoxFuture<'static, _> {
+                // Accepted, started and step come at once.
+                let gate = gate.take_if(|_| events.len() < length - 2);
                 Box::pin(async move {
+                    if let Some(gate) = gate {
+                        gate.notified().await;
+                    }
                     match events.pop_front() {
                         Some(event) => {
                             guard.1 = events.is_empty() && !hangs;
@@ -273,16 +323,48 @@ impl InferenceService for Inference {
         );
         Ok(Response::new(Box::pin(stream)))
     }
+
+    async fn load_model(
+        &self,
+        request: Request<inference::LoadModelRequest>,
+    ) -> Result<Response<inference::LoadModelResponse>, Status> {
+        let model_id = request.into_inner().model_id;
+        let model = self.model(&model_id)?;
+        if let Some(why) = self.broken.lock().unwrap().take() {
+            return Err(why);
+        }
+        self.loads.lock().unwrap().push(model_id);
+        Ok(Response::new(inference::LoadModelResponse {
+            model,
+            was_loaded: true,
+        }))
+    }
+}
+
+impl Inference {
+    /// What a model on demand is; empty is the replica's own.
+    fn model(&self, model_id: &str) -> Result<Option<ModelInfo>, Status> {
+        let known = self.models.lock().unwrap().get(model_id).cloned();
+        if known.is_none() && !model_id.is_empty() {
+            return Err(mobula_kit::status::invalid("model_id", "there is no such model"));
+        }
+        Ok(known)
+    }
 }
 
 impl Worker {
     pub(crate) async fn start(name: &str) -> Self {
         let (requests, acts) = (Arc::default(), Arc::default());
+        let (models, loads) = (Models::default(), Arc::<Mutex<Vec<String>>>::default());
+        let broken = Arc::<Mutex<Option<Status>>>::default();
         let (dropped_tx, dropped) = mpsc::unbounded_channel();
         let (called_tx, called) = mpsc::unbounded_channel();
         let service = Inference {
             requests: Arc::clone(&requests),
             acts: Arc::clone(&acts),
+            models: Arc::clone(&models),
+            loads: Arc::clone(&loads),
+            broken: Arc::clone(&broken),
             dropped: dropped_tx,
             called: called_tx,
         };
@@ -292,6 +374,9 @@ impl Worker {
             name: name.to_owned(),
             requests,
             acts,
+            models,
+            loads,
+            broken,
             dropped,
             called,
             server,

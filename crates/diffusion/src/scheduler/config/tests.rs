@@ -117,6 +117,39 @@ fn a_saved_python_infinity_is_read() {
 }
 
 #[test]
+fn a_range_is_told_in_words_and_not_in_hundreds_of_digits() {
+    let refusal = |class: &str, key: &str, value: &str| {
+        let text = format!(r#"{{"_class_name": "{class}", "{key}": {value}}}"#);
+        Config::from_json(&text).unwrap_err().to_string()
+    };
+    for (class, key, value, words) in [
+        ("PNDMScheduler", "beta_start", "0", "a number above 0 to 0.999999"),
+        ("PNDMScheduler", "beta_end", "1.5", "a number above 0 to 0.999999"),
+        (
+            "DPMSolverMultistepScheduler",
+            "lambda_min_clipped",
+            "\"x\"",
+            "a number, or minus infinity",
+        ),
+        (
+            "DPMSolverSinglestepScheduler",
+            "lambda_min_clipped",
+            "\"x\"",
+            "a number, or minus infinity",
+        ),
+        (
+            "DDIMScheduler",
+            "clip_sample_range",
+            "-1",
+            "a number from 0 to 1000000",
+        ),
+    ] {
+        let why = refusal(class, key, value);
+        assert!(why.ends_with(&format!("expected {words}")), "{why}");
+    }
+}
+
+#[test]
 fn a_value_that_is_not_served_is_refused_by_key_and_value() {
     for (class, keys, expected) in [
         ("UnCLIPScheduler", "", "DPMSolverMultistepScheduler"),

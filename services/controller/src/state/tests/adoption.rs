@@ -1,4 +1,4 @@
-use mobula_proto::control::v1::{ApplicationState, ReplicaState, WorkerKind};
+use mobula_proto::control::v1::{ApplicationState, ReplicaState, RolloutState, WorkerKind};
 
 use super::{super::*, world::*};
 
@@ -111,7 +111,7 @@ fn a_process_provider_that_remembers_its_workers_waits_for_them_and_no_longer() 
 fn what_the_intent_does_not_want_is_drained() {
     let mut world = running();
     let mut other = schema(1);
-    other.applications[0].name = "other".into();
+    other.config.applications[0].name = "other".into();
     world.restart_controller(external(), other);
     for id in ["a", "b", "p"] {
         world.hello(id);
@@ -123,22 +123,53 @@ fn what_the_intent_does_not_want_is_drained() {
 }
 
 #[test]
-fn a_replica_of_another_version_or_one_too_many_is_not_adopted() {
-    let mut world = running();
-    let mut changed = schema(2);
-    changed.applications[0].deployments[1].model = "another".into();
-    world.restart_controller(external(), changed);
-    for id in ["a", "b", "p"] {
-        world.hello(id);
-    }
-    assert_eq!(world.drained, 2);
-
+fn a_replica_that_is_one_too_many_is_not_adopted() {
     let mut world = running();
     world.restart_controller(external(), schema(1));
     for id in ["a", "b", "p"] {
         world.hello(id);
     }
     assert_eq!(world.drained, 1);
+}
+
+#[test]
+fn replicas_of_another_version_serve_until_those_that_replace_them_run() {
+    let mut world = running();
+    world.restart_controller(external(), model(2, "another"));
+    for id in ["a", "b", "p"] {
+        world.hello(id);
+    }
+    assert_eq!(world.drained, 0);
+    world.run(ms(3_500));
+    assert_eq!(world.routed(1).len(), 3, "both old ones and a new one");
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.drained, 2);
+    let rollout = world.deployment(1).rollout.unwrap();
+    assert_eq!(
+        (rollout.state(), rollout.updated, rollout.outdated),
+        (RolloutState::Complete, 2, 0)
+    );
+    assert_eq!(world.application().0, ApplicationState::Running);
+}
+
+#[test]
+fn a_restart_amid_an_update_that_fails_still_knows_what_to_go_back_to() {
+    let mut world = running();
+    for worker in world.workers.values_mut() {
+        worker.broken = Some("another".into());
+    }
+    let before = world.placed();
+    world.restart_controller(external(), model(2, "another"));
+    for id in ["a", "b", "p"] {
+        world.hello(id);
+    }
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.rolled_back.len(), 1);
+    assert_eq!(world.placed(), before);
+    assert_eq!(
+        world.deployment(1).rollout.unwrap().state(),
+        RolloutState::RolledBack
+    );
 }
 
 #[test]

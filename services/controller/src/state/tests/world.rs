@@ -6,6 +6,11 @@ use mobula_proto::control::v1::{
     self as pb, ApplicationState, ReplicaState, WorkerKind, attach_response::Message as Command,
 };
 
+use mobula_serving::place::fraction;
+pub(super) use mobula_serving::place::{Amounts, Kind};
+
+pub(super) use super::intents::*;
+
 use super::super::*;
 
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -28,6 +33,8 @@ pub(super) struct Worker {
     pub(super) silent: bool,
     /// What an assignment leads to.
     pub(super) outcome: (ReplicaState, &'static str),
+    /// No replica of this model can be started.
+    pub(super) broken: Option<String>,
     pub(super) told_to_leave: bool,
 }
 
@@ -39,78 +46,67 @@ pub(super) struct World {
     sessions: u64,
     /// What the provider was told, since last looked at.
     pub(super) started: Vec<(String, Kind)>,
+    /// Everything that it was ever told to start.
+    pub(super) starts: BTreeMap<String, Start>,
     pub(super) adopted: Vec<String>,
     pub(super) ended: Vec<(String, bool)>,
     pub(super) refused: Vec<String>,
     pub(super) tables: Vec<pb::WatchRoutesResponse>,
     pub(super) assigned: usize,
     pub(super) drained: usize,
-}
-
-pub(super) fn external() -> Supply {
-    Supply::External {
-        controller: "127.0.0.1:7265".into(),
-    }
-}
-
-pub(super) fn process(survivors: &[(&str, Kind)]) -> Supply {
-    let survivors = survivors
-        .iter()
-        .map(|(id, kind)| ((*id).to_owned(), *kind))
-        .collect();
-    Supply::Process {
-        max_workers: 8,
-        survivors,
-    }
-}
-
-/// The default application with so many pipeline replicas.
-pub(super) fn schema(pipelines: usize) -> Schema {
-    let mut schema = Schema::of_model("fake");
-    schema.applications[0].deployments[1].replicas = pipelines;
-    schema
+    pub(super) reconfigured: usize,
+    /// Replicas may stop because others of their gang do.
+    pub(super) gangs: bool,
+    pub(super) decisions: Vec<pb::Decision>,
+    pub(super) rolled_back: Vec<String>,
 }
 
 impl World {
-    pub(super) fn new(supply: Supply, schema: Schema) -> Self {
-        Self::life(0, supply, schema)
+    pub(super) fn new(supply: Supply, intent: Intent) -> Self {
+        Self::life(0, supply, intent)
     }
 
-    fn life(life: u32, supply: Supply, schema: Schema) -> Self {
+    fn life(life: u32, supply: Supply, intent: Intent) -> Self {
         let settings = Settings {
             // Two lives of a controller never have the same.
             controller_id: format!("test {life}"),
+            origin_unix_ms: 1_700_000_000_000,
             heartbeat: HEARTBEAT,
             adoption_grace: HEARTBEAT * 3,
             supply,
         };
         Self {
             life,
-            state: State::new(settings, schema),
+            state: State::new(settings, Arc::new(intent)),
             now: Duration::ZERO,
             workers: BTreeMap::new(),
             sessions: 0,
             started: Vec::new(),
+            starts: BTreeMap::new(),
             adopted: Vec::new(),
             ended: Vec::new(),
             refused: Vec::new(),
             tables: Vec::new(),
             assigned: 0,
             drained: 0,
+            reconfigured: 0,
+            gangs: false,
+            decisions: Vec::new(),
+            rolled_back: Vec::new(),
         }
     }
 
     /// An external mesh after its adoption grace, with no workers.
-    pub(super) fn settled(pipelines: usize) -> Self {
+    pub(super) fn settled(pipelines: u32) -> Self {
         let mut world = Self::new(external(), schema(pipelines));
         world.run(HEARTBEAT * 3);
         world
     }
 
     /// The same state of workers with a controller that has just been started anew.
-    pub(super) fn restart_controller(&mut self, supply: Supply, schema: Schema) {
+    pub(super) fn restart_controller(&mut self, supply: Supply, intent: Intent) {
         let workers = std::mem::take(&mut self.workers);
-        *self = Self::life(self.life + 1, supply, schema);
+        *self = Self::life(self.life + 1, supply, intent);
         self.workers = workers;
         self.workers.values_mut().for_each(|worker| worker.session = None);
     }
@@ -126,6 +122,7 @@ impl World {
             replicas: BTreeMap::new(),
             silent: false,
             outcome: (ReplicaState::Running, ""),
+            broken: None,
             told_to_leave: false,
         };
         self.workers.insert(id.to_owned(), worker);
@@ -160,7 +157,9 @@ impl World {
 
     pub(super) fn settle(&mut self) {
         for round in 0.. {
+            let running = self.running();
             let actions = self.state.settle(self.now);
+            self.check_stops(&running);
             self.perform(actions);
             self.tables.extend(self.state.take_routes(self.now));
             self.check();
@@ -190,6 +189,11 @@ impl World {
 
     /// Lets time pass in steps of 100 ms; every worker that is not silent sends its heartbeats.
     pub(super) fn run(&mut self, time: Duration) {
+        self.run_by(time, ms(100));
+    }
+
+    /// The same in other steps.
+    pub(super) fn run_by(&mut self, time: Duration, step: Duration) {
         let end = self.now + time;
         loop {
             self.settle();
@@ -201,7 +205,7 @@ impl World {
             if self.now >= end {
                 return;
             }
-            self.now = (self.now + ms(100)).min(end);
+            self.now = (self.now + step).min(end);
         }
     }
 
@@ -224,7 +228,12 @@ impl World {
                         worker.session = None;
                     }
                 }
-                Action::Start { worker_id, kind } => self.started.push((worker_id, kind)),
+                Action::Decided(decision) => self.decisions.push(decision),
+                Action::RolledBack { why, .. } => self.rolled_back.push(why),
+                Action::Start(start) => {
+                    self.started.push((start.worker_id.clone(), start.kind));
+                    self.starts.insert(start.worker_id.clone(), start);
+                }
                 Action::Adopt { worker_id, .. } => self.adopted.push(worker_id),
                 Action::End { worker_id, told, .. } => self.ended.push((worker_id, told)),
             }
@@ -234,6 +243,7 @@ impl World {
     fn obey(&mut self, session: u64, command: Command) {
         self.assigned += usize::from(matches!(command, Command::Assign(_)));
         self.drained += usize::from(matches!(command, Command::Drain(_)));
+        self.reconfigured += usize::from(matches!(command, Command::Reconfigure(_)));
         let Some(worker) = self.workers.values_mut().find(|w| w.session == Some(session)) else {
             return;
         };
@@ -243,19 +253,46 @@ impl World {
         match command {
             Command::Assign(assign) => {
                 let spec = assign.replica.unwrap();
-                let (state, message) = worker.outcome;
+                let (state, message) = if worker.broken.as_deref() == Some(&spec.model) {
+                    (ReplicaState::Failed, "no such model")
+                } else {
+                    worker.outcome
+                };
                 let report = pb::ReplicaReport {
                     replica_id: spec.replica_id.clone(),
                     state: state.into(),
                     message: message.into(),
                     load: None,
                     model: None,
+                    light: spec.light.clone().unwrap().version,
                     spec: Some(spec.clone()),
+                    ..Default::default()
                 };
                 worker.replicas.entry(spec.replica_id).or_insert(report);
             }
-            Command::Drain(drain) => drop(worker.replicas.remove(&drain.replica_id)),
+            Command::Drain(drain) => {
+                let Some(report) = worker.replicas.remove(&drain.replica_id) else {
+                    return;
+                };
+                let table = self.tables.last();
+                let routed = table.is_some_and(|table| {
+                    let all = table.applications.iter().flat_map(|app| &app.deployments);
+                    all.flat_map(|d| &d.replicas)
+                        .any(|replica| replica.replica_id == drain.replica_id)
+                });
+                // What failed or goes down with its gang has no time for that.
+                if report.state() == ReplicaState::Running && !self.gangs {
+                    assert!(!routed, "{} is drained while proxies know it", drain.replica_id);
+                }
+            }
             Command::Shutdown(_) => worker.told_to_leave = true,
+            Command::Reconfigure(reconfigure) => {
+                let light = reconfigure.light.unwrap();
+                if let Some(report) = worker.replicas.get_mut(&reconfigure.replica_id) {
+                    report.light.clone_from(&light.version);
+                    report.spec.as_mut().unwrap().light = Some(light);
+                }
+            }
             Command::Welcome(_) => {}
         }
     }
@@ -285,6 +322,40 @@ impl World {
         (application.state(), application.message)
     }
 
+    /// A proxy says what waits for and runs in the deployments of the default application.
+    pub(super) fn ask(&mut self, proxy: &str, demands: &[(&str, u32, u32)]) {
+        let demands = demands.iter().map(|(deployment, queued, running)| pb::Demand {
+            application: "default".into(),
+            deployment: (*deployment).into(),
+            queued: *queued,
+            running: *running,
+            ..pb::Demand::default()
+        });
+        let request = pb::ReportDemandRequest {
+            proxy_id: proxy.into(),
+            demands: demands.collect(),
+            ..pb::ReportDemandRequest::default()
+        };
+        let proxy = proxy.to_owned();
+        self.event(Event::Demand { proxy, request });
+    }
+
+    /// Makes this the intent, as a newer one than the last.
+    pub(super) fn intend(&mut self, mut intent: Intent) {
+        intent.resource_version = self.state.intent.resource_version + 1;
+        self.event(Event::Intend(Arc::new(intent)));
+    }
+
+    /// The status of the deployment by this index.
+    pub(super) fn deployment(&self, index: usize) -> pb::DeploymentStatus {
+        self.state
+            .status(self.now)
+            .applications
+            .remove(0)
+            .deployments
+            .remove(index)
+    }
+
     /// The process provider's part: attaches what it was told to start.
     pub(super) fn launch(&mut self) {
         for (id, kind) in std::mem::take(&mut self.started) {
@@ -292,71 +363,29 @@ impl World {
                 Kind::Preprocess => WorkerKind::Preprocess,
                 Kind::Inference => WorkerKind::Inference,
             };
-            self.add(&id, kind, 2.0);
+            let start = self.starts[&id].clone();
+            self.add(
+                &id,
+                kind,
+                if start.resources.cpus > 0 {
+                    fraction(start.resources.cpus)
+                } else {
+                    2.0
+                },
+            );
+            let worker = self.workers.get_mut(&id).unwrap();
+            worker.labels.extend(start.labels);
+            worker.labels.push((PROVIDER_LABEL.into(), "process".into()));
+            self.hello(&id);
         }
     }
 
     pub(super) fn exit(&mut self, id: &str) {
         self.workers.remove(id);
+        self.started.retain(|(started, _)| started != id);
         self.event(Event::Exited {
             worker_id: id.to_owned(),
             why: "ended with exit status: 1 after 0.1 s".into(),
         });
-    }
-
-    /// Whatever happens, this holds.
-    pub(super) fn check(&self) {
-        let state = &self.state;
-        for deployment in &state.deployments {
-            assert_eq!(
-                deployment.replicas.len(),
-                deployment.spec.replicas,
-                "{}",
-                deployment.spec.name
-            );
-        }
-        assert_eq!(
-            state.replicas.len(),
-            state.deployments.iter().map(|d| d.replicas.len()).sum::<usize>()
-        );
-        for (id, replica) in &state.replicas {
-            use super::super::model::Phase;
-            let deployment = &state.deployments[replica.deployment];
-            let sets = (
-                deployment.pending.contains(id),
-                deployment.running.contains(id),
-                deployment.failed.contains(id),
-            );
-            let (expected, placed) = match replica.phase {
-                Phase::Pending => ((true, false, false), false),
-                Phase::Starting => ((false, false, false), true),
-                Phase::Running { .. } => ((false, true, false), true),
-                Phase::Failed { retry } => {
-                    assert!(state.retries.contains(&(retry, id.clone())));
-                    ((false, false, true), false)
-                }
-            };
-            assert_eq!(sets, expected, "{id} {:?}", replica.phase);
-            assert_eq!(replica.worker.is_some(), placed, "{id} {:?}", replica.phase);
-            if let Some(worker) = &replica.worker {
-                assert!(state.workers[worker].replicas.contains(id));
-            }
-        }
-        let failed = state.deployments.iter().map(|d| d.failed.len()).sum::<usize>();
-        assert_eq!(state.retries.len(), failed);
-        for (id, worker) in &state.workers {
-            for replica in &worker.replicas {
-                assert_eq!(state.replicas[replica].worker.as_ref(), Some(id));
-                assert!(!worker.strays.contains_key(replica));
-            }
-            assert!(
-                state.used(worker).fits(&worker.capacity),
-                "{id} is over its capacity"
-            );
-            assert!(state.leases.age(id, self.now).is_some(), "{id} has no lease");
-        }
-        for (session, worker) in &state.sessions {
-            assert_eq!(state.workers[worker].session, Some(*session));
-        }
     }
 }

@@ -28,6 +28,7 @@ use mobula_embeddings::{Embeddings, Encoder as Which, Vocabulary};
 use super::{Batch, Decoded, Encoded, Engine, Error, Info, Interrupt, Moments, Shape, whole};
 use crate::model::Model;
 use decoder::Decoder;
+pub(crate) use edit::every as every_edit;
 use encoder::Encoder;
 pub use library::Runtime;
 pub use report::{Part, PreparedUnet, family, parts, prepare_unet};

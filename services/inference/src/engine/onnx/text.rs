@@ -5,7 +5,7 @@
 //! they are, of both encoders side by side, `clip_skip` counts from there; and the second encoder's `text_embeds`. Layers for which
 //! the export has no output are reached by the edit in `edit::layers`; where that fails, `clip_skip` is not offered.
 
-use super::super::{Encoded, Encoder as Described, Error};
+use super::super::{Encoded, Encoder as Described, Error, finite};
 use super::dialect;
 use super::edit::{self, Tap};
 use super::session::{self, Context, Input, Mode, Network, Output, Values};
@@ -62,7 +62,12 @@ impl TextEncoders {
             return Err(refuse(other.part, why));
         }
         if model.is_xl && encoders.last().is_none_or(|last| last.pooled == 0) {
-            let why = "it has no output text_embeds, which Stable Diffusion XL needs".to_owned();
+            let swapped = if first.pooled > 0 {
+                "; text_encoder/model.onnx has it: the two are swapped"
+            } else {
+                ""
+            };
+            let why = format!("it has no output text_embeds, which Stable Diffusion XL needs{swapped}");
             return Err(refuse("text_encoder_2", why));
         }
         let states = vec![Vec::new(); encoders.len()];
@@ -190,7 +195,7 @@ impl TextEncoder {
         Ok(encoder)
     }
 
-    /// Widths of the states and of the pooled text, from one run of one window; all outputs must agree.
+    /// Widths of the states and of the pooled text, from one run of one window; all outputs must be numbers and agree.
     fn measure(&mut self) -> Result<(), Error> {
         let ids = vec![0; self.window];
         let input = Input {
@@ -207,6 +212,9 @@ impl TextEncoder {
             .map(|(name, values)| Output { name, values })
             .collect();
         self.network.run(&[input], &mut outputs)?;
+        for values in &values {
+            finite(self.part, values)?;
+        }
         let (states, pooled) = values.split_at(self.outputs.len());
         let width = states[0].len() / self.window;
         for (name, states) in names.iter().zip(states) {

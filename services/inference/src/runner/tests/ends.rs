@@ -96,7 +96,7 @@ async fn a_picture_that_is_no_numbers_fails_its_request_and_no_other() {
     let told = events(bad).await;
     let why = told.last().unwrap().as_ref().unwrap_err();
     assert!(
-        why.contains("vae_decoder failed") && why.contains("not finite"),
+        why.starts_with("the VAE decoder's values are not finite"),
         "{told:?}"
     );
     assert!(is_done(&events(good).await));
@@ -112,13 +112,14 @@ async fn latents_that_are_no_numbers_fail_their_request_before_the_decoder_sees_
     let good = bench.runner.submit(work(2, &[2], 2)).unwrap();
     let bad = bench.runner.submit(work(3, &[3], 2)).unwrap();
     drop(first);
-    for _ in 0..9 {
+    // The first request's call, the one in which the third is lost, and the second's last: no row is spent on what is lost.
+    for _ in 0..3 {
         bench.let_one();
     }
     let told = events(bad).await;
     let why = told.last().unwrap().as_ref().unwrap_err();
     assert!(
-        why.contains("unet failed") && why.contains("not finite"),
+        why.starts_with("the sample is not finite (NaN or infinity) after step 1 of 2"),
         "{told:?}"
     );
     assert!(is_done(&events(good).await));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use mobula_diffusion::random::Source;
 use mobula_diffusion::scheduler::{Ask, Choice};
-use mobula_diffusion::{Config, Guidance, Sampler};
+use mobula_diffusion::{Config, Guidance, Sampler, Spec, Trajectory, trajectory};
 use mobula_proto::inference::v1::Step;
 use mobula_serving::tick::Class;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -220,7 +220,6 @@ fn options(cache_bytes: usize) -> Options {
         cache_bytes,
         latent_rgb: LatentRgb::default(),
         zeros_for_empty: false,
-        measured: vec![],
         policy: Policy::default(),
         device: Device::new(),
     }

@@ -288,3 +288,93 @@ async fn steps_are_counted_as_asked_for_whatever_calls_they_take() {
         assert_eq!(steps, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)], "{kind}");
     }
 }
+
+#[tokio::test]
+async fn progress_is_told_of_all_pictures_together_though_they_are_drawn_one_after_the_other() {
+    // Two rows in a call: one guided picture at a time.
+    let bench = Bench::start(|engine| (engine.gate, engine.info.bucket) = (None, Some(2))).await;
+    let told = events(bench.runner.submit(work(1, &[1, 2, 3], 4)).unwrap()).await;
+    let story: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            Ok(Event::Step(step)) => Some((step.index, step.of)),
+            Ok(Event::Image(_)) => Some((0, 0)),
+            _ => None,
+        })
+        .collect();
+    let steps: Vec<_> = story.iter().copied().filter(|(index, _)| *index > 0).collect();
+    assert_eq!(steps, [(1, 4), (2, 4), (3, 4), (4, 4)]);
+    // The first step is told while the first picture is drawn, not with the last one.
+    assert_eq!(story[0], (1, 4), "{story:?}");
+    assert!(story[1..].iter().filter(|(index, _)| *index == 0).count() == 3);
+}
+
+/// A sampler of a kind, with a model's PNDM configuration.
+fn sampler(kind: &str, skip_prk: bool, steps: usize) -> Arc<Sampler> {
+    let text = format!(r#"{{"_class_name": "PNDMScheduler", "skip_prk_steps": {skip_prk}}}"#);
+    let ask = Ask {
+        choice: Choice::parse(kind, "").unwrap(),
+        ..Ask::steps(steps)
+    };
+    Arc::new(Sampler::new(&Config::from_json(&text).unwrap(), &ask).unwrap())
+}
+
+#[test]
+fn a_prompt_changes_with_the_step_that_is_told_whatever_calls_the_step_takes() {
+    let info = Fake::new(Costs::default()).info().clone();
+    for (kind, skip_prk, calls) in [
+        ("ddim", true, 1),
+        ("heun", true, 2),
+        ("pndm", true, 2),
+        ("pndm", false, 4),
+    ] {
+        let mut prompt = self::prompt(1);
+        let later = self::prompt(2).stretches;
+        prompt.stretches[0].until = Some(1);
+        prompt.stretches.extend(later);
+        let work = Work {
+            sampler: sampler(kind, skip_prk, 5),
+            prompt,
+            ..work(0, &[3], 5)
+        };
+        let encoded = |(ids, _): &cache::Text| Encoded {
+            states: vec![ids[0] as f32; info.states()],
+            pooled: vec![0.0; info.pooled],
+        };
+        let found = work.texts().map(|text| {
+            let states = Arc::new(encoded(&text));
+            (text, states)
+        });
+        let texts = compose::texts(&work, &info, false, &found.collect()).unwrap();
+        let spec = Spec {
+            channels: work.shape.channels,
+            height: work.shape.height,
+            width: work.shape.width,
+            guidance: work.guidance,
+            seed: 3,
+            source: work.source,
+            start: trajectory::Start::Noise,
+        };
+        let trajectory = Trajectory::new(spec, Arc::clone(&work.sampler)).unwrap();
+        let zeros = vec![0.0; work.shape.values()];
+        let (outbox, _inbox) = outbox::channel(&Arc::default());
+        let job = Arc::new(Job::new(work, outbox, Arc::default()));
+        let order = track::Order {
+            request: 0,
+            picture: 0,
+        };
+        let mut track = track::Track::new(&job, 0, trajectory, &Arc::new(texts), order);
+        let mut before = 0;
+        while !track.trajectory.is_done() {
+            let Some(track::Rows::Two(_, cond)) = track.rows() else {
+                panic!("{kind}: {:?}", track.rows())
+            };
+            let is_first = cond.states[0] < 1.5;
+            let done = job.work.steps_done(track.trajectory.step() as u32);
+            assert_eq!(is_first, done == 0, "{kind}");
+            before += usize::from(is_first);
+            track.trajectory.accept(Some(&zeros), &zeros).unwrap();
+        }
+        assert_eq!(before, calls, "{kind}");
+    }
+}

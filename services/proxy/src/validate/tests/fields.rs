@@ -332,6 +332,7 @@ fn cost_follows_what_is_computed() {
     );
     let two_calls = ModelInfo {
         schedulers: vec!["heun".into()],
+        extra_calls: [("heun".into(), -1)].into(),
         ..model()
     };
     let request = || image::GenerateRequest {

@@ -14,31 +14,6 @@ fn file(path: &str) -> Vec<u8> {
     std::fs::read(models.join(path)).unwrap()
 }
 
-/// Runs every edit; what comes out is not larger than the file allows.
-fn edit_all(model: &[u8], folder: &Path) {
-    let limit = 16 * model.len() + (64 << 10);
-    let mut outcomes = vec![
-        batched(model, "timestep", "sample"),
-        real(model, "timestep"),
-        float32(model, folder),
-        extended(model, "input_ids", 522, 16, &[0.5; 32]),
-    ];
-    for (tap, layers) in [(Tap::Normed, None), (Tap::Raw, Some(2))] {
-        for output in ["last_hidden_state", "text_embeddings"] {
-            outcomes.push(tapped(model, output, tap, layers).map(|tapped| tapped.model));
-        }
-    }
-    for edited in outcomes.into_iter().flatten() {
-        assert!(
-            edited.len() <= limit,
-            "{} bytes from {}",
-            edited.len(),
-            model.len()
-        );
-    }
-    let _ = check_external(model);
-}
-
 const FILES: [&str; 5] = [
     "sd15/text_encoder/model.onnx",
     "sd15-fp16/text_encoder/model.onnx",
@@ -64,7 +39,7 @@ proptest! {
         if let Some(cut) = cut {
             model.truncate(cut.index(model.len()));
         }
-        edit_all(&model, Path::new("/nonexistent"));
+        every(&model, Path::new("/nonexistent"));
     }
 
     #[test]
@@ -79,12 +54,50 @@ proptest! {
         let at = at.index(model.len().min(40_000));
         let end = if insert { at } else { (at + bytes.len()).min(model.len()) };
         model.splice(at..end, bytes);
-        edit_all(&model, Path::new("/nonexistent"));
+        every(&model, Path::new("/nonexistent"));
     }
 
     #[test]
     fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        edit_all(&bytes, Path::new("/nonexistent"));
+        every(&bytes, Path::new("/nonexistent"));
+    }
+}
+
+#[test]
+fn the_first_files_for_fuzzing_have_something_for_every_edit_and_are_edited_or_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/onnx_edit");
+    let mut made: Vec<(String, &str)> = Vec::new();
+    for seed in std::fs::read_dir(&folder).unwrap() {
+        let path = seed.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let file = std::fs::read(path).unwrap();
+        let edits = every(&file, Path::new("/nonexistent")).into_iter();
+        made.extend(edits.filter_map(|(edit, made)| made.is_ok().then(|| (name.clone(), edit))));
+        // Cut anywhere, it is refused or edited too.
+        for end in (0..file.len()).step_by(7) {
+            every(&file[..end], Path::new("/nonexistent"));
+        }
+    }
+    let has = |seed: &str, edit| made.iter().any(|(name, made)| name == seed && *made == edit);
+    for (seed, edit) in [
+        ("timestep", "batched"),
+        ("timestep-whole", "batched"),
+        ("timestep-whole", "real"),
+        ("timestep-rows", "real"),
+        ("text", "extended"),
+        ("text", "tapped"),
+        ("half", "float32"),
+        ("half", "external"),
+    ] {
+        assert!(has(seed, edit), "{seed} {edit}: {made:?}");
+    }
+    for (seed, edit) in [
+        ("outside", "external"),
+        ("absurd", "float32"),
+        ("nested", "float32"),
+        ("cycle", "extended"),
+    ] {
+        assert!(!has(seed, edit), "{seed} {edit}");
     }
 }
 
@@ -132,7 +145,7 @@ fn cycles_long_chains_and_deep_nesting_end() {
         (GRAPH_NODE, node("Add", &["b", "c"], "last_hidden_state")),
         (GRAPH_OUTPUT, value("last_hidden_state")),
     ]);
-    edit_all(&cycle, Path::new("/"));
+    every(&cycle, Path::new("/"));
     // A stream of many thousand additions.
     let mut fields = vec![
         (GRAPH_INPUT, value("input_ids")),

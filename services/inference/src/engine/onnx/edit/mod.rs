@@ -4,6 +4,7 @@
 //! Files come from anywhere: whatever the bytes are, an edit ends with a model or with [`Refused`], without a panic and without
 //! more memory than the file and what it says of its own tensors' bytes. Callers check by numbers what can be checked so.
 
+mod every;
 mod external;
 mod float;
 mod graph;
@@ -13,6 +14,7 @@ mod timestep;
 mod vocabulary;
 pub(crate) mod wire;
 
+pub(crate) use every::every;
 pub(crate) use external::check as check_external;
 pub(crate) use float::float32;
 pub(crate) use layers::{Tap, tapped};

@@ -117,7 +117,7 @@ impl Unet {
         }
         let load = || {
             let mut unet = Self::of(model, context, Network::from_file(PART, &file, context)?, widths)?;
-            unet.check_widths()?;
+            unet.check_widths(model)?;
             unet.unit = prepared.unit;
             (unet.form == Form::Rows)
                 .then_some(unet)
@@ -138,7 +138,7 @@ impl Unet {
     fn found_out(model: &Model, widths: Widths, context: &Context<'_>) -> Result<Self, Error> {
         let file = model.part(PART);
         let mut unet = Self::of(model, context, Network::from_file(PART, &file, context)?, widths)?;
-        unet.check_widths()?;
+        unet.check_widths(model)?;
         unet.find_unit(model.levels)?;
         if unet.form != Form::Scalar {
             unet.find_form()?;
@@ -234,8 +234,9 @@ impl Unet {
         self.input_channels
     }
 
-    /// Compares what it declares with what the text encoders and the configuration give.
-    fn check_widths(&self) -> Result<(), Error> {
+    /// Compares what it declares, or where it leaves that open what its configuration says, with what the text encoders and the
+    /// configuration give.
+    fn check_widths(&self, model: &Model) -> Result<(), Error> {
         let Widths {
             states,
             pooled,
@@ -245,8 +246,27 @@ impl Unet {
         } = self.widths;
         let last = |port: &Port| port.dims.last().copied().unwrap_or(-1);
         let declared = |port: &Option<Port>| port.as_ref().map_or(0, last);
+        let attends = match (last(&self.ports.states), model.cross_attention) {
+            (-1, Some(width)) => width as i64,
+            (declared, _) => declared,
+        };
+        if attends != -1 && attends != states as i64 {
+            let names: Vec<String> = model
+                .encoders
+                .iter()
+                .map(|encoder| format!("{}/model.onnx", encoder.part))
+                .collect();
+            return Err(Error::File {
+                path: format!("{PART}/model.onnx"),
+                why: format!(
+                    "its cross-attention takes text states of width {attends}, {} {} states of width {states}: they are not of \
+                     one model",
+                    names.join(" and "),
+                    if names.len() == 1 { "gives" } else { "give" },
+                ),
+            });
+        }
         for (what, wanted, given) in [
-            ("text states", last(&self.ports.states), states),
             ("pooled text", declared(&self.ports.pooled), pooled),
             ("time ids", declared(&self.ports.time_ids), time_ids),
             ("embedded guidance", declared(&self.ports.guidance), guidance),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::super::{Error, Shape};
+use super::super::super::{Error, Shape, finite};
 use super::super::session::Mode;
 use super::{CHANNELS, Call, Form, PART, Unet};
 
@@ -100,7 +100,7 @@ impl Unet {
         a.len() == b.len() && a.iter().zip(b).all(near)
     }
 
-    /// Runs some rows of a probe; returns the bits of the output.
+    /// Runs some rows of a probe; returns the bits of the output, which must be numbers.
     pub(super) fn probe(&mut self, probe: &Probe, rows: Range<usize>) -> Result<Vec<u32>, Error> {
         let widths = self.widths;
         let positions = probe.shape.positions();
@@ -131,6 +131,7 @@ impl Unet {
                 why: format!("its output has the shape {shape:?}"),
             });
         }
+        finite(PART, &out)?;
         Ok(out.into_iter().map(f32::to_bits).collect())
     }
 }

@@ -1,0 +1,143 @@
+//! Waits until what was deployed runs, and says what it waits for.
+
+use std::time::Duration;
+
+use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
+use mobula_proto::control::v1::{self as pb, ApplicationState, GetStatusRequest, RolloutState};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::timed;
+use crate::Error;
+use crate::human::tell;
+use crate::remote::Remote;
+
+/// How often the controller is asked.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// How far a mesh is.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Done,
+    /// Not yet, and why.
+    Waits(String),
+    /// It will not come by itself.
+    Failed(String),
+}
+
+/// Asks until everything runs.
+///
+/// # Errors
+/// [`Error::Deploy`] when an application fails, was rolled back, or the time is over.
+pub(super) async fn until_running(
+    remote: &Remote,
+    client: &mut ServeServiceClient<Channel>,
+    limit: Duration,
+) -> Result<(), Error> {
+    let end = Instant::now() + limit;
+    let mut told = String::new();
+    loop {
+        let answer = client.get_status(timed(GetStatusRequest {})).await;
+        let status = answer.map_err(|status| remote.explain(status))?.into_inner();
+        let why = match progress(&status) {
+            Progress::Done => return Ok(()),
+            Progress::Failed(why) => return Err(Error::Deploy(why)),
+            Progress::Waits(why) => why,
+        };
+        if Instant::now() >= end {
+            return Err(Error::Deploy(format!(
+                "not everything runs after {} s: {why}",
+                limit.as_secs()
+            )));
+        }
+        if told != why {
+            tell(&why);
+            told = why;
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+fn progress(status: &pb::GetStatusResponse) -> Progress {
+    let mut waits = None;
+    for application in &status.applications {
+        let say = |what: &str| format!("{} {what}: {}", application.name, application.message);
+        for deployment in &application.deployments {
+            let Some(rollout) = &deployment.rollout else {
+                continue;
+            };
+            let name = format!("{}/{}", application.name, deployment.name);
+            match rollout.state() {
+                RolloutState::RolledBack | RolloutState::RollingBack => {
+                    return Progress::Failed(format!("{name} was rolled back: {}", rollout.message));
+                }
+                RolloutState::Progressing => {
+                    let text = format!(
+                        "{name}: {} of {} replicas are updated",
+                        rollout.updated, rollout.target
+                    );
+                    waits.get_or_insert(text);
+                }
+                RolloutState::Unspecified | RolloutState::Complete => {}
+            }
+        }
+        match application.state() {
+            ApplicationState::Running => {}
+            ApplicationState::DeployFailed => return Progress::Failed(say("failed")),
+            ApplicationState::Deleting => drop(waits.get_or_insert_with(|| say("is deleted"))),
+            ApplicationState::Unspecified
+            | ApplicationState::NotStarted
+            | ApplicationState::Deploying
+            | ApplicationState::Unhealthy => drop(waits.get_or_insert_with(|| say("is on its way"))),
+        }
+    }
+    waits.map_or(Progress::Done, Progress::Waits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mesh(state: ApplicationState, rollout: Option<RolloutState>) -> pb::GetStatusResponse {
+        pb::GetStatusResponse {
+            applications: vec![pb::ApplicationStatus {
+                name: "sd".into(),
+                state: state.into(),
+                message: "why".into(),
+                deployments: vec![pb::DeploymentStatus {
+                    name: "pipeline".into(),
+                    rollout: rollout.map(|state| pb::Rollout {
+                        state: state.into(),
+                        updated: 1,
+                        target: 2,
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn it_is_done_when_all_run_and_no_update_is_under_way() {
+        use ApplicationState::{DeployFailed, Deploying, Running};
+        let of = |state, rollout| progress(&mesh(state, rollout));
+        assert_eq!(of(Running, None), Progress::Done);
+        assert_eq!(of(Running, Some(RolloutState::Complete)), Progress::Done);
+        assert_eq!(
+            of(Running, Some(RolloutState::Progressing)),
+            Progress::Waits("sd/pipeline: 1 of 2 replicas are updated".into())
+        );
+        assert_eq!(
+            of(Deploying, None),
+            Progress::Waits("sd is on its way: why".into())
+        );
+        assert!(matches!(of(DeployFailed, None), Progress::Failed(_)));
+        assert!(matches!(
+            of(Running, Some(RolloutState::RolledBack)),
+            Progress::Failed(_)
+        ));
+    }
+}

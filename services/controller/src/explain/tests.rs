@@ -1,0 +1,182 @@
+//! Explanations of made-up meshes.
+
+use mobula_proto::{common::v1::Timings, control::v1 as pb};
+
+use super::*;
+
+fn finished(id: &str, queue_us: u64, denoise_us: u64) -> pb::FinishedRequest {
+    pb::FinishedRequest {
+        request_id: id.into(),
+        application: "sd".into(),
+        total_ms: (queue_us + denoise_us) / 1000,
+        timings: Some(Timings {
+            queue_us,
+            denoise_us,
+            ticks: 20,
+            ..Default::default()
+        }),
+        replica_ids: vec!["sd#pipeline#abc".into()],
+        ahead: 4,
+        width: 512,
+        height: 512,
+        steps: 20,
+        pictures: 1,
+        ..Default::default()
+    }
+}
+
+fn mesh() -> pb::GetStatusResponse {
+    let pipeline = pb::DeploymentStatus {
+        name: "pipeline".into(),
+        kind: pb::WorkerKind::Inference.into(),
+        target_replicas: 2,
+        state: pb::DeploymentState::Upscaling.into(),
+        trigger: pb::DeploymentTrigger::Autoscaling.into(),
+        replicas: vec![
+            pb::ReplicaStatus {
+                replica_id: "sd#pipeline#abc".into(),
+                state: pb::ReplicaState::Running.into(),
+                worker_id: "w1".into(),
+                ..Default::default()
+            },
+            pb::ReplicaStatus {
+                replica_id: "sd#pipeline#def".into(),
+                state: pb::ReplicaState::Pending.into(),
+                message: "no inference worker has 1 free GPU".into(),
+                ..Default::default()
+            },
+        ],
+        scaling: Some(pb::Scaling {
+            state: pb::ScalingState::Upscaling.into(),
+            message: "wants 3".into(),
+            min_replicas: 1,
+            max_replicas: 2,
+            policy: "ongoing".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    pb::GetStatusResponse {
+        applications: vec![pb::ApplicationStatus {
+            name: "sd".into(),
+            route_prefix: "/".into(),
+            state: pb::ApplicationState::Running.into(),
+            deployments: vec![pipeline],
+            ..Default::default()
+        }],
+        workers: vec![pb::WorkerStatus {
+            worker_id: "w1".into(),
+            group: "gpu".into(),
+            ..Default::default()
+        }],
+        worker_groups: vec![pb::WorkerGroupStatus {
+            name: "gpu".into(),
+            kind: pb::WorkerKind::Inference.into(),
+            max: 1,
+            wanted: 1,
+            attached: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn ask(subject: Subject, records: &Records) -> Result<pb::ExplainResponse, Error> {
+    let request = pb::ExplainRequest {
+        subject: Some(subject),
+    };
+    explain(&request, &mesh(), records)
+}
+
+fn finding<'a>(explained: &'a pb::ExplainResponse, topic: &str) -> &'a str {
+    let found = explained.findings.iter().find(|f| f.topic == topic);
+    &found
+        .unwrap_or_else(|| panic!("no finding {topic}: {explained:?}"))
+        .text
+}
+
+#[test]
+fn a_request_that_waited_is_told_so_with_what_would_have_helped() {
+    let mut records = Records::default();
+    records.add(
+        (0..6)
+            .map(|i| finished(&format!("other{i}"), 100_000, 1_000_000))
+            .collect(),
+    );
+    records.add(vec![finished("slow", 3_000_000, 1_000_000)]);
+    let explained = ask(Subject::RequestId("slow".into()), &records).unwrap();
+    assert_eq!(
+        explained.summary,
+        "it took 4.0 s, most of it in waiting for a replica and for its first step"
+    );
+    assert!(finding(&explained, "queue").contains("75 %"), "{explained:?}");
+    assert!(
+        finding(&explained, "queue").contains("slower than the last 6 like it"),
+        "{explained:?}"
+    );
+    assert!(
+        finding(&explained, "denoise").contains("20 UNet calls, 50 ms each"),
+        "{explained:?}"
+    );
+    assert!(explained.advice[0].contains("max_replicas of 2"), "{explained:?}");
+}
+
+#[test]
+fn a_request_that_failed_is_told_with_its_error() {
+    let mut records = Records::default();
+    records.add(vec![pb::FinishedRequest {
+        code: 8,
+        message: "256 requests wait already".into(),
+        no_replica_ms: 1500,
+        ..finished("full", 0, 0)
+    }]);
+    let explained = ask(Subject::RequestId("full".into()), &records).unwrap();
+    assert!(explained.summary.contains("ResourceExhausted"), "{explained:?}");
+    assert!(explained.summary.contains("256 requests"), "{explained:?}");
+    assert!(finding(&explained, "no replica").contains("1.5 s"));
+    assert_eq!(explained.advice.len(), 2);
+}
+
+#[test]
+fn a_pending_replica_leads_to_the_group_that_is_full() {
+    let explained = ask(Subject::ReplicaId("def".into()), &Records::default()).unwrap();
+    assert!(explained.summary.contains("no inference worker has 1 free GPU"));
+    assert!(
+        explained.advice[0].contains("raise max of worker group gpu"),
+        "{explained:?}"
+    );
+}
+
+#[test]
+fn a_deployment_and_its_application_tell_of_scaling() {
+    for subject in [
+        Subject::Deployment("sd/pipeline".into()),
+        Subject::Deployment("pipeline".into()),
+        Subject::Application("sd".into()),
+    ] {
+        let explained = ask(subject, &Records::default()).unwrap();
+        assert!(finding(&explained, "autoscaling").contains("wants 3"));
+        assert!(
+            explained.advice.iter().any(|a| a.contains("max_replicas")),
+            "{explained:?}"
+        );
+    }
+}
+
+#[test]
+fn workers_and_groups_are_told() {
+    let worker = ask(Subject::Worker("w1".into()), &Records::default()).unwrap();
+    assert_eq!(worker.summary, "it is attached and holds one replica");
+    let group = ask(Subject::Worker("gpu".into()), &Records::default()).unwrap();
+    assert!(group.advice[0].contains("raise max of gpu"));
+}
+
+#[test]
+fn what_is_not_known_is_said_with_what_is() {
+    let error = ask(Subject::Application("other".into()), &Records::default()).unwrap_err();
+    assert!(error.to_string().contains("there are: sd"), "{error}");
+    let error = ask(Subject::RequestId("x".into()), &Records::default()).unwrap_err();
+    assert!(error.to_string().contains("there is none"), "{error}");
+    let none = pb::ExplainRequest::default();
+    assert!(explain(&none, &mesh(), &Records::default()).is_err());
+}

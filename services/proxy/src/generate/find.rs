@@ -1,0 +1,248 @@
+//! Finding what serves a request, and waiting for it where it is on its way: a table at the start, a first replica, one
+//! that was scaled away, a model that nobody has loaded yet.
+//!
+//! Invariant: a request that waits here counts as demand of every deployment that it needs, within the bounds of their
+//! queues, and keeps its place in line by when it came.
+
+use std::{sync::Arc, time::Duration};
+
+use mobula_kit::Deadline;
+use mobula_proto::control::v1::ModelInfo;
+use mobula_serving::route::Cost;
+
+use super::{Job, Shared};
+use crate::{
+    Error,
+    place::Place,
+    pool::{Admitted, Early, Pool, Want},
+    table::{Application, NAME_SHOWN},
+};
+
+/// Which application, and which of its models.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Its name; empty is the only one there is.
+    pub(super) application: &'a str,
+    /// One of the models on demand; empty is the application's own.
+    pub(super) model_id: &'a str,
+}
+
+/// An application that can be served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) application: Arc<Application>,
+    pub(crate) model: Arc<ModelInfo>,
+    /// Which of the models on demand it is; none is the application's own.
+    pub(crate) model_id: Option<Arc<str>>,
+    pub(crate) preprocess: Arc<Pool>,
+    pub(crate) pipeline: Arc<Pool>,
+    /// Its place, where it had to wait for any of that.
+    early: Option<Early>,
+}
+
+impl Served {
+    /// Name of what draws, for people: the application's, or the model's where there are several.
+    pub(crate) fn name(&self) -> &str {
+        self.model_id.as_deref().unwrap_or(&self.application.name)
+    }
+
+    /// Its id among the models on demand; empty for the application's own.
+    pub(crate) fn id(&self) -> &str {
+        self.model_id.as_deref().unwrap_or_default()
+    }
+
+    /// Admits a request that costs so much.
+    pub(crate) fn admit(&mut self, cost: Cost, deadline: Option<Deadline>) -> Result<Admitted, Error> {
+        let want = Want {
+            cost,
+            deadline,
+            model_id: self.model_id.as_ref(),
+        };
+        match self.early.take() {
+            Some(early) => self.pipeline.settle(early, want),
+            None => self.pipeline.admit(want),
+        }
+    }
+}
+
+/// An application whose parts are all there, but for what may be known of the model.
+struct Found {
+    application: Arc<Application>,
+    model: Option<Arc<ModelInfo>>,
+    model_id: Option<Arc<str>>,
+    preprocess: Arc<Pool>,
+    pipeline: Arc<Pool>,
+}
+
+impl Found {
+    /// What there is now; nothing while a part is missing that may come.
+    fn of(application: &Arc<Application>, model_id: &str) -> Result<Option<Self>, Error> {
+        let parts = application.preprocess.clone().zip(application.pipeline.clone());
+        let Some((preprocess, pipeline)) = parts else {
+            return Ok(None);
+        };
+        let (model, model_id) = if model_id.is_empty() {
+            match &application.model {
+                Some(model) => (Some(Arc::clone(model)), None),
+                None => return own_model_missing(&pipeline),
+            }
+        } else {
+            let Some((id, model)) = pipeline.model(model_id) else {
+                return Err(Error::UnknownModelId {
+                    application: application.name.clone(),
+                    model_id: model_id.chars().take(NAME_SHOWN).collect(),
+                    known: pipeline.models().into_keys().collect(),
+                });
+            };
+            (model, Some(id))
+        };
+        Ok(Some(Self {
+            application: Arc::clone(application),
+            model,
+            model_id,
+            preprocess,
+            pipeline,
+        }))
+    }
+}
+
+/// An application's own model is on its way, unless its replicas are there and have none.
+fn own_model_missing<T>(pipeline: &Pool) -> Result<Option<T>, Error> {
+    let known: Vec<_> = pipeline.models().into_keys().collect();
+    if known.is_empty() || !pipeline.has_replicas() {
+        return Ok(None);
+    }
+    Err(Error::ModelIdNotNamed { known })
+}
+
+/// A request that waits for an application, as the application's pools count it.
+#[derive(Default)]
+struct Waiting {
+    pipeline: Option<Early>,
+    preprocess: Option<Place>,
+}
+
+impl Waiting {
+    /// Takes places in the pools that there are now, or keeps those it has.
+    fn at(self, application: &Application, model_id: Option<&Arc<str>>) -> Result<Self, Error> {
+        let want = Want {
+            cost: Cost::ROW,
+            deadline: None,
+            model_id,
+        };
+        let same = |place: &Place, pool: &Arc<Pool>| Arc::ptr_eq(place.pool(), pool);
+        let pipeline = match (&application.pipeline, self.pipeline) {
+            (Some(pool), Some(early)) if same(early.place(), pool) => Some(early),
+            (Some(pool), _) => Some(pool.expect(want)?),
+            (None, _) => None,
+        };
+        let preprocess = match (&application.preprocess, self.preprocess) {
+            (Some(pool), Some(place)) if same(&place, pool) => Some(place),
+            (Some(pool), _) => Some(pool.place(want)),
+            (None, _) => None,
+        };
+        Ok(Self { pipeline, preprocess })
+    }
+}
+
+impl Shared {
+    /// Until when a request waits for an application that it has waited for since `since`, as far as can be told now.
+    fn waits_until(&self, application: &Application, since: Duration) -> Duration {
+        let pools = [&application.pipeline, &application.preprocess];
+        let limits = pools.into_iter().flatten().map(|pool| pool.waits_until(since));
+        limits.max().unwrap_or(since + self.no_replica_timeout)
+    }
+}
+
+impl Job {
+    /// The application with everything that is needed to serve it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] and its kin when there is none, [`Error::NoReplica`] when none can be had, or none came,
+    /// [`Error::Overloaded`] when too many wait.
+    pub(super) async fn find(&self, wanted: Wanted<'_>) -> Result<Served, Error> {
+        let shared = &self.shared;
+        shared.heard().await;
+        let mut tables = shared.tables.clone();
+        let begun = shared.clock.now();
+        let mut waiting: Option<Waiting> = None;
+        let found = loop {
+            let application = Arc::clone(tables.borrow_and_update().by_name(wanted.application)?);
+            self.trail.application(&application);
+            if let Some(found) = Found::of(&application, wanted.model_id)? {
+                break found;
+            }
+            if waiting.is_none() {
+                refuse(&application)?;
+            }
+            let model_id = (!wanted.model_id.is_empty()).then(|| Arc::from(wanted.model_id));
+            waiting = Some(waiting.unwrap_or_default().at(&application, model_id.as_ref())?);
+            let limit = shared.waits_until(&application, begun);
+            tokio::select! {
+                biased;
+                changed = tables.changed() => changed.map_err(|_| Error::NoRoutes)?,
+                () = tokio::time::sleep_until(shared.clock.at(limit)) => {
+                    if shared.waits_until(&application, begun) <= shared.clock.now() {
+                        return Err(self.in_vain(&application, begun));
+                    }
+                }
+            }
+        };
+        match &waiting {
+            None => refuse(&found.application)?,
+            Some(_) => self.trail.without(shared.clock.now().saturating_sub(begun)),
+        }
+        self.known(found, waiting.and_then(|waiting| waiting.pipeline))
+            .await
+    }
+
+    /// Learns what the model is, where that is not known yet.
+    async fn known(&self, found: Found, early: Option<Early>) -> Result<Served, Error> {
+        let (model, early) = match (found.model, &found.model_id) {
+            (None, Some(model_id)) => {
+                let want = Want {
+                    cost: Cost::ROW,
+                    deadline: None,
+                    model_id: Some(model_id),
+                };
+                let early = match early {
+                    Some(early) => early,
+                    None => found.pipeline.expect(want)?,
+                };
+                let model = self.learn(&found.pipeline, &found.application, model_id).await?;
+                (model, Some(early))
+            }
+            (Some(model), _) => (model, early),
+            // An application's own model is always known here.
+            (None, None) => return Err(Error::NoRoutes),
+        };
+        Ok(Served {
+            application: found.application,
+            model,
+            model_id: found.model_id,
+            preprocess: found.preprocess,
+            pipeline: found.pipeline,
+            early,
+        })
+    }
+
+    /// What a request is told that waited for an application in vain.
+    fn in_vain(&self, application: &Application, since: Duration) -> Error {
+        let pool = application.pipeline.as_ref().or(application.preprocess.as_ref());
+        pool.map_or_else(
+            || Error::NoReplica {
+                deployment: application.name.clone(),
+                waited: self.shared.clock.now().saturating_sub(since),
+                why: String::new(),
+            },
+            |pool| pool.no_replica(since),
+        )
+    }
+}
+
+/// Refuses a request that has just come where the table says why there is no replica.
+fn refuse(application: &Application) -> Result<(), Error> {
+    let pools = [&application.pipeline, &application.preprocess];
+    let refusal = pools.into_iter().flatten().find_map(|pool| pool.refusal());
+    refusal.map_or(Ok(()), Err)
+}

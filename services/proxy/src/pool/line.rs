@@ -1,0 +1,274 @@
+//! How those who wait are served: in the order in which they were admitted, but for those whose model nobody has room for
+//! now, who do not hold up the others.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use mobula_serving::{
+    admission::Ticket,
+    affinity::{Ahead, Pick, Survey},
+    route::{self, Cost},
+};
+use tokio::sync::oneshot;
+
+use super::{Pool, State};
+use crate::{
+    permit::Permit,
+    replica::{Replica, Typical},
+};
+
+/// Who waits: for which model, and the way to give it a replica.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    model_id: Option<Arc<str>>,
+    grant: oneshot::Sender<Permit>,
+}
+
+/// What came of asking for a replica.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// Here it is.
+    Served(Permit),
+    /// It will come through here.
+    Waits(oneshot::Receiver<Permit>),
+}
+
+impl Pool {
+    /// A permit came back.
+    pub(crate) fn given_back(self: &Arc<Self>, replica: &Replica, cost: Cost, rows_left: u64) {
+        let mut state = self.lock();
+        state.tally.give_back(cost, rows_left);
+        self.metrics.show(&state.tally);
+        self.metrics
+            .at_replica(replica.slot, replica.book(|book| book.ongoing()));
+        let is_waited_for = !state.queue.is_empty();
+        drop(state);
+        if is_waited_for {
+            self.pump();
+        }
+    }
+
+    /// An admitted request asks for a replica now, or has left before it did.
+    pub(crate) fn arrived(&self, cost: Cost) {
+        self.lock().queue.arrived(cost);
+    }
+
+    /// Gives a replica, or a place in line.
+    pub(crate) fn ask(self: &Arc<Self>, ticket: Ticket, cost: Cost, model_id: Option<&Arc<str>>) -> Asked {
+        let mut state = self.lock();
+        if state.queue.is_first(ticket)
+            && let Some(permit) = self.choose(&mut state, cost, model_id)
+        {
+            return Asked::Served(permit);
+        }
+        let (grant, granted) = oneshot::channel();
+        let model_id = model_id.cloned();
+        let may_pass_others = model_id.is_some();
+        state.queue.enter(ticket, cost, Waiter { model_id, grant });
+        drop(state);
+        self.metrics.entered.increment(1);
+        self.metrics.waiting.increment(1.0);
+        if may_pass_others {
+            self.pump();
+        } else {
+            self.arm();
+        }
+        Asked::Waits(granted)
+    }
+
+    /// Takes a request out of line, if it is still there.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        let left = self.lock().queue.leave(ticket);
+        if left.is_some() {
+            self.left();
+        }
+    }
+
+    /// Serves those who wait while replicas are free for them.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            let Some((ticket, permit)) = self.next(&mut state) else {
+                break;
+            };
+            let waiter = state.queue.leave(ticket);
+            drop(state);
+            self.left();
+            if let Some(waiter) = waiter {
+                // A waiter that has gone meanwhile gives the permit back, which serves the next one.
+                let unused = waiter.grant.send(permit);
+                drop(unused);
+            }
+        }
+        self.arm();
+    }
+
+    /// The first in line whom a replica serves now, and that replica.
+    fn next(self: &Arc<Self>, state: &mut State) -> Option<(Ticket, Permit)> {
+        let now = self.now();
+        let is_open = |replica: &Arc<Replica>| replica.book(|book| book.free(now) > 0);
+        if state.queue.is_empty() || !state.replicas.iter().any(is_open) {
+            return None;
+        }
+        let typical = self.typical();
+        // The replicas as they are for each model, and the rows of those passed over that wait for it.
+        let mut surveys: HashMap<&str, (Survey, u64)> = HashMap::new();
+        let mut found = None;
+        for (ticket, cost, waiter) in state.queue.iter() {
+            let Some(model_id) = waiter.model_id.as_deref().filter(|id| state.is_on_demand(id)) else {
+                if let Some(i) = self.plain(state, waiter.model_id.as_deref(), now) {
+                    found = Some((ticket, cost, Pick::Held(i), waiter.model_id.clone()));
+                    break;
+                }
+                continue;
+            };
+            let (survey, rows) = surveys
+                .entry(model_id)
+                .or_insert_with(|| (state.survey(model_id, now, typical), 0));
+            let ahead = typical.ahead(*rows);
+            if let Some(pick) = survey.pick(&mut rand::rng(), ahead) {
+                found = Some((ticket, cost, pick, waiter.model_id.clone()));
+                break;
+            }
+            *rows = rows.saturating_add(cost.get());
+        }
+        let (ticket, cost, pick, model_id) = found?;
+        Some((ticket, self.take(state, cost, pick, model_id.as_ref())))
+    }
+
+    /// Chooses a replica for a request that nobody is ahead of, and counts it there.
+    fn choose(
+        self: &Arc<Self>,
+        state: &mut State,
+        cost: Cost,
+        model_id: Option<&Arc<str>>,
+    ) -> Option<Permit> {
+        let now = self.now();
+        let pick = match model_id.filter(|id| state.is_on_demand(id)) {
+            Some(id) => {
+                let typical = self.typical();
+                let survey = state.survey(id, now, typical);
+                survey.pick(&mut rand::rng(), typical.ahead(0))?
+            }
+            None => Pick::Held(self.plain(state, model_id.map(|id| &**id), now)?),
+        };
+        Some(self.take(state, cost, pick, model_id))
+    }
+
+    /// Picks among replicas that are alike.
+    fn plain(&self, state: &State, model_id: Option<&str>, now: Duration) -> Option<usize> {
+        let typical = self.row_ns.load(Ordering::Relaxed);
+        route::pick(state.replicas.len(), &mut rand::rng(), |i| {
+            let replica = &state.replicas[i];
+            let wait = replica.book(|book| (book.free(now) > 0).then(|| book.wait(now, typical)));
+            wait.filter(|_| replica.may_have(model_id))
+        })
+    }
+
+    /// Counts a request at the replica that was picked for it.
+    fn take(
+        self: &Arc<Self>,
+        state: &mut State,
+        cost: Cost,
+        pick: Pick,
+        model_id: Option<&Arc<str>>,
+    ) -> Permit {
+        let replica = Arc::clone(&state.replicas[pick.index()]);
+        if model_id.is_some_and(|id| state.is_on_demand(id)) {
+            self.metrics.picked(pick);
+        }
+        let ongoing = replica.book(|book| {
+            book.take(cost);
+            book.ongoing()
+        });
+        state.tally.take(cost);
+        self.metrics.show(&state.tally);
+        self.metrics.at_replica(replica.slot, ongoing);
+        // From now on the replica counts as one that holds the model: who comes meanwhile waits there, and loads it nowhere
+        // else.
+        Permit::new(Arc::clone(self), replica, cost, model_id.cloned())
+    }
+
+    fn typical(&self) -> Typical {
+        Typical {
+            row_ns: self.row_ns.load(Ordering::Relaxed),
+            load_ns: self.load_ns(),
+        }
+    }
+
+    /// Sees to it that the queue is served when the next pause of a replica ends.
+    fn arm(self: &Arc<Self>) {
+        let now = self.now();
+        let mut state = self.lock();
+        if state.queue.is_empty() {
+            return;
+        }
+        let ends = state
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.paused_until(now));
+        let Some(due) = ends.min() else { return };
+        if state.armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        state.armed = Some(due);
+        drop(state);
+        let wake = self.settings.clock.at(due);
+        let pool = Arc::downgrade(self);
+        self.settings.stop.spawn_aside(async move {
+            tokio::time::sleep_until(wake).await;
+            if let Some(pool) = pool.upgrade() {
+                pool.lock().armed.take_if(|armed| *armed == due);
+                pool.pump();
+            }
+        });
+    }
+
+    /// Nobody is served here any more: those who wait are told so.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.replicas.clear();
+        state.is_closed = true;
+        let waiting = std::iter::from_fn(|| state.queue.pop()).collect::<Vec<_>>();
+        drop(state);
+        for waiter in waiting {
+            self.left();
+            drop(waiter);
+        }
+    }
+
+    fn left(&self) {
+        self.metrics.left.increment(1);
+        self.metrics.waiting.decrement(1.0);
+    }
+}
+
+impl Typical {
+    /// What a request waits behind when those before it have so many rows.
+    fn ahead(self, rows: u64) -> Ahead {
+        Ahead {
+            ns: rows.saturating_mul(self.row_ns),
+            load_ns: self.load_ns,
+        }
+    }
+}
+
+impl State {
+    fn is_on_demand(&self, model_id: &str) -> bool {
+        self.models.contains_key(model_id)
+    }
+
+    /// The replicas as they are for a model.
+    fn survey(&self, model_id: &str, now: Duration, typical: Typical) -> Survey {
+        let mut survey = Survey::default();
+        for (index, replica) in self.replicas.iter().enumerate() {
+            if let Some(candidate) = replica.candidate(model_id, now, typical) {
+                survey.add(index, candidate);
+            }
+        }
+        survey
+    }
+}
