@@ -75,7 +75,7 @@ ray-cli: build ## Drive a mesh with Ray's own `serve` command; installs Ray into
 .PHONY: chaos
 chaos: ## Change and kill at random under load, MOBULA_CHAOS_S seconds (600) in the order of MOBULA_CHAOS_SEED
 	cargo build --locked --workspace --bins
-	cargo test --locked -p mobula-e2e --test chaos -- --ignored --nocapture
+	cargo test --locked -p mobula-e2e --test suite chaos -- --ignored --nocapture
 
 # --- ship it ----------------------------------------------------------------------------------------------------------
 

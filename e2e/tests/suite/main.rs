@@ -1,0 +1,16 @@
+//! The mesh as a whole, seen from outside: one binary, because every test binary links all four services.
+
+mod changes;
+mod chaos;
+mod command;
+mod control;
+mod demo;
+mod faults;
+mod limits;
+mod mesh;
+mod pictures;
+mod processes;
+mod refine;
+mod reflection;
+mod schedulers;
+mod trace;

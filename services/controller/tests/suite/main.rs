@@ -1,0 +1,8 @@
+//! The controller on real sockets and with real processes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
+mod kept;
+mod ledger;
+mod mesh;
+mod process;
+mod updates;

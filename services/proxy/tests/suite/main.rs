@@ -1,0 +1,13 @@
+//! The proxy on real sockets, between a controller and workers of a few lines each.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
+mod demand;
+mod grpc;
+mod http;
+mod on_demand;
+mod pictures;
+mod refine;
+mod replicas;
+mod rolling;
+mod support;
+mod zero;
