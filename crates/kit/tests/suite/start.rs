@@ -59,7 +59,7 @@ fn child() {
 
 fn start(role: &str, environment: &[(&str, String)]) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", "start::child", "--nocapture"])
         .env("MOBULA_TEST_ROLE", role)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())
