@@ -5,4 +5,5 @@ mod kept;
 mod ledger;
 mod mesh;
 mod process;
+mod support;
 mod updates;

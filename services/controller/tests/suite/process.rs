@@ -13,8 +13,8 @@ use std::{
 
 use clap::Parser;
 use mobula_kit::{
-    Common, Error, Readiness, Stop, admin, async_trait, grpc, listen,
-    worker::{Load, Loader, ModelInfo, Replica, ReplicaSpec, Replicas, WorkerArgs, WorkerKind, attach},
+    Common, Error, Readiness, Stop, admin, grpc, listen,
+    worker::{Replicas, WorkerArgs, WorkerKind, attach},
 };
 use mobula_proto::control::v1::{
     ApplicationState, GetStatusRequest, GetStatusResponse, serve_service_client::ServeServiceClient,
@@ -26,35 +26,12 @@ use nix::{
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use crate::support::Loads;
+
 /// Nothing here takes as long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a script puts the arguments that it was started with.
 const ARGUMENTS: &str = "MOBULA_TEST_WORKER_ARGUMENTS";
-
-struct Nothing;
-
-impl Replica for Nothing {
-    fn load(&self) -> Load {
-        Load::default()
-    }
-    fn model(&self) -> Option<ModelInfo> {
-        None
-    }
-    fn health(&self) -> Result<(), String> {
-        Ok(())
-    }
-    fn retire(&self) {}
-}
-
-struct Loads;
-
-#[async_trait]
-impl Loader for Loads {
-    type Replica = Nothing;
-    async fn load(&self, _: &ReplicaSpec) -> Result<Nothing, String> {
-        Ok(Nothing)
-    }
-}
 
 #[derive(Parser)]
 struct Args {

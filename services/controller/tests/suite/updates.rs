@@ -4,10 +4,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use mobula_controller::{Config, Error, Listeners};
 use mobula_kit::{
-    Stop, async_trait,
-    worker::{
-        Identity, Load, Loader, ModelInfo, Replica, ReplicaSpec, Replicas, Resources, WorkerKind, attach,
-    },
+    Stop,
+    worker::{Identity, Replicas, Resources, WorkerKind, attach},
 };
 use mobula_proto::control::v1::{
     self as pb, ApplicationState, RolloutState, control_service_client::ControlServiceClient,
@@ -22,39 +20,12 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
+use crate::support::Loads;
+
 /// Short, so that a gate is passed in 300 ms.
 const HEARTBEAT_MS: u32 = 100;
 /// Nothing here takes as long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Nothing;
-
-impl Replica for Nothing {
-    fn load(&self) -> Load {
-        Load::default()
-    }
-    fn model(&self) -> Option<ModelInfo> {
-        None
-    }
-    fn health(&self) -> Result<(), String> {
-        Ok(())
-    }
-    fn retire(&self) {}
-}
-
-struct Loads;
-
-#[async_trait]
-impl Loader for Loads {
-    type Replica = Nothing;
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Nothing, String> {
-        if spec.model == "broken" {
-            Err("unet/model.onnx is missing".into())
-        } else {
-            Ok(Nothing)
-        }
-    }
-}
 
 struct Controller {
     address: SocketAddr,

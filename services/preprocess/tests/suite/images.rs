@@ -1,22 +1,17 @@
 //! Picture files against Pillow and diffusers: the golden values of tools/reference/images.py, and hostile files.
 
-use std::{fs, path::Path};
-
 use mobula_preprocess::image::{Ask, Kind, Limits, Refused, prepare};
 use serde::Deserialize;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+use crate::support::{self, Span};
 
-#[derive(Deserialize)]
-struct Golden {
-    cases: Vec<Case>,
-}
+type Files = support::Files<Case>;
 
 #[derive(Deserialize)]
 struct Case {
     name: String,
     /// Where in images.bin, and how long.
-    file: (usize, usize),
+    file: Span,
     results: Vec<Wanted>,
 }
 
@@ -24,31 +19,15 @@ struct Case {
 struct Wanted {
     size: (u32, u32),
     kind: String,
-    pixels: (usize, usize),
+    pixels: Span,
 }
 
-struct Files {
-    cases: Vec<Case>,
-    bytes: Vec<u8>,
-}
-
-impl Files {
-    fn read() -> Self {
-        let read = |name: &str| fs::read(Path::new(GOLDEN).join(name)).unwrap();
-        let golden: Golden = serde_json::from_slice(&read("images.json")).unwrap();
-        Self {
-            cases: golden.cases,
-            bytes: read("images.bin"),
-        }
+impl support::Case for Case {
+    fn name(&self) -> &str {
+        &self.name
     }
-
-    fn part(&self, (start, length): (usize, usize)) -> &[u8] {
-        &self.bytes[start..start + length]
-    }
-
-    fn file(&self, name: &str) -> Vec<u8> {
-        let case = self.cases.iter().find(|case| case.name == name).unwrap();
-        self.part(case.file).to_vec()
+    fn file(&self) -> Span {
+        self.file
     }
 }
 
@@ -113,7 +92,7 @@ fn compare(files: &Files, own_size: bool, is_meant: impl Fn(&str) -> bool) -> Of
 
 #[test]
 fn png_files_are_pillows_to_the_bit_in_every_size() {
-    let files = Files::read();
+    let files = Files::read("images");
     for own_size in [true, false] {
         let off = compare(&files, own_size, |name| name.ends_with(".png"));
         assert!(
@@ -127,7 +106,7 @@ fn png_files_are_pillows_to_the_bit_in_every_size() {
 
 #[test]
 fn jpeg_files_are_pillows_to_the_bit_in_every_size() {
-    let files = Files::read();
+    let files = Files::read("images");
     for own_size in [true, false] {
         let off = compare(&files, own_size, |name| name.ends_with(".jpg"));
         assert!(
@@ -141,7 +120,7 @@ fn jpeg_files_are_pillows_to_the_bit_in_every_size() {
 
 #[test]
 fn webp_files_are_pillows_to_the_bit_in_every_size() {
-    let files = Files::read();
+    let files = Files::read("images");
     for own_size in [true, false] {
         let off = compare(&files, own_size, |name| name.ends_with(".webp"));
         assert!(
@@ -155,7 +134,7 @@ fn webp_files_are_pillows_to_the_bit_in_every_size() {
 
 #[test]
 fn no_size_keeps_the_files_own() {
-    let files = Files::read();
+    let files = Files::read("images");
     let seen = prepare(ask(&files.file("turned.png"), 0, 0)).unwrap();
     assert_eq!((seen.width, seen.height), (31, 45));
 }
@@ -203,7 +182,7 @@ fn resized_jpeg(mut data: Vec<u8>, width: u16, height: u16) -> Vec<u8> {
 
 #[test]
 fn absurd_sizes_are_refused_by_the_header() {
-    let files = Files::read();
+    let files = Files::read("images");
     let jpeg = |width, height| resized_jpeg(files.file("full.jpg"), width, height);
     // A lossless WebP header with the largest size that it can name.
     let webp = [
@@ -227,7 +206,7 @@ fn absurd_sizes_are_refused_by_the_header() {
 
 #[test]
 fn broken_files_are_errors() {
-    let files = Files::read();
+    let files = Files::read("images");
     let mut half = files.file("rgb.png");
     half.truncate(half.len() / 2);
     for (data, part) in [
@@ -250,7 +229,7 @@ fn broken_files_are_errors() {
 #[test]
 fn a_chunk_that_unpacks_to_more_than_memory_is_no_trouble() {
     // A row of zeros packs well: 4 MiB of compressed text would be 4 GiB. The decoder has no use for it and leaves it.
-    let files = Files::read();
+    let files = Files::read("images");
     let good = files.file("rgb.png");
     let zeros = chunk(b"zTXt", &[&b"Comment\0\0"[..], &vec![0; 4 << 20]].concat());
     let data = [&good[..33], &zeros, &good[33..]].concat();
@@ -260,7 +239,7 @@ fn a_chunk_that_unpacks_to_more_than_memory_is_no_trouble() {
 
 #[test]
 fn sizes_that_are_asked_for_are_bounded_too() {
-    let files = Files::read();
+    let files = Files::read("images");
     let data = files.file("rgb.png");
     for (width, height, field, part) in [
         (0, 64, "width", "is 0"),
@@ -281,7 +260,7 @@ mod properties {
     use super::*;
 
     static FILES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-        let files = Files::read();
+        let files = Files::read("images");
         files
             .cases
             .iter()

@@ -1,48 +1,27 @@
 //! JPEG files against Pillow, which has libjpeg-turbo: the golden values of tools/reference/jpegs.py, byte for byte.
 
-use std::{fs, path::Path};
-
 use mobula_preprocess::image::{Limits, Raster, Refused, decode};
 use serde::Deserialize;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+use crate::support::{self, Span};
 
-#[derive(Deserialize)]
-struct Golden {
-    cases: Vec<Case>,
-}
+type Files = support::Files<Case>;
 
 #[derive(Deserialize)]
 struct Case {
     name: String,
     size: (u32, u32),
     /// Where in jpegs.bin, and how long.
-    file: (usize, usize),
-    pixels: (usize, usize),
+    file: Span,
+    pixels: Span,
 }
 
-struct Files {
-    cases: Vec<Case>,
-    bytes: Vec<u8>,
-}
-
-impl Files {
-    fn read() -> Self {
-        let read = |name: &str| fs::read(Path::new(GOLDEN).join(name)).unwrap();
-        let golden: Golden = serde_json::from_slice(&read("jpegs.json")).unwrap();
-        Self {
-            cases: golden.cases,
-            bytes: read("jpegs.bin"),
-        }
+impl support::Case for Case {
+    fn name(&self) -> &str {
+        &self.name
     }
-
-    fn part(&self, (start, length): (usize, usize)) -> &[u8] {
-        &self.bytes[start..start + length]
-    }
-
-    fn file(&self, name: &str) -> Vec<u8> {
-        let case = self.cases.iter().find(|case| case.name == name).unwrap();
-        self.part(case.file).to_vec()
+    fn file(&self) -> Span {
+        self.file
     }
 }
 
@@ -57,7 +36,7 @@ fn place(data: &[u8], marker: u8) -> usize {
 
 #[test]
 fn every_file_is_pillows_to_the_bit() {
-    let files = Files::read();
+    let files = Files::read("jpegs");
     assert!(files.cases.len() > 150);
     let mut wrong = Vec::new();
     for case in &files.cases {
@@ -86,7 +65,7 @@ fn every_file_is_pillows_to_the_bit() {
 
 #[test]
 fn a_file_that_is_cut_off_anywhere_is_refused() {
-    let files = Files::read();
+    let files = Files::read("jpegs");
     // Small ones, because every length of each is tried.
     for case in files
         .cases
@@ -108,7 +87,7 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
 
 #[test]
 fn what_stands_behind_the_end_is_no_matter() {
-    let files = Files::read();
+    let files = Files::read("jpegs");
     for name in ["420_37x29", "420_apart", "restarts_progressive_rows"] {
         let data = files.file(name);
         let more = [&data[..], &data, b"and more"].concat();
@@ -118,7 +97,7 @@ fn what_stands_behind_the_end_is_no_matter() {
 
 #[test]
 fn kinds_of_files_that_are_not_supported_are_told_by_name() {
-    let files = Files::read();
+    let files = Files::read("jpegs");
     let data = files.file("420_37x29");
     let (frame, scan, end) = (place(&data, 0xc0), place(&data, 0xda), data.len() - 2);
     let with = |at: usize, byte: u8| {
@@ -153,7 +132,7 @@ fn kinds_of_files_that_are_not_supported_are_told_by_name() {
 
 #[test]
 fn coefficients_take_no_more_memory_than_allowed() {
-    let files = Files::read();
+    let files = Files::read("jpegs");
     let data = files.file("progressive_420_58x43_75");
     // Of 64 x 48 pixels with two bytes a coefficient, and three bytes a pixel.
     let limits = |memory| Limits {
@@ -170,7 +149,7 @@ fn coefficients_take_no_more_memory_than_allowed() {
 
 #[test]
 fn scans_without_end_are_refused() {
-    let files = Files::read();
+    let files = Files::read("jpegs");
     let data = files.file("progressive_444_16x16_60");
     let end = data.len() - 2;
     let from = end
@@ -194,7 +173,7 @@ mod properties {
 
     use super::*;
 
-    static FILES: LazyLock<Files> = LazyLock::new(Files::read);
+    static FILES: LazyLock<Files> = LazyLock::new(|| Files::read("jpegs"));
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(600))]

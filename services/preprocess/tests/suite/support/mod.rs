@@ -1,5 +1,7 @@
 //! Models for the tests of prompts.
 
+mod files;
+
 use std::{fs, path::Path};
 
 use mobula_preprocess::{
@@ -8,6 +10,8 @@ use mobula_preprocess::{
 };
 use mobula_proto::preprocess::v1::TokenizedText;
 use serde_json::Value;
+
+pub(crate) use files::{Case, Files, Span};
 
 pub(crate) const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 
