@@ -151,12 +151,12 @@ fn host(request: &Request<Body>) -> &str {
         .unwrap_or("...")
 }
 
-/// The same address without the slash at the end of its path; relative, as it is the same host.
+/// The same address without the slash at the end of its path; relative to it, since something before the door may have
+/// taken a prefix off (Ray: `root_path`).
 fn without_slash(request: &Request<Body>) -> String {
-    let path = request.uri().path().trim_end_matches('/');
     match request.uri().query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
+        Some(query) => format!("..{IMAGINE}?{query}"),
+        None => format!("..{IMAGINE}"),
     }
 }
 

@@ -186,7 +186,7 @@ async fn other_paths_and_methods_are_answered_as_ray_answers_them() {
     let answer = get(mesh.http, "/imagine/?prompt=a").await;
     assert_eq!(
         (answer.status, answer.header("location")),
-        (307, "/imagine?prompt=a")
+        (307, "../imagine?prompt=a")
     );
     let answer = get(mesh.http, "/-/routes").await;
     assert_eq!((answer.status, answer.json()), (200, json!({ "/": "demo" })));
