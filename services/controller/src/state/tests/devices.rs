@@ -54,7 +54,7 @@ fn halves_share_a_gpu_and_whole_ones_have_their_own() {
     assert_eq!(sorted(gpus(&pair)), [[0, 1]]);
     assert_eq!(
         sorted(gpus(&mesh(schema(1), 2))),
-        [[]],
+        [Vec::<u32>::new()],
         "none is given where none is needed"
     );
 }
@@ -82,7 +82,7 @@ fn a_controller_that_comes_back_leaves_replicas_on_the_gpus_that_they_have() {
 fn a_worker_that_dials_again_is_given_the_same_gpus() {
     let mut world = mesh(needing(3, UNIT / 2), 2);
     let before = gpus(&world);
-    world.lose("a", End::Broken);
+    world.lose("a", End::Closed);
     world.run(ms(300));
     world.hello("a");
     world.run(HEARTBEAT * 5);
