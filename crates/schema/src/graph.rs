@@ -160,7 +160,9 @@ pub(crate) fn read(node: &Node<'_>) -> Option<&'static Graph> {
     match found {
         Some(graph) if graph.device != Device::None => {
             let size = graph.img_size.map(|side| {
-                format!(". GET /imagine without a size draws {side} x {side} pixels as there, where the model can")
+                format!(
+                    ". GET /imagine without a size draws {side} x {side} pixels as there, where the model can"
+                )
             });
             node.translated(format!("{}{}", graph.becomes, size.unwrap_or_default()));
         }

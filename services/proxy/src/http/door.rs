@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     Error,
+    error::JUST_DEPLOYED,
     events::Events,
     generate::{Call, Generator},
     metrics::{Door, Method as Label, Metrics, Seen},
@@ -106,7 +107,7 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
             None => answer::text(
                 StatusCode::NOT_FOUND,
                 format!(
-                    "Path '{path}' not found. Ping http://{}/-/routes for available routes.",
+                    "Path '{path}' not found. Ping http://{}/-/routes for available routes. An application: {JUST_DEPLOYED}.",
                     host(&request)
                 ),
             ),

@@ -111,7 +111,9 @@ fn the_gpu_of_a_replica_that_stops_goes_to_its_successor_when_it_has_stopped() {
             let freed = gpus(&world)[&id].clone();
             world.workers.get_mut("a").unwrap().replicas.remove(&id);
             world.run(HEARTBEAT);
-            let new = gpus(&world).into_iter().filter(|(id, _)| !before.contains_key(id));
+            let new = gpus(&world)
+                .into_iter()
+                .filter(|(id, _)| !before.contains_key(id));
             assert!(new.map(|(_, gpus)| gpus).any(|gpus| gpus == freed));
         }
         if gpus(&world).keys().all(|id| !before.contains_key(id)) {

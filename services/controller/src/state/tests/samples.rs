@@ -79,7 +79,10 @@ fn the_unmodified_samples_run_on_the_workers_that_a_provider_starts_for_them() {
         world.run(ms(100));
         world.launch();
         world.run(ms(300));
-        let started = world.starts.values().filter(|start| start.group == groups[0].name);
+        let started = world
+            .starts
+            .values()
+            .filter(|start| start.group == groups[0].name);
         assert!(started.clone().count() > 0, "{name}: {:?}", world.starts);
         for start in started {
             assert_eq!(start.resources, groups[0].resources, "{name}");
@@ -117,7 +120,10 @@ fn a_sample_on_workers_without_its_accelerator_says_what_is_lacking() {
     world.run(ms(200));
     assert!(world.application().1.contains("accelerator_type:L4"));
     let mut typed = groups[0].clone();
-    typed.resources.custom.insert("accelerator_type:L4".into(), 10_000);
+    typed
+        .resources
+        .custom
+        .insert("accelerator_type:L4".into(), 10_000);
     join(&mut world, "b", &typed);
     world.run(ms(200));
     running(&world, "with an accelerator type");

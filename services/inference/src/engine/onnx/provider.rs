@@ -268,7 +268,11 @@ impl Providers {
         };
         let said: Vec<(Name, String)> = ALL.iter().filter_map(said).collect();
         let of = |provider: &Provider| said.iter().find(|(name, _)| *name == provider.name);
-        self.0.iter().filter_map(of).map(|(_, words)| words.clone()).collect()
+        self.0
+            .iter()
+            .filter_map(of)
+            .map(|(_, words)| words.clone())
+            .collect()
     }
 
     fn option(&self, name: Name, key: &str) -> Option<&str> {

@@ -121,7 +121,9 @@ mod tests {
     #[test]
     fn a_replica_computes_on_the_gpu_it_was_given_unless_its_options_name_another() {
         let take = |providers: &str, own: &[(&str, &str)], gpu| {
-            let own = own.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let own = own
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             let worker = Setup::new(providers, None).unwrap();
             Setup::take(&mut own.collect(), &worker).unwrap().place_on(gpu)
         };
@@ -131,14 +133,23 @@ mod tests {
         assert_eq!(take("cuda", &[], Some(2)).providers.device().unwrap().1, 2);
         assert_eq!(take("cuda", &[("cuda.device_id", "1")], Some(3)).gpu(), Some(1));
         assert_eq!(
-            take("cpu", &[("providers", "tensorrt,cuda"), ("cuda.device_id", "1")], Some(2)).providers.on_device(),
+            take(
+                "cpu",
+                &[("providers", "tensorrt,cuda"), ("cuda.device_id", "1")],
+                Some(2)
+            )
+            .providers
+            .on_device(),
             ["tensorrt 2", "cuda 1"]
         );
         // Two replicas are one model with one batch only where they are set up alike.
         assert_ne!(take("cuda", &[], Some(0)), take("cuda", &[], Some(1)));
         assert_eq!(take("cuda", &[], None).gpu(), Some(0));
         for providers in ["cpu", "openvino", "coreml"] {
-            assert_eq!(take(providers, &[], Some(1)), Setup::new(providers, None).unwrap());
+            assert_eq!(
+                take(providers, &[], Some(1)),
+                Setup::new(providers, None).unwrap()
+            );
             assert_eq!(take(providers, &[], Some(1)).gpu(), None);
         }
     }
