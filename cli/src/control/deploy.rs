@@ -7,7 +7,11 @@ use mobula_proto::control::v1::{DeployRequest, PutApplicationRequest};
 
 use super::{Target, changes, print, print_json, read, timed, wait};
 use crate::Error;
+use crate::human::tell;
 use crate::paint::Paint;
+
+/// What is accepted does not run yet, and proxies hear of it a moment later.
+const AFTERWARDS: &str = "it is brought about from now on: `mobula status` says how far it is; with --wait, deploy waits until it runs";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -84,7 +88,12 @@ impl Deploy {
         }
         match self.wait {
             Some(seconds) => wait::until_running(&remote, &mut client, Duration::from_secs(seconds)).await,
-            None => Ok(()),
+            None => {
+                if !self.json && !accepted.dry_run && !accepted.changes.is_empty() {
+                    tell(AFTERWARDS);
+                }
+                Ok(())
+            }
         }
     }
 }

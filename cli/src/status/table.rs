@@ -140,17 +140,26 @@ fn row(deployment: &Deployment, replica: &Replica) -> Vec<Cell> {
             state: true,
         },
         worker.to_owned().into(),
-        provider(&replica.execution_provider).to_owned().into(),
+        device(replica).into(),
         load(replica).into(),
         replica.message.replace('\n', "; ").into(),
     ]
 }
 
-/// `CPU` of `CPUExecutionProvider`.
-fn provider(name: &str) -> &str {
-    match name.strip_suffix("ExecutionProvider").unwrap_or(name) {
-        "" => "-",
-        short => short,
+/// `CPU` of `CPUExecutionProvider`, with the GPUs that it was given: `CUDA, GPU 0`.
+fn device(replica: &Replica) -> String {
+    let name = replica.execution_provider.as_str();
+    let provider = name.strip_suffix("ExecutionProvider").unwrap_or(name);
+    let gpus: Vec<String> = replica.gpus.iter().map(|gpu| format!("GPU {gpu}")).collect();
+    let parts: Vec<&str> = Some(provider)
+        .filter(|provider| !provider.is_empty())
+        .into_iter()
+        .chain(gpus.iter().map(String::as_str))
+        .collect();
+    if parts.is_empty() {
+        "-".into()
+    } else {
+        parts.join(", ")
     }
 }
 

@@ -83,6 +83,9 @@ pub(crate) struct Replica {
     pub(crate) row_ns: u64,
     /// As ONNX Runtime names it; empty where no network is run.
     pub(crate) execution_provider: String,
+    /// GPUs of its worker that it has or shares.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gpus: Vec<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,6 +220,7 @@ impl From<pb::ReplicaStatus> for Replica {
             message: replica.message,
             worker_id: replica.worker_id,
             execution_provider: replica.execution_provider,
+            gpus: replica.gpus,
             ongoing_requests,
             queued_rows,
             row_ns,

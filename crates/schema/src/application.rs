@@ -83,7 +83,10 @@ pub(crate) fn read(node: &Node<'_>, context: &Context) -> Option<Application> {
         );
     }
     model(&mut deployments, args, of_pipeline, named.as_ref());
-    fields.ignore("docs_path", "the documentation of the HTTP door is at /docs");
+    fields.ignore(
+        "docs_path",
+        "the HTTP door has no page of documentation; the README describes its call",
+    );
     fields.finish(&[
         (
             "host",

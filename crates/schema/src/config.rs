@@ -141,7 +141,8 @@ pub struct Application {
     pub route_prefix: Option<String>,
     /// The graph, as it was given.
     pub import_path: String,
-    /// Sides of a picture when the request says nothing, where the graph has a size of its own; none means the model's.
+    /// Sides of a picture when `GET /imagine` names none, where the graph's code has a size of its own; none means the
+    /// model's.
     pub img_size: Option<u32>,
     /// Somebody else counts its replicas.
     pub external_scaler: bool,

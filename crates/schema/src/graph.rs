@@ -158,7 +158,14 @@ pub(crate) fn read(node: &Node<'_>) -> Option<&'static Graph> {
     let path = node.text()?;
     let found = find(&path);
     match found {
-        Some(graph) if graph.device != Device::None => node.translated(graph.becomes),
+        Some(graph) if graph.device != Device::None => {
+            let size = graph.img_size.map(|side| {
+                format!(
+                    ". GET /imagine without a size draws {side} x {side} pixels as there, where the model can"
+                )
+            });
+            node.translated(format!("{}{}", graph.becomes, size.unwrap_or_default()));
+        }
         Some(_) => {}
         None => {
             let known: Vec<String> = GRAPHS

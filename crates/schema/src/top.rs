@@ -16,7 +16,6 @@ const MAX_TIMEOUT_S: f64 = 86_400.0;
 
 const HTTP_DOOR: &str = "the HTTP door is set by the flags of mobula-proxy";
 const GRPC_DOOR: &str = "the gRPC door is set by the flags of mobula-proxy";
-const TIMEOUT: &str = "the longest that a request may take is set by --request-timeout-s of mobula-proxy";
 
 /// Reads a whole document.
 pub(crate) fn read(node: &Node<'_>) -> Option<Config> {
@@ -123,14 +122,15 @@ fn http(node: &Node<'_>) -> Option<Http> {
     let mut fields = node.fields()?;
     let d = Http::default();
     let keep = |n: &Node<'_>| n.whole(0..=86_400).map(|s| Duration::from_secs(s.unsigned_abs()));
-    let why = "idle connections are kept as long as they answer";
+    let why = "the HTTP door closes a connection over HTTP/1.1 on which nothing came for 30 s, and one over HTTP/2 when its \
+               peer does not answer";
     let http = Http {
         host: fields.read("host", d.host, Node::text).ignored(HTTP_DOOR),
         port: fields.read("port", d.port, port).ignored(HTTP_DOOR),
         root_path: fields
             .read("root_path", d.root_path, Node::any_text)
             .ignored("answers hold no addresses that it would change"),
-        request_timeout: fields.read("request_timeout_s", None, timeout).ignored(TIMEOUT),
+        request_timeout: fields.read("request_timeout_s", None, timeout).honoured(),
         keep_alive: fields
             .read("keep_alive_timeout_s", d.keep_alive, keep)
             .ignored(why),
@@ -165,7 +165,7 @@ fn grpc(node: &Node<'_>) -> Option<Grpc> {
         servicer_functions: fields
             .read("grpc_servicer_functions", d.servicer_functions, functions)
             .ignored(why),
-        request_timeout: fields.read("request_timeout_s", None, timeout).ignored(TIMEOUT),
+        request_timeout: fields.read("request_timeout_s", None, timeout).honoured(),
         reflection: fields
             .read("enable_reflection", d.reflection, Node::flag)
             .ignored("the gRPC door always tells what it serves"),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mobula_diffusion::preview::LatentRgb;
@@ -49,8 +49,8 @@ pub(crate) struct Stock {
     cache_bytes: usize,
     /// Replicas of one model with the same options share it: its weights, its loop and its batches.
     loaded: Shared<Loaded>,
-    /// Where all of them run.
-    device: Device,
+    /// Where they run: models of one device take turns, those of different ones do not wait for each other.
+    devices: Mutex<HashMap<Option<u32>, Device>>,
     memory: Ledger,
     /// A model whose size is not known is loaded while no other is: what the process grows by meanwhile is charged to it, and
     /// only the work of models that run can be in it.
@@ -106,7 +106,7 @@ impl Loader {
             max_windows: config.max_prompt_windows,
             cache_bytes: config.embedding_cache_bytes,
             loaded: Shared::new(),
-            device: Device::new(),
+            devices: Mutex::default(),
             memory: Ledger::new(config.worker.memory()),
             measuring: RwLock::new(()),
         })))
@@ -128,7 +128,9 @@ impl Stock {
         let (costs, setup) = if fake {
             (Costs::take(&mut options)?, self.setup.clone())
         } else {
-            (Costs::default(), Setup::take(&mut options, &self.setup)?)
+            // A model is computed on one device, the first of those that the replica has.
+            let setup = Setup::take(&mut options, &self.setup)?;
+            (Costs::default(), setup.place_on(spec.gpus.first().copied()))
         };
         if let Some(name) = options.into_keys().min() {
             let known = if fake { Costs::KNOWN } else { Setup::KNOWN };
@@ -152,6 +154,12 @@ impl Stock {
         let key = format!("{} {files} {common:?} {setup:?}", folder.display());
         let loaded = self.load_model(folder, common, setup);
         self.loaded.get(key, Loaded::is_sound, loaded).await
+    }
+
+    /// The device of this number; none is the CPU.
+    fn device(&self, gpu: Option<u32>) -> Device {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.entry(gpu).or_insert_with(Device::new).clone()
     }
 
     async fn load_fake(&self, common: Common, costs: Costs) -> Result<Loaded, Error> {
@@ -207,6 +215,7 @@ impl Stock {
         // Hashing gigabytes and making sessions take as long as each other; they do it at the same time.
         let digest = tokio::task::spawn_blocking(move || model::digest(&folder));
         let (height, width) = model.sample_size;
+        let device = self.device(setup.gpu());
         let options = Options {
             max_rows: common.max_rows,
             native: height * width,
@@ -214,9 +223,8 @@ impl Stock {
             latent_rgb: model.latent_rgb.clone(),
             zeros_for_empty: model.force_zeros_for_empty_prompt,
             policy: common.policy,
-            device: self.device.clone(),
+            device: device.clone(),
         };
-        let device = self.device.clone();
         let runner = Runner::start(options, move || {
             let mut engine = Onnx::load(&parts, &runtime, &setup).map_err(Error::of_file)?;
             let (width, height) = warm_up_size(&parts, engine.info());

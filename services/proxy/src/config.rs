@@ -16,8 +16,9 @@ pub struct Config {
     /// Name of this proxy, unique among proxies; by default a random one.
     #[arg(long, env = "MOBULA_PROXY_ID")]
     pub proxy_id: Option<String>,
-    /// Seconds after which a request is ended (HTTP 408, DEADLINE_EXCEEDED), beside the caller's own deadline; by default
-    /// none, as in Ray Serve.
+    /// Seconds after which a request is ended (HTTP 408, DEADLINE_EXCEEDED), beside the caller's own deadline, where the
+    /// config says nothing: its request_timeout_s (http_options, grpc_options) goes before this. By default none, as in Ray
+    /// Serve.
     #[arg(long, env = "MOBULA_REQUEST_TIMEOUT_S", value_parser = positive_seconds)]
     pub request_timeout_s: Option<f64>,
     /// Seconds that a request waits while no replica is there, before it is refused (HTTP 503, UNAVAILABLE).

@@ -16,6 +16,9 @@ use crate::problem::Problem;
 /// Told to a caller who may try again at once elsewhere: another proxy, or this one after its restart.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
+/// For who asks for what the route table does not have: a config is accepted before the proxies have heard of it.
+pub(crate) const JUST_DEPLOYED: &str = "one that was just deployed is here in a moment: `mobula status` says how far it is, `mobula deploy --wait` waits for it";
+
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -23,7 +26,7 @@ pub enum Error {
     #[error("{}", words(.0))]
     Invalid(Vec<Problem>),
     /// There is no such model.
-    #[error("there is no model {name:?}; there are: {}", list(.known))]
+    #[error("there is no model {name:?}; there are: {}; {JUST_DEPLOYED}", list(.known))]
     UnknownModel {
         /// What was asked for.
         name: String,
@@ -322,6 +325,9 @@ mod tests {
             name: "x".into(),
             known: vec!["a".into(), "b".into()],
         };
-        assert_eq!(error.to_string(), "there is no model \"x\"; there are: a, b");
+        assert_eq!(
+            error.to_string(),
+            format!("there is no model \"x\"; there are: a, b; {JUST_DEPLOYED}")
+        );
     }
 }

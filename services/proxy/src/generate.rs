@@ -18,7 +18,10 @@ use std::{
 };
 
 use mobula_kit::Deadline;
-use mobula_proto::image::v1::{self as image, generate_response::Event};
+use mobula_proto::{
+    control::v1::ModelInfo,
+    image::v1::{self as image, generate_response::Event},
+};
 use mobula_serving::retry::{Budget, Policy};
 use tokio::{sync::watch, time::Instant};
 use tonic::Code;
@@ -128,7 +131,9 @@ impl Generator {
         meter.trail().named(&id, &call.request);
         let taken = self.0.registry.take(Arc::clone(&id));
         let entry = taken.map_err(|error| meter.refused(error))?;
-        let limit = self.0.request_timeout.map(Deadline::after);
+        // What the config says for this door goes before the proxy's own flag.
+        let limit = self.0.tables.borrow().request_timeout(call.door);
+        let limit = limit.or(self.0.request_timeout).map(Deadline::after);
         let deadline = [call.deadline, limit].into_iter().flatten().min();
         call.span.record("request_id", &*id);
         let emit = Emit::default();
@@ -137,6 +142,7 @@ impl Generator {
             id: Arc::clone(&id),
             arrived: Instant::now(),
             deadline,
+            door: call.door,
             emit: emit.clone(),
             trail: meter.trail().clone(),
         };
@@ -198,6 +204,7 @@ pub(crate) struct Job {
     pub(crate) id: Arc<str>,
     pub(crate) arrived: Instant,
     pub(crate) deadline: Option<Deadline>,
+    pub(crate) door: Door,
     pub(crate) emit: Emit,
     /// What is told of the request when it has ended.
     pub(crate) trail: Trail,
@@ -231,7 +238,7 @@ impl Job {
 
     async fn generate(
         &self,
-        request: image::GenerateRequest,
+        mut request: image::GenerateRequest,
         mut problems: Vec<Problem>,
     ) -> Result<(), Error> {
         let wanted = Wanted {
@@ -240,6 +247,9 @@ impl Job {
         };
         let mut served = self.find(wanted).await?;
         self.trail.found(&served);
+        if self.door == Door::Http {
+            default_size(&mut request, served.application.img_size, &served.model);
+        }
         let mut refiner = self.refiner(&request, &mut problems).await?;
         let models = Models {
             first: &served.model,
@@ -296,6 +306,15 @@ impl Job {
             | Code::Unimplemented
             | Code::Unauthenticated => tracing::debug!(request_id, %error, "a request was refused"),
         }
+    }
+}
+
+/// Gives a request that names no size the one that its application's code has, if the model draws pictures of it; else it
+/// is the model's own.
+fn default_size(request: &mut image::GenerateRequest, side: u32, model: &ModelInfo) {
+    let drawn = side > 0 && side <= model.max_size && side.is_multiple_of(model.size_multiple.max(1));
+    if drawn && request.width.is_none() && request.height.is_none() && request.init_image.is_empty() {
+        (request.width, request.height) = (Some(side), Some(side));
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     Error,
     channels::Channels,
-    metrics::Ingress,
+    metrics::{Door, Ingress},
     pool::{Pool, Settings},
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Application {
     pub(crate) name: String,
     /// Empty when it is not reachable over HTTP.
     pub(crate) route_prefix: String,
+    /// Sides of a picture of `GET /imagine` that names none, pixels; 0 is the model's own.
+    pub(crate) img_size: u32,
     pub(crate) preprocess: Option<Arc<Pool>>,
     pub(crate) pipeline: Option<Arc<Pool>>,
     /// As its replicas report it, or as they last did.
@@ -53,9 +55,19 @@ pub(crate) struct Table {
     pub(crate) is_populated: bool,
     /// By name.
     applications: Vec<Arc<Application>>,
+    http_timeout: Option<Duration>,
+    grpc_timeout: Option<Duration>,
 }
 
 impl Table {
+    /// How long the config lets a request of a door take; none where it says nothing.
+    pub(crate) fn request_timeout(&self, door: Door) -> Option<Duration> {
+        match door {
+            Door::Http => self.http_timeout,
+            Door::Grpc => self.grpc_timeout,
+        }
+    }
+
     /// All applications, sorted by name.
     pub(crate) fn applications(&self) -> &[Arc<Application>] {
         &self.applications
@@ -232,6 +244,8 @@ impl Fleet {
         self.table.send_replace(Arc::new(Table {
             is_populated: true,
             applications,
+            http_timeout: current.http_request_timeout_ms.map(Duration::from_millis),
+            grpc_timeout: current.grpc_request_timeout_ms.map(Duration::from_millis),
         }));
     }
 
@@ -275,6 +289,7 @@ impl Fleet {
         Application {
             name: route.name.clone(),
             route_prefix: route.route_prefix.clone(),
+            img_size: route.img_size,
             preprocess,
             pipeline,
             model: reported.or_else(known),

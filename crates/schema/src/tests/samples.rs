@@ -163,6 +163,11 @@ fn the_sample_of_data_on_eks_keeps_its_scaling_by_its_old_names() {
     assert_eq!(pipeline.grace, Duration::from_secs(5));
     assert_eq!((pipeline.need.cpus, pipeline.need.gpus), (30_000, 10_000));
     assert_eq!(pipeline.model, "");
+    let (_, why) = said(&found.notes, "import_path");
+    assert!(
+        why.contains("GET /imagine without a size draws 768 x 768 pixels"),
+        "{why}"
+    );
     let (verdict, why) = said(&found.notes, "env_vars.MODEL_ID");
     assert_eq!(verdict, Verdict::Translated);
     assert!(why.contains("is a model of a hub and no folder"), "{why}");

@@ -131,7 +131,7 @@ impl Resource {
             Self::Cpu => "num_cpus".into(),
             Self::Gpu => "num_gpus".into(),
             Self::Memory => "memory".into(),
-            Self::Vram => "vram".into(),
+            Self::Vram => "vram_bytes".into(),
             Self::Custom(name) => format!("resources.{name}"),
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{
     Devices, Group, Placement, Strategy,
-    gpus::{Tenant, arrange},
+    gpus::{Demand, Tenant, arrange},
     room::{Room, Shape},
 };
 
@@ -59,7 +59,13 @@ pub(super) fn keep(shape: &Shape<'_>, previous: &Placement, devices: &Devices) -
         .map(|group| vec![Vec::new(); group.replicas])
         .collect();
     for (house, (room, worker)) in houses.into_iter().zip(rooms.iter_mut().zip(workers)) {
-        room.gpus.pour(&worker.reserved);
+        let mut unknown = worker.reserved.clone();
+        for (need, gpus) in &worker.reserved_gpus {
+            if room.gpus.put_on(&Demand::of(need), gpus) {
+                unknown.take(need);
+            }
+        }
+        room.gpus.pour(&unknown);
         for ((g, i), tenant) in house.who.into_iter().zip(house.tenants) {
             seats[g][i] = tenant.gpus;
         }

@@ -20,8 +20,8 @@
 //!
 //! The GPUs of a replica are part of the answer, and [`solve_at`] takes them back as part of the question. Where they are
 //! not known, any arrangement that holds all replicas of a worker is taken to be the one there is. What a worker has
-//! reserved is a sum: on which GPUs it lies is a guess, made anew each time, so that a replica without a place may find
-//! one the second time it is asked for; what is placed stays all the same.
+//! reserved without a word of its GPUs is a sum: on which it lies is a guess, made anew each time, so that a replica without
+//! a place may find one the second time it is asked for; what is placed stays all the same.
 //! Cost: O(groups · workers + replicas · log workers); strict spreading under shortage adds O(nodes) for each replica.
 
 mod amounts;
@@ -108,6 +108,8 @@ pub struct Worker {
     pub capacity: Amounts,
     /// What is taken by what is not part of the problem, such as replicas that are stopping.
     pub reserved: Amounts,
+    /// Those of them whose GPUs are known: what each takes, which `reserved` counts too, and the GPUs that it is on.
+    pub reserved_gpus: Vec<(Amounts, Vec<usize>)>,
     /// How many of the problem's replicas it may hold; none means that only its capacity counts.
     pub room: Option<usize>,
     /// What selectors look at.

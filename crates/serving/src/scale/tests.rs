@@ -58,7 +58,7 @@ fn more_is_started_once_it_was_wanted_for_the_delay_and_the_reason_says_so() {
     let mut scaler = Scaler::new(config(1, 9), None, 2);
     assert!(run(&mut scaler, s(0), s(12), 2, requests(0.4, 8.0)).is_empty());
     let view = scaler.view(s(12));
-    assert_eq!(view.why, "wants 5 since 12 s; upscale_delay_s is 30");
+    assert_eq!(view.why, "needs 5 replicas, for 12 s now; upscale_delay_s is 30");
     assert_eq!((view.wants, view.since, view.due), (5, Some(s(0)), Some(s(30))));
     assert_eq!((view.status, view.health), (Status::Stable, Health::Healthy));
     let decisions = run(&mut scaler, s(12), s(31), 2, requests(0.4, 8.0));
@@ -93,7 +93,10 @@ fn one_tick_without_the_wish_starts_the_delay_anew() {
 fn without_a_replica_one_request_starts_the_first_at_once() {
     let mut scaler = Scaler::new(config(0, 9), None, 0);
     assert_eq!(scaler.tick(s(0), 0), None);
-    assert_eq!(scaler.view(s(0)).why, "no replica runs and nobody reports load");
+    assert_eq!(
+        scaler.view(s(0)).why,
+        "no replica runs, and no proxy reports load"
+    );
     assert_eq!(
         scaler.next(s(0)),
         None,
@@ -107,7 +110,7 @@ fn without_a_replica_one_request_starts_the_first_at_once() {
         decision.reason,
         "3 requests are there and no replica runs; at once"
     );
-    assert_eq!(scaler.view(ms(130)).why, "no replica runs yet; 1 were asked for");
+    assert_eq!(scaler.view(ms(130)).why, "no replica runs yet; 1 was asked for");
 }
 
 #[test]
@@ -140,11 +143,17 @@ fn what_the_bounds_forbid_is_said_and_not_waited_for() {
     assert_eq!(scaler.target(), 4);
     assert!(run(&mut scaler, s(0), s(90), 4, requests(0.0, 18.0)).is_empty());
     let view = scaler.view(s(90));
-    assert_eq!(view.why, "wants 9; max_replicas is 8, 4 at the target capacity");
+    assert_eq!(
+        view.why,
+        "stays at 4: the load needs 9, and max_replicas is 8, 4 at the target capacity"
+    );
     assert_eq!((view.since, view.wants, view.inputs.desired), (None, 4, 9.0));
     let mut scaler = Scaler::new(config(3, 8), None, 3);
     assert!(run(&mut scaler, s(0), s(90), 3, requests(0.0, 1.0)).is_empty());
-    assert_eq!(scaler.view(s(90)).why, "wants 1; min_replicas is 3");
+    assert_eq!(
+        scaler.view(s(90)).why,
+        "stays at 3: the load needs 1, and min_replicas is 3"
+    );
 }
 
 #[test]
@@ -199,7 +208,7 @@ fn who_is_silent_is_dropped_after_ten_seconds_or_two_intervals() {
         }
         scaler.tick(now, 2);
         assert_eq!(scaler.view(now).inputs.ongoing, 0.0);
-        assert!(scaler.view(now).why.ends_with("; nobody reports load"));
+        assert!(scaler.view(now).why.starts_with("needs 1 replica, "));
     }
 }
 
@@ -260,7 +269,7 @@ fn new_settings_keep_what_was_reported_and_start_the_delays_anew() {
     assert!(scaler.tick(s(0), 7).is_none());
     assert_eq!(
         scaler.view(s(0)).why,
-        "wants 0; initial_replicas is 7; nobody reports load"
+        "stays at 7: no proxy reports load, and initial_replicas is 7"
     );
 }
 

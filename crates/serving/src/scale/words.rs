@@ -11,6 +11,9 @@ use super::{
     view::{Health, Inputs, Status},
 };
 
+/// What no report comes to.
+const SILENCE: &str = "no proxy reports load";
+
 pub(super) fn status(target: u32, running: u32) -> Status {
     match target.cmp(&running) {
         std::cmp::Ordering::Greater => Status::Upscaling,
@@ -47,7 +50,8 @@ pub(super) fn reason(scene: &Scene<'_>, before: State, left: State, tick: u64, i
     format!("{}; {held}{limits}", load(scene, up, inputs))
 }
 
-/// Why the target is what it is: "wants 3 since 12 s; upscale_delay_s is 30".
+/// Why the target is what it is: "needs 3 replicas, for 12 s now; upscale_delay_s is 30". Who has no request does not report,
+/// so that silence is what an idle deployment is like; it is told all the same, for a proxy that is lost is silent too.
 pub(super) fn why(
     scene: &Scene<'_>,
     state: State,
@@ -60,16 +64,15 @@ pub(super) fn why(
     };
     if scene.running == 0 {
         return match state.target {
-            0 if inputs.sources == 0 => "no replica runs and nobody reports load".to_owned(),
+            0 if inputs.sources == 0 => format!("no replica runs, and {SILENCE}"),
             0 => "no replica runs and no request is there".to_owned(),
-            target => format!("no replica runs yet; {target} were asked for"),
+            target => {
+                let were = if target == 1 { "was" } else { "were" };
+                format!("no replica runs yet; {target} {were} asked for")
+            }
         };
     }
-    let silence = if inputs.sources == 0 {
-        "; nobody reports load"
-    } else {
-        ""
-    };
+    let silent = inputs.sources == 0;
     if let Some(wish) = state.wish {
         let target = scene.counted(state.target);
         let since = seconds(now.saturating_sub(time(wish.since)));
@@ -77,26 +80,32 @@ pub(super) fn why(
             wish.delay_name(scene.config, target),
             wish.delay(scene.config, target),
         );
-        let wants = scene.whole(scene.wanted(target, tick));
-        return format!(
-            "wants {wants} since {since}; {name} is {}{silence}",
-            number(delay.as_secs_f64())
-        );
+        let needs = count(scene.whole(scene.wanted(target, tick)));
+        let delay = number(delay.as_secs_f64());
+        let silence = if silent {
+            format!("; {SILENCE}")
+        } else {
+            String::new()
+        };
+        return format!("needs {needs}, for {since} now; {name} is {delay}{silence}");
     }
     let asked = ceil(inputs.desired);
     let target = f64::from(state.target);
-    if asked > target && state.target == scene.bounds.upper {
-        let (max, upper) = (scene.config.max, scene.bounds.upper);
-        return format!("wants {asked}; {}{silence}", bound("max_replicas", max, upper));
-    }
-    if asked < target && state.target == scene.bounds.lower {
+    let kept = if asked > target && state.target == scene.bounds.upper {
+        bound("max_replicas", scene.config.max, scene.bounds.upper)
+    } else if asked < target && state.target == scene.bounds.lower {
         let (name, least) = scene.least();
-        return format!(
-            "wants {asked}; {}{silence}",
-            bound(name, least, scene.bounds.lower)
-        );
+        bound(name, least, scene.bounds.lower)
+    } else if silent {
+        return format!("{SILENCE}: stays at {target}");
+    } else {
+        return format!("{}: stays at {target}", load(scene, true, inputs));
+    };
+    if silent {
+        format!("stays at {target}: {SILENCE}, and {kept}")
+    } else {
+        format!("stays at {target}: the load needs {asked}, and {kept}")
     }
-    format!("{}: stays at {target}{silence}", load(scene, true, inputs))
 }
 
 /// What the policy sees. `up` tells which side of the work policy counts.

@@ -75,6 +75,13 @@ pub(super) fn replica(id: &str, status: &pb::GetStatusResponse) -> Result<pb::Ex
     if !replica.worker_id.is_empty() {
         sheet.find("worker", format!("it is on {}", replica.worker_id));
     }
+    if let Some(gpus) = gpus(replica) {
+        sheet.find("devices", format!("it has {gpus} of its worker"));
+        let shares = others_on(replica, replicas().map(|(_, r)| r));
+        if !shares.is_empty() {
+            sheet.find("devices", format!("shared with {}", shares.join(", ")));
+        }
+    }
     if replica.failures > 0 {
         sheet.find("failures", format!("{} in a row before it", replica.failures));
         sheet.advise("see the worker's log for the whole error");
@@ -93,6 +100,28 @@ pub(super) fn replica(id: &str, status: &pb::GetStatusResponse) -> Result<pb::Ex
         pending(deployment, status, &mut sheet);
     }
     Ok(sheet.done())
+}
+
+/// The GPUs of a replica in words.
+pub(super) fn gpus(replica: &pb::ReplicaStatus) -> Option<String> {
+    let numbers: Vec<String> = replica.gpus.iter().map(u32::to_string).collect();
+    match numbers.len() {
+        0 => None,
+        1 => Some(format!("GPU {}", numbers[0])),
+        _ => Some(format!("GPUs {}", numbers.join(", "))),
+    }
+}
+
+/// Other replicas of the same worker that have one of the same GPUs.
+fn others_on<'a>(
+    replica: &pb::ReplicaStatus,
+    all: impl Iterator<Item = &'a pb::ReplicaStatus>,
+) -> Vec<&'a str> {
+    all.filter(|other| other.worker_id == replica.worker_id && other.replica_id != replica.replica_id)
+        .filter(|other| other.gpus.iter().any(|gpu| replica.gpus.contains(gpu)))
+        .map(|other| other.replica_id.as_str())
+        .take(TOLD)
+        .collect()
 }
 
 fn add_deployment(deployment: &pb::DeploymentStatus, status: &pb::GetStatusResponse, sheet: &mut Sheet) {

@@ -48,7 +48,7 @@ fn mesh() -> pb::GetStatusResponse {
         ],
         scaling: Some(pb::Scaling {
             state: pb::ScalingState::Upscaling.into(),
-            message: "wants 3".into(),
+            message: "needs 3 replicas".into(),
             min_replicas: 1,
             max_replicas: 2,
             policy: "ongoing".into(),
@@ -155,7 +155,7 @@ fn a_deployment_and_its_application_tell_of_scaling() {
         Subject::Application("sd".into()),
     ] {
         let explained = ask(subject, &Records::default()).unwrap();
-        assert!(finding(&explained, "autoscaling").contains("wants 3"));
+        assert!(finding(&explained, "autoscaling").contains("needs 3"));
         assert!(
             explained.advice.iter().any(|a| a.contains("max_replicas")),
             "{explained:?}"

@@ -34,7 +34,9 @@ pub(super) fn explain(name: &str, status: &pb::GetStatusResponse) -> Result<pb::
         sheet.find("resources", room(used, has));
     }
     for replica in replicas {
-        let text = format!("{}: {}", replica.state().as_str_name(), replica.message);
+        let on = super::service::gpus(replica).map(|gpus| format!(" on {gpus}"));
+        let state = replica.state().as_str_name();
+        let text = format!("{state}{}: {}", on.unwrap_or_default(), replica.message);
         sheet.find(&replica.replica_id, text);
     }
     Ok(sheet.done())

@@ -310,7 +310,7 @@ fn resources(resources: &pb::Resources) -> Value {
     #[allow(clippy::cast_precision_loss, reason = "Ray's amounts are floats")]
     {
         put("memory", resources.memory_bytes as f64);
-        put("vram", resources.vram_bytes as f64);
+        put("vram_bytes", resources.vram_bytes as f64);
     }
     for (name, amount) in &resources.custom {
         put(name, *amount);

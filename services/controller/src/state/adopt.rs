@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{
     Action, State, Time,
-    convert::spec_of,
+    convert::{devices_of, spec_of},
     model::{Deployment, Phase, Record, Replica, Spec},
     rollout::Rollout,
 };
@@ -122,6 +122,9 @@ impl State {
         let id = report.replica_id.clone();
         replica.worker = Some(worker.to_owned());
         (replica.seen, replica.assigned) = (true, now);
+        if let Some(spec) = &report.spec {
+            replica.devices = devices_of(&spec.gpus);
+        }
         replica.message.clone_from(&report.message);
         replica.light.clone_from(&report.light);
         replica.models.clone_from(&report.models);

@@ -105,7 +105,17 @@ pub(super) fn replica_spec(id: &str, app: &str, replica: &Replica) -> pb::Replic
         light: Some(light_config(config)),
         models: config.models.clone().into_iter().collect(),
         max_models: config.max_models,
+        gpus: gpus_to_proto(&replica.devices),
     }
+}
+
+/// GPUs by number, as a message has them.
+pub(super) fn gpus_to_proto(devices: &[usize]) -> Vec<u32> {
+    devices.iter().map(|gpu| count32(*gpu)).collect()
+}
+
+pub(super) fn devices_of(gpus: &[u32]) -> Vec<usize> {
+    gpus.iter().map(|gpu| *gpu as usize).collect()
 }
 
 /// What a replica of another version runs, as far as its worker can tell: the rest is as the deployment says now.

@@ -116,6 +116,7 @@ impl State {
         let app = App {
             route_prefix: application.route_prefix.clone(),
             import_path: application.import_path.clone(),
+            img_size: application.img_size,
             external_scaler: application.external_scaler,
             document: application.document.to_string(),
             asks: self

@@ -24,6 +24,7 @@ pub(super) struct Key(pub(super) u64);
 pub(super) struct App {
     pub(super) route_prefix: Option<String>,
     pub(super) import_path: String,
+    pub(super) img_size: Option<u32>,
     pub(super) external_scaler: bool,
     /// The config that it runs, as JSON.
     pub(super) document: String,
@@ -157,7 +158,7 @@ pub(super) struct Replica {
     pub(super) phase: Phase,
     /// Set while starting and running.
     pub(super) worker: Option<String>,
-    /// The GPUs of the worker that it is counted on, while it has one.
+    /// The GPUs of the worker that it was given, while it has one.
     pub(super) devices: Vec<usize>,
     /// The worker has reported it since it was assigned.
     pub(super) seen: bool,
@@ -214,6 +215,8 @@ pub(super) struct Stray {
     /// None for a deployment that nobody knows.
     pub(super) deployment: Option<Key>,
     pub(super) need: Amounts,
+    /// The GPUs that it is on, as far as they are known.
+    pub(super) devices: Vec<usize>,
     pub(super) grace: Time,
     pub(super) state: pb::ReplicaState,
     pub(super) message: String,

@@ -47,7 +47,7 @@ impl State {
                     (Some(before), after) if Some(*before) != *after => {
                         self.displace(id, &board.workers[*before], now, actions);
                     }
-                    (Some(_), _) => self.book_devices(id, devices),
+                    (Some(_), _) => self.guess_devices(id, devices),
                     (None, None) => {}
                 }
             }
@@ -191,12 +191,19 @@ impl State {
             for (_, replica) in members {
                 if let Some(worker) = place_of(replica, ordinals) {
                     let room = &mut board.problem.workers[worker];
-                    room.reserved.add(&replica.spec.config.need);
+                    reserve(room, &replica.spec.config.need, &replica.devices);
                     room.room = room.room.map(|room| room.saturating_sub(1));
                 }
             }
         }
         whole
+    }
+
+    /// Books GPUs for a replica whose worker does not say which it has; those that it was told it keeps while it lives.
+    fn guess_devices(&mut self, id: &str, devices: &[usize]) {
+        if self.replicas.get(id).is_some_and(|r| r.devices.is_empty()) {
+            self.book_devices(id, devices);
+        }
     }
 
     fn book_devices(&mut self, id: &str, devices: &[usize]) {
@@ -207,21 +214,21 @@ impl State {
 
     fn room(&self, id: &str) -> place::Worker {
         let worker = &self.workers[id];
-        let mut reserved = place::Amounts::default();
         let strays = worker.strays.values().filter(|stray| stray.takes_room());
-        for stray in strays.clone() {
-            reserved.add(&stray.need);
-        }
-        let room = self.replica_limit(worker);
-        let room = room.map(|limit| limit.saturating_sub(strays.count()));
-        place::Worker {
+        let limit = self.replica_limit(worker);
+        let mut room = place::Worker {
             kind: worker.kind,
             node: 0,
             capacity: worker.capacity.clone(),
-            reserved,
-            room,
+            reserved: place::Amounts::default(),
+            reserved_gpus: Vec::new(),
+            room: limit.map(|limit| limit.saturating_sub(strays.clone().count())),
             labels: worker.labels.clone(),
+        };
+        for stray in strays {
+            reserve(&mut room, &stray.need, &stray.devices);
         }
+        room
     }
 
     fn put(&mut self, id: &str, worker: &str, now: Time, actions: &mut Vec<Action>) {
@@ -266,4 +273,12 @@ impl State {
 /// The ordinal of a replica's worker.
 fn place_of(replica: &Replica, ordinals: &HashMap<&str, usize>) -> Option<usize> {
     ordinals.get(replica.worker.as_deref()?).copied()
+}
+
+/// Takes off a worker what is no part of the problem.
+fn reserve(room: &mut place::Worker, need: &place::Amounts, devices: &[usize]) {
+    room.reserved.add(need);
+    if !devices.is_empty() {
+        room.reserved_gpus.push((need.clone(), devices.to_vec()));
+    }
 }

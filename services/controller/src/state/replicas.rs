@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     Action, REPLICA_BACKOFF, State, Time,
     condition::Happened,
-    convert::{amounts_of, millis32, replica_spec},
+    convert::{amounts_of, devices_of, millis32, replica_spec},
     model::{Phase, Stray},
 };
 
@@ -199,6 +199,7 @@ impl State {
         let grace = deployment.and_then(|key| self.deployments.get(&key));
         let stray = Stray {
             deployment,
+            devices: devices_of(&spec.gpus),
             need: amounts_of(&spec.resources.unwrap_or_default()),
             grace: grace.map_or(DEFAULT_GRACE, |d| d.spec.config.grace),
             state,
@@ -292,6 +293,7 @@ impl State {
         let stray = Stray {
             deployment: Some(replica.deployment),
             need: replica.spec.config.need.clone(),
+            devices: replica.devices.clone(),
             grace: replica.spec.config.grace,
             state,
             message: replica.message.clone(),

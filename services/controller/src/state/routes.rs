@@ -11,7 +11,7 @@ use mobula_proto::control::v1 as pb;
 
 use super::{
     State, Time,
-    convert::{count32, kind_to_proto, millis32},
+    convert::{count32, kind_to_proto, millis, millis32},
     model::{App, Deployment},
 };
 
@@ -88,6 +88,8 @@ impl State {
                 .map(|(name, app)| self.application_route(name, app))
                 .collect(),
             report_interval_ms: millis32(REPORT_INTERVAL),
+            http_request_timeout_ms: self.intent.config.options.http.request_timeout.map(millis),
+            grpc_request_timeout_ms: self.intent.config.options.grpc.request_timeout.map(millis),
         })
     }
 
@@ -126,6 +128,7 @@ impl State {
                 .map(|deployment| self.deployment_route(deployment))
                 .collect(),
             deleting: app.deleting,
+            img_size: app.img_size.unwrap_or_default(),
         }
     }
 

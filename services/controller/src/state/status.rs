@@ -6,7 +6,7 @@ use mobula_proto::control::v1::{self as pb, ApplicationState, ReplicaState};
 
 use super::{
     State, Supply, Time,
-    convert::{amounts_to_proto, count32, kind_to_proto, millis},
+    convert::{amounts_to_proto, count32, gpus_to_proto, kind_to_proto, millis},
     document::document,
     model::{App, Deployment, Key, Phase, Replica, Stray, Worker},
     supply::command,
@@ -151,6 +151,10 @@ impl State {
             outdated: deployment.outdated.contains(id),
             models: replica.models.iter().map(|held| held.model_id.clone()).collect(),
             failures: replica.record.failures.failures(),
+            gpus: match replica.worker {
+                Some(_) => gpus_to_proto(&replica.devices),
+                None => Vec::new(),
+            },
         }
     }
 
@@ -171,6 +175,7 @@ impl State {
             started_unix_ms: self.unix_ms(stray.made),
             version: stray.version.clone(),
             outdated: stray.version != deployment.spec.version,
+            gpus: gpus_to_proto(&stray.devices),
             ..pb::ReplicaStatus::default()
         }
     }

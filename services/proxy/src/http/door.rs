@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     Error,
+    error::JUST_DEPLOYED,
     events::Events,
     generate::{Call, Generator},
     metrics::{Door, Method as Label, Metrics, Seen},
@@ -106,7 +107,7 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
             None => answer::text(
                 StatusCode::NOT_FOUND,
                 format!(
-                    "Path '{path}' not found. Ping http://{}/-/routes for available routes.",
+                    "Path '{path}' not found. Ping http://{}/-/routes for available routes. An application: {JUST_DEPLOYED}.",
                     host(&request)
                 ),
             ),
@@ -151,12 +152,12 @@ fn host(request: &Request<Body>) -> &str {
         .unwrap_or("...")
 }
 
-/// The same address without the slash at the end of its path; relative, as it is the same host.
+/// The same address without the slash at the end of its path; relative to it, since something before the door may have
+/// taken a prefix off (Ray: `root_path`).
 fn without_slash(request: &Request<Body>) -> String {
-    let path = request.uri().path().trim_end_matches('/');
     match request.uri().query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
+        Some(query) => format!("..{IMAGINE}?{query}"),
+        None => format!("..{IMAGINE}"),
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 mod demand;
+mod doors;
 mod grpc;
 mod http;
 mod on_demand;

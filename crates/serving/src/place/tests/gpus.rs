@@ -117,6 +117,34 @@ fn what_is_reserved_leaves_whole_gpus_to_others() {
 }
 
 #[test]
+fn what_is_reserved_on_a_known_gpu_is_taken_off_that_one() {
+    for (busy, free) in [(0, 1), (1, 0)] {
+        let mut worker = gpu_worker(2, 0);
+        // A replica that stops has a GPU, and a failed one whose GPU nobody knows has a half.
+        worker.reserved = gpu(6, 0);
+        worker.reserved_gpus = vec![(gpu(4, 0), vec![busy])];
+        let problem = Problem {
+            workers: vec![worker],
+            groups: vec![gpu_group(2, 0, 2)],
+        };
+        assert_eq!(solve(&problem, &Vec::new()).devices, [[vec![free], vec![]]]);
+    }
+}
+
+#[test]
+fn a_gpu_that_is_reserved_where_it_cannot_be_takes_nothing_from_what_stays() {
+    let mut worker = gpu_worker(2, 0);
+    worker.reserved = gpu(4, 0);
+    worker.reserved_gpus = vec![(gpu(4, 0), vec![0])];
+    let problem = Problem {
+        workers: vec![worker],
+        groups: vec![gpu_group(4, 0, 2)],
+    };
+    let solution = solve_at(&problem, &vec![vec![Some(0)]], &vec![vec![vec![0]]]);
+    assert_eq!(solution.devices, [[vec![0], vec![]]]);
+}
+
+#[test]
 fn a_part_above_one_gpu_is_never_placed() {
     let problem = Problem {
         workers: vec![gpu_worker(4, 0)],

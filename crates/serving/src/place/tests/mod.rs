@@ -23,6 +23,7 @@ fn worker(kind: Kind, capacity: Amounts) -> Worker {
         node: 0,
         capacity,
         reserved: Amounts::default(),
+        reserved_gpus: Vec::new(),
         room: None,
         labels: BTreeMap::new(),
     }

@@ -75,6 +75,7 @@ fn workers(reserved: bool) -> impl Random<Value = Worker> {
                 node,
                 capacity,
                 reserved,
+                reserved_gpus: Vec::new(),
                 room,
                 labels: zone
                     .map(|zone| ("zone".to_owned(), zone.to_owned()))

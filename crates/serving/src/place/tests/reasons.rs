@@ -131,7 +131,7 @@ fn memory_of_gpus_is_named_for_one_gpu() {
             &Vec::new()
         ),
         "no GPU of the inference workers has 30720 MiB of GPU memory: the largest has 24576 MiB (free: 24576 MiB); \
-         start a worker with larger GPUs or lower vram"
+         start a worker with larger GPUs or lower vram_bytes"
     );
     assert_eq!(
         why(
@@ -140,7 +140,7 @@ fn memory_of_gpus_is_named_for_one_gpu() {
             &Vec::new()
         ),
         "no GPU of the inference workers has 20480 MiB of free GPU memory: the largest has 4096 MiB free of 24576 \
-         MiB; add a worker or lower vram"
+         MiB; add a worker or lower vram_bytes"
     );
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mobula_serving::place::UNIT;
+
 use super::{
     super::model::{Key, Phase},
     world::World,
@@ -118,6 +120,13 @@ impl World {
                 state.used(worker).fits(&worker.capacity),
                 "{id} is over its capacity"
             );
+            let mut given: BTreeMap<usize, u64> = BTreeMap::new();
+            for replica in worker.replicas.iter().map(|replica| &state.replicas[replica]) {
+                for gpu in &replica.devices {
+                    *given.entry(*gpu).or_default() += replica.spec.config.need.gpus.min(UNIT);
+                }
+            }
+            assert!(given.values().all(|share| *share <= UNIT), "{id}: {given:?}");
             assert!(state.leases.age(id, self.now).is_some(), "{id} has no lease");
         }
         for (session, worker) in &state.sessions {

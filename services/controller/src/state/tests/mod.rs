@@ -2,6 +2,7 @@
 
 mod adoption;
 mod check;
+mod devices;
 mod failure;
 mod gangs;
 mod groups;
@@ -11,6 +12,7 @@ mod intents;
 mod placing;
 mod property;
 mod rollout;
+mod samples;
 mod scaling;
 mod simulation;
 mod world;

@@ -11,7 +11,7 @@ pub(super) use mobula_serving::place::{Amounts, Kind};
 
 pub(super) use super::intents::*;
 
-use super::super::*;
+use super::super::{convert::amounts_to_proto, *};
 
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -25,6 +25,8 @@ pub(super) struct Worker {
     pub(super) session: Option<u64>,
     pub(super) kind: WorkerKind,
     pub(super) cpus: f64,
+    /// What it has beside its CPUs.
+    pub(super) more: Amounts,
     pub(super) pid: u32,
     pub(super) address: String,
     pub(super) labels: Vec<(String, String)>,
@@ -35,6 +37,8 @@ pub(super) struct Worker {
     pub(super) outcome: (ReplicaState, &'static str),
     /// No replica of this model can be started.
     pub(super) broken: Option<String>,
+    /// What it is told to stop has something to finish first.
+    pub(super) busy: bool,
     pub(super) told_to_leave: bool,
 }
 
@@ -116,6 +120,7 @@ impl World {
             session: None,
             kind,
             cpus,
+            more: Amounts::default(),
             pid: 100 + u32::try_from(self.workers.len()).unwrap(),
             address: format!("10.0.0.{}:7200", self.workers.len() + 1),
             labels: Vec::new(),
@@ -123,6 +128,7 @@ impl World {
             silent: false,
             outcome: (ReplicaState::Running, ""),
             broken: None,
+            busy: false,
             told_to_leave: false,
         };
         self.workers.insert(id.to_owned(), worker);
@@ -140,7 +146,7 @@ impl World {
             address: worker.address,
             resources: Some(pb::Resources {
                 cpus: worker.cpus,
-                ..pb::Resources::default()
+                ..amounts_to_proto(&worker.more)
             }),
             labels: worker.labels.into_iter().collect(),
             version: "0".into(),
@@ -271,9 +277,17 @@ impl World {
                 worker.replicas.entry(spec.replica_id).or_insert(report);
             }
             Command::Drain(drain) => {
-                let Some(report) = worker.replicas.remove(&drain.replica_id) else {
+                let report = worker.replicas.get_mut(&drain.replica_id);
+                let Some(report) = report.map(|report| {
+                    let before = report.clone();
+                    report.state = ReplicaState::Stopping.into();
+                    before
+                }) else {
                     return;
                 };
+                if !worker.busy {
+                    worker.replicas.remove(&drain.replica_id);
+                }
                 let table = self.tables.last();
                 let routed = table.is_some_and(|table| {
                     let all = table.applications.iter().flat_map(|app| &app.deployments);
@@ -375,6 +389,7 @@ impl World {
             );
             let worker = self.workers.get_mut(&id).unwrap();
             worker.labels.extend(start.labels);
+            worker.more = start.resources;
             worker.labels.push((PROVIDER_LABEL.into(), "process".into()));
             self.hello(&id);
         }

@@ -29,6 +29,9 @@ pub(super) enum Name {
     Xnnpack,
 }
 
+/// The option that numbers a provider's device; 0 when nothing says which.
+const DEVICE_ID: &str = "device_id";
+
 /// By what name, what ONNX Runtime calls it, and the options that it takes.
 const ALL: [(Name, &str, &str, &[&str]); 9] = [
     (Name::Cpu, "cpu", "CPUExecutionProvider", &["arena"]),
@@ -187,6 +190,25 @@ impl Providers {
         Ok(true)
     }
 
+    /// Has every provider that computes on numbered devices compute on this one, unless an option says which.
+    pub(super) fn place_on(&mut self, gpu: u32) {
+        for provider in &mut self.0 {
+            let known = ALL.iter().find(|(name, ..)| *name == provider.name);
+            if known.is_some_and(|(.., options)| options.contains(&DEVICE_ID)) {
+                let option = provider.options.entry(DEVICE_ID.to_owned());
+                option.or_insert_with(|| gpu.to_string());
+            }
+        }
+    }
+
+    /// Number of the device of the preferred provider; none where its devices have no numbers, as the CPU's.
+    pub(super) fn gpu(&self) -> Option<u32> {
+        let first = self.first();
+        let (.., options) = ALL.iter().find(|(name, ..)| *name == first)?;
+        let id = self.option(first, DEVICE_ID).and_then(|id| id.parse().ok());
+        options.contains(&DEVICE_ID).then(|| id.unwrap_or(0))
+    }
+
     fn first(&self) -> Name {
         self.0.first().map_or(Name::Cpu, |provider| provider.name)
     }
@@ -235,6 +257,22 @@ impl Providers {
             Some((_, id)) => format!("cpu:0;gpu:{id}"),
             None => "cpu:0".to_owned(),
         }
+    }
+
+    /// Providers with the number of their device, where one is said.
+    #[cfg(test)]
+    pub(super) fn on_device(&self) -> Vec<String> {
+        let said = |(name, own, ..): &(Name, &str, &str, &[&str])| {
+            let id = self.option(*name, DEVICE_ID)?;
+            Some((*name, format!("{own} {id}")))
+        };
+        let said: Vec<(Name, String)> = ALL.iter().filter_map(said).collect();
+        let of = |provider: &Provider| said.iter().find(|(name, _)| *name == provider.name);
+        self.0
+            .iter()
+            .filter_map(of)
+            .map(|(_, words)| words.clone())
+            .collect()
     }
 
     fn option(&self, name: Name, key: &str) -> Option<&str> {

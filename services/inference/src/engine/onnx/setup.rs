@@ -60,6 +60,21 @@ impl Setup {
         self.providers.full_name()
     }
 
+    /// Has the engine compute on this GPU of the worker, unless an option names another.
+    #[must_use]
+    pub fn place_on(mut self, gpu: Option<u32>) -> Self {
+        if let Some(gpu) = gpu {
+            self.providers.place_on(gpu);
+        }
+        self
+    }
+
+    /// Number of the GPU that it computes on; none for the CPU, and where devices have no numbers.
+    #[must_use]
+    pub fn gpu(&self) -> Option<u32> {
+        self.providers.gpu()
+    }
+
     /// Takes a replica's options out of the map, over the worker's settings; leaves those that are not its own.
     ///
     /// # Errors
@@ -102,6 +117,42 @@ fn whole(name: &str, text: &str, least: usize, most: usize) -> Result<usize, Err
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_computes_on_the_gpu_it_was_given_unless_its_options_name_another() {
+        let take = |providers: &str, own: &[(&str, &str)], gpu| {
+            let own = own
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let worker = Setup::new(providers, None).unwrap();
+            Setup::take(&mut own.collect(), &worker).unwrap().place_on(gpu)
+        };
+        let given = take("tensorrt,cuda,cpu", &[], Some(3));
+        assert_eq!(given.gpu(), Some(3));
+        assert_eq!(given.providers.on_device(), ["tensorrt 3", "cuda 3"]);
+        assert_eq!(take("cuda", &[], Some(2)).providers.device().unwrap().1, 2);
+        assert_eq!(take("cuda", &[("cuda.device_id", "1")], Some(3)).gpu(), Some(1));
+        assert_eq!(
+            take(
+                "cpu",
+                &[("providers", "tensorrt,cuda"), ("cuda.device_id", "1")],
+                Some(2)
+            )
+            .providers
+            .on_device(),
+            ["tensorrt 2", "cuda 1"]
+        );
+        // Two replicas are one model with one batch only where they are set up alike.
+        assert_ne!(take("cuda", &[], Some(0)), take("cuda", &[], Some(1)));
+        assert_eq!(take("cuda", &[], None).gpu(), Some(0));
+        for providers in ["cpu", "openvino", "coreml"] {
+            assert_eq!(
+                take(providers, &[], Some(1)),
+                Setup::new(providers, None).unwrap()
+            );
+            assert_eq!(take(providers, &[], Some(1)).gpu(), None);
+        }
+    }
 
     #[test]
     fn options_are_taken_by_name_and_others_are_left() {
