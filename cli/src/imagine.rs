@@ -3,6 +3,7 @@
 //! Refuses to judge the request: sizes, steps and schedulers are checked by the mesh, which names what is wrong. What it
 //! checks itself is what the mesh cannot know: where the files go. A user who interrupts it frees the mesh at once.
 
+mod encoding;
 mod files;
 mod options;
 mod progress;
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
-use mobula_proto::image::v1::{CancelRequest, GenerateRequest, ImageFormat};
+use mobula_proto::image::v1::{CancelRequest, GenerateRequest};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use self::encoding::Encoding;
 use self::files::Files;
 use self::options::{Options, Pictures};
 use self::progress::Progress;
@@ -39,6 +41,7 @@ Examples:
   mobula imagine \"a large yellow star\" -o star.png --seed 7 --steps 30 --scheduler euler_a
   mobula imagine \"a green square\" --count 4 -o square.png          square-0.png to square-3.png
   mobula imagine \"a white triangle\" -q -o - | display              the picture on standard output
+  mobula imagine \"a red star\" -o star.jpg --quality 90              a JPEG; star.webp makes a WebP
   mobula imagine \"a red star\" --previews steps/ --preview-interval 2
   mobula imagine \"a red star\" --init-image sketch.png --strength 0.6
   mobula imagine \"a (red:1.3) star\" --syntax a1111 --scheduler \"DPM++ 2M\" --sigma-schedule karras
@@ -94,6 +97,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     scheduler: String,
     #[command(flatten)]
+    encoding: Encoding,
+    #[command(flatten)]
     options: Options,
     /// Write small pictures of the state on the way into this folder
     #[arg(long, value_name = "DIR")]
@@ -142,7 +147,6 @@ impl Args {
             scheduler: self.scheduler.clone(),
             seeds: self.seeds.clone(),
             image_count: self.count.unwrap_or(0),
-            format: ImageFormat::Png.into(),
             preview_interval: if self.previews.is_some() {
                 self.preview_interval
             } else {
@@ -150,6 +154,7 @@ impl Args {
             },
             ..GenerateRequest::default()
         };
+        self.encoding.fill(&mut request, &self.output);
         self.options.fill(&mut request, pictures);
         request
     }
@@ -329,7 +334,7 @@ mod tests {
         let request = parse(&["a red circle"]).unwrap().request(&Pictures::default());
         let defaults = GenerateRequest {
             prompt: "a red circle".into(),
-            format: ImageFormat::Png.into(),
+            format: mobula_proto::image::v1::ImageFormat::Png.into(),
             ..GenerateRequest::default()
         };
         assert_eq!(request, defaults);

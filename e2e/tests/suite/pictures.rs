@@ -3,8 +3,9 @@
 use futures::future::try_join_all;
 use mobula_e2e::{Mesh, Png, decode, demo_model, draw, get, prompt};
 use mobula_kit::status::violations;
+use mobula_preprocess::image::{Limits, decode as read};
 use mobula_proto::common::v1::Priority;
-use mobula_proto::image::v1::{GenerateRequest, GetModelRequest, PromptSyntax, Task};
+use mobula_proto::image::v1::{GenerateRequest, GetModelRequest, ImageFormat, PromptSyntax, Task};
 use tonic::Code;
 
 /// Fewer than the default, because debug builds of the numerics are slow; the contracts do not depend on it.
@@ -213,4 +214,44 @@ async fn weights_in_a_prompt_change_the_picture_only_where_they_are_understood()
     assert_ne!(rgb("a (red:1.4) circle", PromptSyntax::A1111).await?, plain);
     assert_ne!(rgb("a red++ circle", PromptSyntax::Compel).await?, plain);
     mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_picture_is_the_same_in_every_format() -> anyhow::Result<()> {
+    let mesh = Mesh::builder().model(&demo_model()?).start().await?;
+    let client = mesh.client();
+    let mut files = Vec::new();
+    for format in [ImageFormat::Png, ImageFormat::Webp, ImageFormat::Jpeg] {
+        let asked = GenerateRequest {
+            format: format.into(),
+            ..request("a red circle on a blue background", 1)
+        };
+        files.push(draw(&client, asked).await?.picture()?.png.clone());
+    }
+    let pixels = |at: usize| read(&files[at], &Limits::default()).map_err(|why| anyhow::anyhow!("{why}"));
+    let (png, webp, jpeg) = (pixels(0)?, pixels(1)?, pixels(2)?);
+    assert_eq!(png.data, webp.data);
+    assert!(files[1].starts_with(b"RIFF") && files[2].starts_with(b"\xff\xd8"));
+    let off = png
+        .data
+        .iter()
+        .zip(&jpeg.data)
+        .map(|(a, b)| f64::from(a.abs_diff(*b)));
+    let mean = off.sum::<f64>() / png.data.len() as f64;
+    assert!(
+        mean > 0.0 && mean < 2.0,
+        "a JPEG of quality 95 is {mean} off in the mean"
+    );
+    for file in &files {
+        let says = |part: &[u8]| file.windows(part.len()).any(|window| window == part);
+        assert!(says(b"trainedAlgorithmicMedia") && says(b"mobula:Seed=\"1\""));
+    }
+    let jpeg = get(
+        mesh.http(),
+        "/imagine?prompt=a+red+circle&steps=2&seed=1&format=jpeg&quality=80&provenance=none",
+    )
+    .await?;
+    assert_eq!(jpeg.headers["content-type"], "image/jpeg");
+    assert!(!jpeg.body.windows(7).any(|window| window == b"mobula:"));
+    Ok(())
 }

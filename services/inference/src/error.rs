@@ -130,7 +130,7 @@ pub enum Error {
     Stopping,
     /// A picture could not be written.
     #[error("the picture cannot be encoded: {0}")]
-    Encode(#[from] png::EncodingError),
+    Encode(String),
     /// Listening, serving or attaching failed.
     #[error(transparent)]
     Kit(#[from] mobula_kit::Error),

@@ -6,6 +6,7 @@
 #[doc(hidden)]
 pub mod bench;
 mod config;
+mod encode;
 pub mod engine;
 mod error;
 #[doc(hidden)]
@@ -15,7 +16,6 @@ mod memory;
 mod metrics;
 pub mod model;
 mod ondemand;
-mod png;
 pub mod prepare;
 pub mod profile;
 mod replica;

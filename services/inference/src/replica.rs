@@ -189,6 +189,7 @@ impl Loaded {
             origin: checked.origin,
             latents: checked.latents,
             preview_interval,
+            format: checked.format,
             text: checked.text,
             deadline,
             arrived,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use mobula_proto::image::v1 as image;
 use tokio::net::TcpListener;
 
 use crate::validate::Limits;
@@ -40,9 +41,34 @@ pub struct Config {
     /// preprocess workers too.
     #[arg(long, env = "MOBULA_MAX_IMAGE_BYTES", default_value_t = MAX_IMAGE_BYTES)]
     pub max_image_bytes: usize,
+    /// What picture files say of how they were made, where a request does not choose: `full` (everything that draws the
+    /// picture again, and that a machine made it), `marker` (only that a machine made it) or `none`.
+    #[arg(long, env = "MOBULA_PROVENANCE", value_enum, default_value = "full")]
+    pub provenance: Provenance,
     /// Bytes that all requests may hold together for pictures that are drawn from.
     #[arg(long, env = "MOBULA_MAX_HELD_IMAGE_BYTES", default_value_t = MAX_HELD_IMAGE_BYTES)]
     pub max_held_image_bytes: u64,
+}
+
+/// What files say of how they were made; mobula.image.v1.Provenance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Provenance {
+    /// Parameters, and that a machine made it.
+    Full,
+    /// Only that a machine made it.
+    Marker,
+    /// Nothing.
+    None,
+}
+
+impl From<Provenance> for image::Provenance {
+    fn from(provenance: Provenance) -> Self {
+        match provenance {
+            Provenance::Full => Self::Full,
+            Provenance::Marker => Self::Marker,
+            Provenance::None => Self::None,
+        }
+    }
 }
 
 /// Sixteen million pixels of a photograph's JPEG take less.
@@ -69,6 +95,7 @@ impl Config {
             max_images: self.max_images,
             max_prompt_bytes: self.max_prompt_bytes,
             max_image_bytes: self.max_image_bytes,
+            provenance: self.provenance.into(),
         }
     }
 
@@ -102,6 +129,7 @@ impl Default for Config {
             max_images: 16,
             max_prompt_bytes: 65_536,
             max_image_bytes: MAX_IMAGE_BYTES,
+            provenance: Provenance::Full,
             max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
         }
     }

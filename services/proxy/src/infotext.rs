@@ -1,23 +1,27 @@
-//! What is written into a picture's PNG text chunks: how it was made, for people, for other tools, and for machines.
+//! What is written into a picture file: how it was made, for people, for other tools, and for machines.
 //!
 //! - `parameters`: the infotext of Stable Diffusion web UI (A1111), which most galleries and tools read.
 //! - `mobula-*`: one chunk per parameter, named as the HTTP headers are.
-//! - `Software`, a keyword of the PNG specification, and `AI-Generated`, so that a picture says what it is.
+//! - `Software`, a keyword of the PNG specification and a field of Exif, and `AI-Generated`, so that a picture says what it is.
+//! - XMP, which every format holds: IPTC's digital source type of what a model made, the tool, and the same parameters.
 //!
 //! Invariant: with what is written anybody with the same model, and the same picture where it starts from one, draws the
 //! same picture again.
 
 mod seldom;
+mod xmp;
 
 use std::fmt::Write as _;
 
-use mobula_proto::inference::v1::TextChunk;
+use mobula_proto::{image::v1::Provenance, inference::v1::TextChunk};
 
 use crate::{
     names::{self, Named},
     validate::Plan,
 };
 
+/// Who made it.
+const SOFTWARE: &str = concat!("Mobula ", env!("CARGO_PKG_VERSION"));
 /// Characters of the digest in the infotext; A1111 shows ten.
 const SHORT_DIGEST: usize = 10;
 
@@ -32,34 +36,47 @@ pub(crate) struct Model<'a> {
 
 /// All chunks of all pictures of a request; `refiner` draws the last steps where the plan says so.
 pub(crate) fn chunks(plan: &Plan, model: Model<'_>, refiner: Option<Model<'_>>) -> Vec<TextChunk> {
-    let mut chunks = Vec::with_capacity(9 + 2 * plan.seeds.len());
+    match plan.output.provenance {
+        Provenance::Unspecified | Provenance::Full => {}
+        Provenance::Marker => return vec![made(), chunk(xmp::KEYWORD, xmp::packet(&[]))],
+        Provenance::None => return Vec::new(),
+    }
+    let mut shared = vec![
+        chunk("mobula-scheduler", plan.chosen.scheduler.clone()),
+        chunk("mobula-steps", plan.steps.to_string()),
+        chunk("mobula-guidance-scale", plan.guidance_scale.to_string()),
+        chunk("mobula-model", model.name.to_owned()),
+        chunk("mobula-model-digest", model.digest.to_owned()),
+    ];
+    shared.extend(
+        seldom::chunks(plan, refiner)
+            .into_iter()
+            .map(|(name, text)| chunk(name, text)),
+    );
+    let mut chunks = Vec::with_capacity(3 + shared.len() + 3 * plan.seeds.len());
     for (index, &seed) in (0u32..).zip(&plan.seeds) {
         let image_index = (plan.seeds.len() > 1).then_some(index);
         chunks.push(TextChunk {
             image_index,
             ..chunk("parameters", infotext(plan, model, seed))
         });
+        let seed = chunk("mobula-seed", seed.to_string());
+        let told: Vec<&TextChunk> = std::iter::once(&seed).chain(&shared).collect();
         chunks.push(TextChunk {
             image_index,
-            ..chunk("mobula-seed", seed.to_string())
+            ..chunk(xmp::KEYWORD, xmp::packet(&told))
         });
+        chunks.push(TextChunk { image_index, ..seed });
     }
-    chunks.push(chunk("mobula-scheduler", plan.chosen.scheduler.clone()));
-    chunks.push(chunk("mobula-steps", plan.steps.to_string()));
-    chunks.push(chunk("mobula-guidance-scale", plan.guidance_scale.to_string()));
-    chunks.push(chunk("mobula-model", model.name.to_owned()));
-    chunks.push(chunk("mobula-model-digest", model.digest.to_owned()));
-    chunks.extend(
-        seldom::chunks(plan, refiner)
-            .into_iter()
-            .map(|(name, text)| chunk(name, text)),
-    );
-    chunks.push(chunk(
-        "Software",
-        concat!("Mobula ", env!("CARGO_PKG_VERSION")).to_owned(),
-    ));
-    chunks.push(chunk("AI-Generated", "true".to_owned()));
+    chunks.extend(shared);
+    chunks.push(chunk("Software", SOFTWARE.to_owned()));
+    chunks.push(made());
     chunks
+}
+
+/// What says that a machine made it.
+fn made() -> TextChunk {
+    chunk("AI-Generated", "true".to_owned())
 }
 
 fn chunk(keyword: &'static str, text: String) -> TextChunk {

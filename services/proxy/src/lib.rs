@@ -33,7 +33,7 @@ mod table;
 mod tokenize;
 mod validate;
 
-pub use config::{Config, Listeners};
+pub use config::{Config, Listeners, Provenance};
 pub use error::Error;
 pub use names::calls_per_step;
 pub use problem::{Problem, Rule};

@@ -14,7 +14,7 @@ mod work;
 use mobula_proto::{
     common::v1::{Determinism, Priority, RandomSource, SamplerOptions, SizeConditions},
     control::v1::ModelInfo,
-    image::v1::{self as image, GuidanceInterval, PromptSyntax},
+    image::v1::{self as image, GuidanceInterval, ImageFormat, PromptSyntax, Provenance},
 };
 use mobula_serving::route::Cost;
 
@@ -29,6 +29,8 @@ use crate::problem::{Problem, Rule};
 
 /// Smallest multiple that sizes can have when the model does not say: the VAE's scale factor of every Stable Diffusion.
 const SIZE_MULTIPLE: u32 = 8;
+/// Best quality of a JPEG.
+const MAX_QUALITY: u32 = 100;
 /// Longest request id, characters.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -41,6 +43,8 @@ pub(crate) struct Limits {
     pub(crate) max_prompt_bytes: usize,
     /// Bytes of a file that is given.
     pub(crate) max_image_bytes: usize,
+    /// What files say of themselves where a request does not choose.
+    pub(crate) provenance: Provenance,
 }
 
 /// The models that a request is for.
@@ -99,8 +103,21 @@ pub(crate) struct Plan {
     pub(crate) seeds: Vec<u64>,
     /// Steps between previews; 0 for none.
     pub(crate) preview_interval: u32,
+    /// How pictures are encoded.
+    pub(crate) output: Output,
     /// What it costs a replica of the first model.
     pub(crate) cost: Cost,
+}
+
+/// How pictures are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Never unspecified.
+    pub(crate) format: ImageFormat,
+    /// Of a JPEG, 1 to 100; 0 is the worker's default.
+    pub(crate) quality: u32,
+    /// What the files say of themselves; never unspecified.
+    pub(crate) provenance: Provenance,
 }
 
 impl Plan {
@@ -180,6 +197,7 @@ pub(crate) fn plan(
     );
     let images = images(problems, &request, limits);
     let (syntax, random, priority, determinism) = choices(problems, &request);
+    let output = output(problems, &request, limits);
     let source = from.map(|(source, _)| source);
     let taken = source
         .as_ref()
@@ -233,6 +251,7 @@ pub(crate) fn plan(
         refine,
         seeds: complete(request.seeds, images, &mut draw),
         preview_interval: request.preview_interval,
+        output,
         cost,
     })
 }
@@ -275,7 +294,6 @@ fn choices(
     problems: &mut Problems,
     request: &image::GenerateRequest,
 ) -> (PromptSyntax, RandomSource, Priority, Determinism) {
-    let _: image::ImageFormat = problems.choice("format", request.format, &["IMAGE_FORMAT_PNG"]);
     let syntax = [
         "PROMPT_SYNTAX_PLAIN",
         "PROMPT_SYNTAX_A1111",
@@ -290,6 +308,29 @@ fn choices(
         problems.choice("priority", request.priority, &priority),
         problems.choice("determinism", request.determinism, &determinism),
     )
+}
+
+/// How the pictures are to be encoded.
+fn output(problems: &mut Problems, request: &image::GenerateRequest, limits: Limits) -> Output {
+    let formats = ["IMAGE_FORMAT_PNG", "IMAGE_FORMAT_JPEG", "IMAGE_FORMAT_WEBP"];
+    let kinds = ["PROVENANCE_FULL", "PROVENANCE_MARKER", "PROVENANCE_NONE"];
+    let format = match problems.choice("format", request.format, &formats) {
+        ImageFormat::Unspecified => ImageFormat::Png,
+        chosen @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Webp) => chosen,
+    };
+    if request.quality > MAX_QUALITY {
+        problems.add("quality", Rule::at_most(request.quality, MAX_QUALITY));
+    } else if request.quality > 0 && format != ImageFormat::Jpeg {
+        problems.wrong("quality", "is a JPEG's alone: PNG and WebP lose nothing");
+    }
+    Output {
+        format,
+        quality: request.quality,
+        provenance: match problems.choice("provenance", request.provenance, &kinds) {
+            Provenance::Unspecified => limits.provenance,
+            chosen @ (Provenance::Full | Provenance::Marker | Provenance::None) => chosen,
+        },
+    }
 }
 
 /// Continues the given seeds with the last one plus 1, 2, ...; without any, draws one for every picture.

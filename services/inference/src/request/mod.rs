@@ -16,11 +16,12 @@ use mobula_diffusion::random::Source;
 use mobula_diffusion::scheduler::Ask;
 use mobula_diffusion::trajectory::Guidance;
 use mobula_proto::common::v1::Priority;
+use mobula_proto::image::v1::ImageFormat;
 use mobula_proto::inference::v1::GenerateRequest;
 use mobula_serving::tick::Class;
 
+use crate::encode::{self, Format, Text};
 use crate::engine::Info;
-use crate::png::{self, Text};
 use crate::runner::{Origin, Prompt};
 
 /// Pictures in one request at most; more are as well asked for by several.
@@ -66,6 +67,8 @@ pub(crate) struct Checked {
     pub(crate) latents: bool,
     /// Numbers about the size: for the prompt and for the negative one.
     pub(crate) time_ids: [Arc<[f32]>; 2],
+    /// How pictures are encoded.
+    pub(crate) format: Format,
     pub(crate) text: Vec<Text>,
 }
 
@@ -165,6 +168,7 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
     let origin = pictures::check(&mut wrong, &request, info);
     let time_ids = conditions::time_ids(&mut wrong, &request, info);
     check_chunks(&mut wrong, &request);
+    let format = format(&mut wrong, &request);
     let (Some((prompt, negative)), Some(ask), Some(origin)) = (prompts, ask, origin) else {
         return Err(wrong.0);
     };
@@ -187,6 +191,7 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
         origin,
         latents: request.denoising_end.is_some(),
         time_ids,
+        format,
         text: request
             .text_chunks
             .into_iter()
@@ -208,6 +213,21 @@ fn class(wrong: &mut Violations, request: &GenerateRequest) -> Class {
     }
 }
 
+fn format(wrong: &mut Violations, request: &GenerateRequest) -> Format {
+    const NAMES: &[&str] = &["IMAGE_FORMAT_PNG", "IMAGE_FORMAT_JPEG", "IMAGE_FORMAT_WEBP"];
+    let quality = u8::try_from(request.quality)
+        .ok()
+        .filter(|quality| *quality <= 100);
+    wrong.expect(quality.is_some(), "quality", || {
+        format!("{} is not from 1 to 100", request.quality)
+    });
+    match wrong.choice("format", request.format, NAMES) {
+        ImageFormat::Unspecified | ImageFormat::Png => Format::Png,
+        ImageFormat::Jpeg => Format::Jpeg(quality.filter(|quality| *quality > 0).unwrap_or(encode::QUALITY)),
+        ImageFormat::Webp => Format::Webp,
+    }
+}
+
 fn check_chunks(wrong: &mut Violations, request: &GenerateRequest) {
     let chunks = &request.text_chunks;
     let length: usize = chunks.iter().map(|chunk| chunk.text.len()).sum();
@@ -221,7 +241,7 @@ fn check_chunks(wrong: &mut Violations, request: &GenerateRequest) {
             )
         },
     );
-    let keyword = chunks.iter().find(|chunk| !png::is_keyword(&chunk.keyword));
+    let keyword = chunks.iter().find(|chunk| !encode::is_keyword(&chunk.keyword));
     wrong.expect(keyword.is_none(), "text_chunks", || {
         let keyword: String = keyword
             .iter()

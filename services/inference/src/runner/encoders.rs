@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use super::MAX_PICTURES;
 use super::job::{Job, PictureTimes};
+use crate::encode;
 use crate::error::Error;
 use crate::metrics::{Metrics, Outcome};
-use crate::png;
 
 /// Previews that may wait; more would be old when they are made.
 const MAX_PREVIEWS: usize = 32;
@@ -178,8 +178,11 @@ impl Tools {
         let span = tracing::debug_span!(parent: &job.work.span, "encode_image", index, width, height);
         let encoded = image::to_rgb8(&planes, height, width)
             .map_err(Error::from)
-            .and_then(|rgb| png::encode(&rgb, width, height, &png::texts_of(&job.work.text, index)))
-            .map(|file| (format!("{:x}", Sha256::digest(&file)), file));
+            .and_then(|rgb| {
+                let texts = encode::texts_of(&job.work.text, index);
+                Ok(encode::encode(job.work.format, &rgb, width, height, &texts)?)
+            })
+            .map(|file| (format!("{:x}", Sha256::digest(&file.bytes)), file));
         drop(span);
         match encoded {
             Ok((digest, file)) => {
@@ -188,12 +191,13 @@ impl Tools {
                 let timings = Some(job.picture_timings(&times, took, now));
                 let event = Event::Image(Image {
                     index,
-                    png: Bytes::from(file),
+                    data: Bytes::from(file.bytes),
                     digest,
                     timings,
                     notes: decoded_again
                         .then(|| DECODED_AGAIN.to_owned())
                         .into_iter()
+                        .chain(file.notes)
                         .collect(),
                 });
                 self.metrics.images.increment(1);
@@ -226,7 +230,7 @@ impl Tools {
             .latent_rgb
             .to_rgb8(latents, height, width)
             .map_err(Error::from)
-            .and_then(|rgb| png::encode(&rgb, width, height, &[]));
+            .and_then(|rgb| Ok(encode::preview(&rgb, width, height)?));
         match file {
             Ok(file) => {
                 self.metrics.previews.increment(1);

@@ -12,8 +12,8 @@ use tracing::Span;
 
 use super::cache::Text;
 use super::prompt::Prompt;
+use crate::encode::{self, Format};
 use crate::engine::Shape;
-use crate::png;
 
 /// What pictures start from.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +54,9 @@ pub(crate) struct Work {
     /// Send latents, not pictures.
     pub(crate) latents: bool,
     pub(crate) preview_interval: u32,
-    pub(crate) text: Vec<png::Text>,
+    /// How its pictures are encoded.
+    pub(crate) format: Format,
+    pub(crate) text: Vec<encode::Text>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) arrived: Instant,
     pub(crate) span: Span,

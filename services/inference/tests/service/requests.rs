@@ -27,8 +27,8 @@ async fn a_request_is_answered_with_pictures_and_the_load() {
     assert_ne!(images[0].1, images[1].1);
     for response in &drawn.events {
         if let Some(Event::Image(image)) = &response.event {
-            assert_eq!(image.digest, format!("{:x}", Sha256::digest(&image.png)));
-            let pixels = pixels(&image.png);
+            assert_eq!(image.digest, format!("{:x}", Sha256::digest(&image.data)));
+            let pixels = pixels(&image.data);
             assert_eq!((pixels.width, pixels.height), (64, 64));
         }
     }

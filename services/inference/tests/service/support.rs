@@ -149,7 +149,7 @@ impl Drawn {
             .events
             .iter()
             .filter_map(|response| match &response.event {
-                Some(Event::Image(image)) => Some((image.index, &image.png[..])),
+                Some(Event::Image(image)) => Some((image.index, &image.data[..])),
                 _ => None,
             })
             .collect();

@@ -130,6 +130,8 @@ fn common(plan: &Plan) -> inference::GenerateRequest {
         random_source: plan.random.into(),
         priority: plan.priority.into(),
         determinism: plan.determinism.into(),
+        format: plan.output.format.into(),
+        quality: plan.output.quality,
         size_conditions: plan.conditions,
         negative_size_conditions: plan.negative_conditions,
         ..inference::GenerateRequest::default()

@@ -95,8 +95,8 @@ impl Draw<'_> {
         Some(Event::Image(image::Image {
             index: drawn.index,
             seed: self.plan.seeds[index],
-            data: drawn.png,
-            format: image::ImageFormat::Png.into(),
+            data: drawn.data,
+            format: self.plan.output.format.into(),
             width: self.plan.width,
             height: self.plan.height,
             digest: drawn.digest,

@@ -10,7 +10,7 @@ use http::{
 };
 use mobula_proto::{
     common::v1::Timings,
-    image::v1::{Image, Parameters},
+    image::v1::{Image, ImageFormat, Parameters},
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -77,9 +77,10 @@ pub(super) fn redirect(to: &str) -> Response {
 
 /// A picture with what it was made with.
 pub(super) fn picture(image: Image, parameters: &Parameters, timings: Timings) -> Response {
+    let media_type = media_type(image.format());
     let mut response = Response::new(Body::from(image.data));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/png"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     let mut add = |name: &'static str, value: &str| {
         // A name from the configuration may hold what a header may not; then it is left out.
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -98,6 +99,15 @@ pub(super) fn picture(image: Image, parameters: &Parameters, timings: Timings) -
     add("x-mobula-image-digest", &image.digest);
     add("server-timing", &server_timing(&timings));
     response
+}
+
+/// The media type of a file.
+fn media_type(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Unspecified | ImageFormat::Png => "image/png",
+        ImageFormat::Jpeg => "image/jpeg",
+        ImageFormat::Webp => "image/webp",
+    }
 }
 
 /// The stage split in the words of Server-Timing, milliseconds.

@@ -40,6 +40,9 @@ pub(super) const FIELDS: &[&str] = &[
     "random_source",
     "priority",
     "determinism",
+    "format",
+    "quality",
+    "provenance",
     "refiner",
     "switch_at",
 ];
@@ -185,6 +188,9 @@ impl Query {
         self.request.random_source = self.word("random_source", words::SOURCES);
         self.request.priority = self.word("priority", words::PRIORITIES);
         self.request.determinism = self.word("determinism", words::DETERMINISMS);
+        self.request.format = self.word("format", words::FORMATS);
+        self.request.quality = self.small("quality").unwrap_or_default();
+        self.request.provenance = self.word("provenance", words::PROVENANCES);
         let switch_at = self.number("switch_at");
         match self.raw("refiner").map(str::to_owned) {
             Some(model) => {

@@ -1,12 +1,12 @@
 use bytes::Bytes;
 use mobula_proto::{
     common::v1::{Determinism, Priority, RandomSource, SamplerOptions},
-    image::v1::{GuidanceInterval, PromptSyntax},
+    image::v1::{GuidanceInterval, ImageFormat, PromptSyntax, Provenance},
 };
 use mobula_serving::route::Cost;
 
 use super::*;
-use crate::validate::{Calls, Chosen, Refine, Source};
+use crate::validate::{Calls, Chosen, Output, Refine, Source};
 
 fn plan() -> Plan {
     Plan {
@@ -32,6 +32,11 @@ fn plan() -> Plan {
         refine: None,
         seeds: vec![42],
         preview_interval: 0,
+        output: Output {
+            format: ImageFormat::Png,
+            quality: 0,
+            provenance: Provenance::Full,
+        },
         cost: Cost::ROW,
     }
 }

@@ -10,6 +10,7 @@ mod fields;
 mod refiner;
 
 const LIMITS: Limits = Limits {
+    provenance: image::Provenance::Full,
     max_images: 16,
     max_prompt_bytes: 65_536,
     max_image_bytes: 1 << 10,

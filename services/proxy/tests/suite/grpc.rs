@@ -6,11 +6,12 @@ use crate::support::{Act, Mesh, Worker, encoded, images, names, picture, prompt,
 use mobula_kit::status;
 use mobula_proto::{
     image::v1::{
-        CancelRequest, GenerateResponse, GetModelRequest, ListModelsRequest, generate_response::Event,
+        self as image, CancelRequest, GenerateResponse, GetModelRequest, ImageFormat, ListModelsRequest,
+        generate_response::Event,
     },
     inference::v1::Image as LookAlike,
 };
-use mobula_proxy::Config;
+use mobula_proxy::{Config, Provenance};
 use tonic::{Code, IntoRequest, Request};
 
 fn config() -> Config {
@@ -70,6 +71,48 @@ async fn a_request_is_streamed_from_accepted_to_done() {
             .iter()
             .any(|c| c.keyword == "mobula-seed" && c.text == "42")
     );
+}
+
+#[tokio::test]
+async fn files_are_encoded_and_say_of_themselves_what_was_asked_for() {
+    let worker = Worker::start("a").await;
+    let config = Config {
+        provenance: Provenance::Marker,
+        ..config()
+    };
+    let mesh = Mesh::start(config, &[&worker], 1).await;
+    let ask = |format: ImageFormat, provenance: image::Provenance| {
+        prompt(|r| {
+            r.format = format.into();
+            r.provenance = provenance.into();
+        })
+    };
+    let told = |at: usize| {
+        let request = &worker.requests()[at];
+        let keywords: Vec<String> = request.text_chunks.iter().map(|c| c.keyword.clone()).collect();
+        (request.format(), keywords)
+    };
+    let events = mesh
+        .all(ask(ImageFormat::Webp, image::Provenance::Unspecified))
+        .await
+        .unwrap();
+    assert_eq!(images(&events)[0].format(), ImageFormat::Webp);
+    let marker = ["AI-Generated", "XML:com.adobe.xmp"].map(str::to_owned).to_vec();
+    assert_eq!(told(0), (ImageFormat::Webp, marker));
+    mesh.all(ask(ImageFormat::Jpeg, image::Provenance::None))
+        .await
+        .unwrap();
+    assert_eq!(told(1), (ImageFormat::Jpeg, Vec::new()));
+    mesh.all(ask(ImageFormat::Png, image::Provenance::Full))
+        .await
+        .unwrap();
+    let (format, keywords) = told(2);
+    assert_eq!(format, ImageFormat::Png);
+    for keyword in ["parameters", "mobula-seed", "AI-Generated", "XML:com.adobe.xmp"] {
+        assert!(keywords.iter().any(|found| found == keyword), "{keywords:?}");
+    }
+    let wrong = mesh.all(prompt(|r| r.quality = 80)).await.unwrap_err();
+    assert_eq!(status::violations(&wrong)[0].0, "quality");
 }
 
 #[tokio::test]
@@ -218,7 +261,7 @@ async fn bytes_that_are_no_text_are_the_callers_fault() {
     // Its field 2 is bytes where the request's prompt is a string.
     let lookalike = LookAlike {
         index: 0,
-        png: vec![0xff, 0xfe].into(),
+        data: vec![0xff, 0xfe].into(),
         ..Default::default()
     };
     let channel = mobula_kit::channel::lazy(&mesh.grpc.to_string()).unwrap();

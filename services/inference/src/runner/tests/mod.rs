@@ -271,6 +271,7 @@ fn work(prompt: u32, seeds: &[u64], steps: usize) -> Work {
         latents: false,
         pictures: (0..).zip(seeds.iter().copied()).collect(),
         preview_interval: 0,
+        format: crate::encode::Format::Png,
         text: vec![],
         deadline: None,
         arrived: Instant::now(),

@@ -2,7 +2,7 @@
 
 use mobula_proto::{
     common::v1::{Determinism, Priority, RandomSource},
-    image::v1::PromptSyntax,
+    image::v1::{ImageFormat, PromptSyntax, Provenance},
 };
 
 /// `prompt_syntax`.
@@ -26,6 +26,18 @@ pub(super) const PRIORITIES: &[(&str, i32)] = &[
 pub(super) const DETERMINISMS: &[(&str, i32)] = &[
     ("strict", Determinism::Strict as i32),
     ("fast", Determinism::Fast as i32),
+];
+/// `format`.
+pub(super) const FORMATS: &[(&str, i32)] = &[
+    ("png", ImageFormat::Png as i32),
+    ("jpeg", ImageFormat::Jpeg as i32),
+    ("webp", ImageFormat::Webp as i32),
+];
+/// `provenance`.
+pub(super) const PROVENANCES: &[(&str, i32)] = &[
+    ("full", Provenance::Full as i32),
+    ("marker", Provenance::Marker as i32),
+    ("none", Provenance::None as i32),
 ];
 
 /// The value of a word, whatever its case.

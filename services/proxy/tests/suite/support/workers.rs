@@ -242,7 +242,7 @@ fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
         };
         events.push(event(Drawn::Image(inference::Image {
             index,
-            png: picture(*seed).into(),
+            data: picture(*seed).into(),
             digest: format!("digest {seed}"),
             timings: Some(timings),
             notes: vec![format!("note on {seed}")],

@@ -6,18 +6,7 @@
 use png::text_metadata::{ITXtChunk, TEXtChunk};
 use png::{BitDepth, ColorType, Compression, Encoder};
 
-use crate::error::Error;
-
-/// One text chunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Text {
-    /// 1 to 79 characters of Latin-1.
-    pub(crate) keyword: String,
-    /// Anything.
-    pub(crate) text: String,
-    /// The picture that it belongs to, counted from 0 as in the request; none is all.
-    pub(crate) only: Option<u32>,
-}
+use super::{Text, XMP};
 
 /// Longest keyword that PNG allows.
 const MAX_KEYWORD: usize = 79;
@@ -31,16 +20,13 @@ pub(crate) fn is_keyword(keyword: &str) -> bool {
         && !keyword.contains("  ")
 }
 
-/// The texts of one picture.
-pub(crate) fn texts_of(texts: &[Text], index: u32) -> Vec<&Text> {
-    texts
-        .iter()
-        .filter(|text| text.only.is_none_or(|only| only == index))
-        .collect()
-}
-
 /// Writes `[height, width, 3]` bytes as a PNG with text chunks before the picture, in their order.
-pub(crate) fn encode(rgb: &[u8], width: usize, height: usize, texts: &[&Text]) -> Result<Vec<u8>, Error> {
+pub(super) fn encode(
+    rgb: &[u8],
+    width: usize,
+    height: usize,
+    texts: &[&Text],
+) -> Result<Vec<u8>, png::EncodingError> {
     let mut file = Vec::with_capacity(rgb.len() / 2 + 1024);
     let mut encoder = Encoder::new(&mut file, width as u32, height as u32);
     encoder.set_color(ColorType::Rgb);
@@ -50,9 +36,11 @@ pub(crate) fn encode(rgb: &[u8], width: usize, height: usize, texts: &[&Text]) -
     for Text { keyword, text, .. } in texts {
         // NUL ends a text in the file, so one inside would cut it off.
         let text = text.replace('\0', "");
-        if text
-            .chars()
-            .all(|c| matches!(c, '\n' | ' '..='~' | '\u{A1}'..='\u{FF}'))
+        // XMP is always in an iTXt chunk.
+        if keyword != XMP
+            && text
+                .chars()
+                .all(|c| matches!(c, '\n' | ' '..='~' | '\u{A1}'..='\u{FF}'))
         {
             writer.write_text_chunk(&TEXtChunk::new(keyword, text))?;
         } else {
@@ -66,6 +54,7 @@ pub(crate) fn encode(rgb: &[u8], width: usize, height: usize, texts: &[&Text]) -
 
 #[cfg(test)]
 mod tests {
+    use super::super::texts_of;
     use super::*;
 
     fn text(keyword: &str, text: &str) -> Text {
