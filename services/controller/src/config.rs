@@ -18,6 +18,7 @@ use crate::{
 const KEEP_REVISIONS: u32 = 100;
 /// Bytes of all revisions together: a hundred of the largest configs, and half of what a backup may have. The oldest go first.
 const KEEP_BYTES: u64 = 128 << 20;
+const _: () = assert!(KEEP_BYTES <= crate::intent::MAX_BACKUP_BYTES as u64 / 2);
 /// A week of a deployment that changes every minute; 300 bytes each.
 const KEEP_DECISIONS: u32 = 10_000;
 
