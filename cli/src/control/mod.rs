@@ -111,9 +111,9 @@ fn print_json(value: &serde_json::Value) -> Result<(), Error> {
 }
 
 /// Writes a file; one that is there is replaced when all is written, and stays as it is when that fails.
-fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), Error> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     replace(path, bytes).map_err(|source| Error::Write {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

@@ -218,7 +218,7 @@ pub(super) fn bounded(config: &Config, targets: &Targets) -> Result<(), Error> {
         app.deployments.iter().map(move |part| {
             let key = (app.name.clone(), part.name.clone());
             let set = targets.get(&key).filter(|_| app.external_scaler);
-            u64::from(set.copied().unwrap_or(part.count.initial()))
+            u64::from(set.copied().unwrap_or_else(|| part.count.initial()))
         })
     });
     let all: u64 = parts.sum();
