@@ -13,7 +13,7 @@ mod history;
 mod scale;
 mod wait;
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ pub(crate) use self::{
 
 /// How long the controller may take: it writes to its disk before it answers.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// No config is as long: four times what the controller reads.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// Where the controller is.
 #[derive(Debug, clap::Args)]
@@ -78,11 +81,20 @@ fn read(path: &Path) -> Result<String, Error> {
         source,
     };
     if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(failed)?;
-        return Ok(text);
+        return text(std::io::stdin()).map_err(failed);
     }
-    std::fs::read_to_string(path).map_err(failed)
+    std::fs::File::open(path).and_then(text).map_err(failed)
+}
+
+/// All of a text, unless it is far too long for a config: a device or a pipe may never end.
+fn text(from: impl Read) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CONFIG_BYTES {
+        let why = format!("it has more than {MAX_CONFIG_BYTES} bytes and is no config");
+        return Err(std::io::Error::other(why));
+    }
+    String::from_utf8(bytes).map_err(std::io::Error::other)
 }
 
 /// Prints to standard output.
@@ -98,10 +110,57 @@ fn print_json(value: &serde_json::Value) -> Result<(), Error> {
     print(&format!("{value}\n"))
 }
 
-/// Writes a file.
-fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), Error> {
-    std::fs::write(path, bytes).map_err(|source| Error::Write {
-        path: path.clone(),
+/// Writes a file; one that is there is replaced when all is written, and stays as it is when that fails.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace(path, bytes).map_err(|source| Error::Write {
+        path: path.to_owned(),
         source,
     })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // A pipe or a device is no file to be replaced, and a link leads to one elsewhere.
+    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        return std::fs::write(path, bytes);
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    let written = std::fs::File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let moved = written.and_then(|()| std::fs::rename(&partial, path));
+    if moved.is_err() {
+        // What is left of it is of no use.
+        let _ = std::fs::remove_file(&partial);
+    }
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_without_end_is_refused() {
+        let error = text(std::io::repeat(b'#')).unwrap_err();
+        assert!(error.to_string().contains("is no config"), "{error}");
+        assert_eq!(text(&b"applications: []"[..]).unwrap(), "applications: []");
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.json");
+        write(&path, b"first").unwrap();
+        write(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        let partial = dir.path().join("mesh.json.partial");
+        // In the way of the new one.
+        std::fs::create_dir(&partial).unwrap();
+        write(&path, b"third").unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 }

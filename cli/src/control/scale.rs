@@ -45,6 +45,7 @@ impl Scale {
             application,
             deployment,
             replicas: self.replicas,
+            ..Default::default()
         };
         let answer = client.scale(timed(request)).await;
         let answer = answer.map_err(|status| remote.explain(status))?.into_inner();

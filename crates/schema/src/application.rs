@@ -23,6 +23,12 @@ const MAX_BATCH: u32 = 100_000;
 /// The longest wait for a batch, an hour.
 const MAX_WAIT_S: f64 = 3_600.0;
 
+/// What stands in a path of an address as it is (RFC 3986, `pchar`), and the slash; anything else a client may write in several
+/// ways, of which proxies would know one.
+const PLAIN: &str = "/-._~!$&'()*+,;=:@";
+/// Letters of a route prefix: it is in every proxy's table and metrics.
+const MAX_PREFIX: usize = 1_000;
+
 /// What an application has to fit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Context {
@@ -129,14 +135,19 @@ fn prefix(node: &Node<'_>) -> Option<String> {
         "must hold no pattern: { and } are not accepted"
     } else if prefix == "/-" || prefix.starts_with("/-/") {
         "must not be below \"/-\", which is the proxy's own"
-    } else if prefix.contains("//")
-        || prefix.contains(|c: char| c.is_control() || matches!(c, ' ' | '?' | '#'))
+    } else if prefix.len() > 1 && prefix[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
+        "must be a plain path: no part may be empty, . or .., which clients take out of addresses"
+    } else if !prefix
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || PLAIN.contains(c))
     {
-        "must be a plain path: no empty part, space, ? or #"
+        "must be a plain path: letters of ASCII, digits and -._~!$&'()*+,;=:@, as they are in the address without % before them"
+    } else if prefix.len() > MAX_PREFIX {
+        "must have at most 1000 letters"
     } else {
         return Some(prefix);
     };
-    node.refuse(format!("{why}, not {prefix:?}"));
+    node.refuse(format!("{why}, not {}", crate::reader::shown(node.tree)));
     None
 }
 

@@ -46,14 +46,34 @@ pub(crate) fn read(node: &Node<'_>) -> Vec<WorkerGroup> {
         node.honoured();
         groups.push(group);
     }
+    let min: u64 = groups.iter().map(|group| u64::from(group.min)).sum();
+    if min > u64::from(MAX_WORKERS) {
+        node.refuse(format!(
+            "have a min of {min} workers together; at most {MAX_WORKERS} are taken"
+        ));
+    }
     groups
+}
+
+/// It begins the ids of the group's workers, and is a label and a word of the command line that starts them.
+fn name(node: &Node<'_>) -> Option<String> {
+    let name = node.text()?;
+    if !selector::is_name(&name) {
+        node.refuse(format!(
+            "must be at most {} letters, digits, -, _ and ., with a letter or digit at both ends, not {}",
+            selector::MAX_NAME,
+            crate::reader::shown(node.tree)
+        ));
+        return None;
+    }
+    Some(name)
 }
 
 fn group(node: &Node<'_>) -> Option<WorkerGroup> {
     let mut fields = node.fields()?;
     let name = fields
         .need("name", "what the group is called")
-        .and_then(|n| n.text());
+        .and_then(|n| name(&n));
     let kinds = [("preprocess", Kind::Preprocess), ("inference", Kind::Inference)];
     let kind = fields
         .need("kind", "preprocess or inference")
@@ -107,7 +127,13 @@ fn amounts(node: &Node<'_>) -> Option<Amounts> {
         .and_then(|n| n.entries())
         .unwrap_or_default()
     {
-        if let Some(amount) = number(&node) {
+        // As a worker takes it on its command line: name=amount, with commas between them.
+        if name.trim().is_empty()
+            || name.starts_with('-')
+            || name.contains(|c: char| c.is_control() || ",= ".contains(c))
+        {
+            node.refuse("has a name that no worker can offer: it may have no comma, = or space, and no - at its begin");
+        } else if let Some(amount) = number(&node) {
             amounts.custom.insert(name.to_owned(), amount);
         }
     }

@@ -38,4 +38,5 @@ pub use self::{
     note::{Note, Problem, Verdict},
     read::{Parsed, application, document, parse, parse_application},
     source::MAX_BYTES,
+    top::MAX_REPLICAS_OF_ALL,
 };

@@ -9,7 +9,7 @@ use mobula_serving::place::{Match, Selector};
 use crate::reader::Node;
 
 /// Letters of a name or value.
-const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 /// Letters of a key's prefix.
 const MAX_PREFIX: usize = 253;
 
@@ -87,7 +87,8 @@ fn key_of(key: &str, node: &Node<'_>) {
     }
 }
 
-fn is_name(text: &str) -> bool {
+/// A value of a label, as Kubernetes takes it.
+pub(crate) fn is_name(text: &str) -> bool {
     let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
     let ends = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();

@@ -11,6 +11,9 @@ use crate::{
     tree::Tree,
 };
 
+/// Replicas of all applications together that are there without any load: twenty times the largest mesh that was tried. Each
+/// costs the controller a kilobyte, and every look at them their number.
+pub const MAX_REPLICAS_OF_ALL: u64 = 100_000;
 /// The longest timeout, a day.
 const MAX_TIMEOUT_S: f64 = 86_400.0;
 
@@ -33,9 +36,8 @@ pub(crate) fn read(node: &Node<'_>) -> Option<Config> {
             .min()
             .map(|timeout| timeout.as_secs_f64()),
     };
-    let nodes = fields
-        .need("applications", "a list of what to serve")
-        .and_then(|n| n.list());
+    let list = fields.need("applications", "a list of what to serve");
+    let nodes = list.as_ref().and_then(Node::list);
     let mut applications: Vec<Application> = Vec::new();
     let (mut names, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
     for node in nodes.iter().flatten() {
@@ -62,6 +64,13 @@ pub(crate) fn read(node: &Node<'_>) -> Option<Config> {
             }
         }
         applications.push(application);
+    }
+    let parts = applications.iter().flat_map(|app| &app.deployments);
+    let replicas: u64 = parts.map(|part| u64::from(part.count.initial())).sum();
+    if let Some(list) = list.filter(|_| replicas > MAX_REPLICAS_OF_ALL) {
+        list.refuse(format!(
+            "have {replicas} replicas together before there is any load; at most {MAX_REPLICAS_OF_ALL} are taken"
+        ));
     }
     fields.finish(&[]);
     Some(Config {

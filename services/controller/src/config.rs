@@ -1,6 +1,8 @@
 //! The controller's flags, each with its environment variable, and what follows from them.
 
 use std::{
+    fs::File,
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,6 +16,9 @@ use crate::{
 
 /// A change a day for three months; a revision is as large as the config.
 const KEEP_REVISIONS: u32 = 100;
+/// Bytes of all revisions together: a hundred of the largest configs, and half of what a backup may have. The oldest go first.
+const KEEP_BYTES: u64 = 128 << 20;
+const _: () = assert!(KEEP_BYTES <= crate::intent::MAX_BACKUP_BYTES as u64 / 2);
 /// A week of a deployment that changes every minute; 300 bytes each.
 const KEEP_DECISIONS: u32 = 10_000;
 
@@ -48,7 +53,7 @@ pub struct Config {
     /// Begin with this backup if nothing was ever deployed
     #[arg(long, value_name = "FILE", env = "MOBULA_RESTORE")]
     pub restore: Option<PathBuf>,
-    /// Revisions of what was deployed that can be gone back to
+    /// Revisions of what was deployed that can be gone back to; fewer if they have more than 128 MiB together
     #[arg(long, env = "MOBULA_KEEP_REVISIONS", default_value_t = KEEP_REVISIONS,
           value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub keep_revisions: u32,
@@ -127,6 +132,7 @@ impl Config {
             place,
             bounds: Bounds {
                 revisions: self.keep_revisions.into(),
+                bytes: KEEP_BYTES,
                 decisions: self.keep_decisions.into(),
             },
             restore: self.restore.clone(),
@@ -137,7 +143,9 @@ impl Config {
     /// What the flags say to deploy.
     fn flags(&self) -> Result<Option<Flags>, Error> {
         if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigFile {
+            let text = read(path, mobula_schema::MAX_BYTES)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+            let text = text.map_err(|source| Error::ConfigFile {
                 path: path.clone(),
                 source,
             })?;
@@ -202,6 +210,17 @@ impl Config {
             }
         })
     }
+}
+
+/// All of a file, unless it has more bytes than that: a device or a pipe may never end.
+pub(crate) fn read(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = most as u64;
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// What a worker on this machine dials to reach a controller that is bound to this address.

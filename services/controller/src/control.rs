@@ -17,8 +17,10 @@ use crate::{
 
 /// A worker says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest id; ids are in every log line.
+/// Longest id; ids are in every log line. A replica's has its application's name (100) and its deployment's in it.
 const MAX_ID_BYTES: usize = 200;
+/// A name of DNS has at most 253 letters; then come a colon and a port.
+const MAX_ADDRESS_BYTES: usize = 260;
 
 /// The service.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ impl ControlService for Control {
             grpc_address,
         } = request.into_inner();
         check_id("proxy_id", &proxy_id)?;
+        check_address("http_address", &http_address)?;
+        check_address("grpc_address", &grpc_address)?;
         info!(proxy = %proxy_id, http = %http_address, grpc = %grpc_address, "proxy watches the routes");
         let proxy = pb::ProxyStatus {
             proxy_id,
@@ -87,14 +91,14 @@ impl ControlService for Control {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    // INVALID_ARGUMENT: no proxy_id. UNAVAILABLE: stopping.
+    // INVALID_ARGUMENT: no proxy_id, or another one than in the stream's first report. UNAVAILABLE: stopping.
     async fn report_demand(
         &self,
         request: Request<Streaming<pb::ReportDemandRequest>>,
     ) -> Result<Response<pb::ReportDemandResponse>, Status> {
         self.refuse_if_stopping()?;
         let mut inbound = request.into_inner();
-        let mut proxy = None;
+        let mut proxy: Option<String> = None;
         let ended = loop {
             let said = tokio::select! {
                 biased;
@@ -103,10 +107,15 @@ impl ControlService for Control {
             };
             match said {
                 Ok(Some(report)) => {
-                    if let Err(error) = check_id("proxy_id", &report.proxy_id) {
+                    // What a stream said is forgotten with it, so it speaks for one proxy alone.
+                    let checked = match &proxy {
+                        Some(proxy) => same_id(proxy, &report.proxy_id),
+                        None => check_id("proxy_id", &report.proxy_id),
+                    };
+                    if let Err(error) = checked {
                         break Err(error.into());
                     }
-                    proxy = Some(report.proxy_id.clone());
+                    proxy.get_or_insert_with(|| report.proxy_id.clone());
                     if let Err(error) = self.handle.demand(report.proxy_id.clone(), report).await {
                         break Err(error.into());
                     }
@@ -161,7 +170,11 @@ impl Listener {
                 }
             };
             match message {
-                Some(attach_request::Message::Heartbeat(heartbeat)) => {
+                Some(attach_request::Message::Heartbeat(mut heartbeat)) => {
+                    // Nothing of ours has such an id, and ids are in every log line.
+                    heartbeat
+                        .replicas
+                        .retain(|report| check_id("replica_id", &report.replica_id).is_ok());
                     let Ok(()) = self.handle.heartbeat(session, heartbeat).await else {
                         return;
                     };
@@ -209,6 +222,9 @@ fn checked(message: Option<attach_request::Message>) -> Result<pb::Hello, Error>
         });
     };
     check_id("hello.worker_id", &hello.worker_id)?;
+    for report in &hello.replicas {
+        check_id("hello.replicas.replica_id", &report.replica_id)?;
+    }
     if hello.kind() == pb::WorkerKind::Unspecified {
         return Err(Error::Field {
             field: "hello.kind",
@@ -240,6 +256,25 @@ fn checked(message: Option<attach_request::Message>) -> Result<pb::Hello, Error>
         });
     }
     Ok(hello)
+}
+
+/// One that is not said is empty.
+fn check_address(field: &'static str, address: &str) -> Result<(), Error> {
+    if address.len() > MAX_ADDRESS_BYTES || address.chars().any(char::is_control) {
+        let why = format!("must have at most {MAX_ADDRESS_BYTES} bytes and no control characters");
+        return Err(Error::Field { field, why });
+    }
+    Ok(())
+}
+
+fn same_id(first: &str, id: &str) -> Result<(), Error> {
+    if first == id {
+        return Ok(());
+    }
+    Err(Error::Field {
+        field: "proxy_id",
+        why: format!("must be {first:?}, as in the first report of the stream"),
+    })
 }
 
 fn check_id(field: &'static str, id: &str) -> Result<(), Error> {

@@ -107,6 +107,12 @@ pub enum Error {
     /// A worker dialled and said nothing.
     #[error("no hello within {0} s")]
     NoHello(u64),
+    /// Somebody else does what one can do at a time.
+    #[error("{0}; try again when it is over")]
+    Busy(&'static str),
+    /// Something of the controller broke: its log says where.
+    #[error("{0} broke, which is a fault of the controller; its log says where")]
+    Broken(&'static str),
     /// The controller stops, or its loop has ended.
     #[error("the controller is stopping")]
     Stopping,
@@ -124,10 +130,11 @@ impl Error {
             | Self::ScalesItself(_)
             | Self::Backup(_)
             | Self::Binary { .. } => Code::FailedPrecondition,
-            Self::Store { .. } => Code::Internal,
+            Self::Store { .. } | Self::Broken(_) => Code::Internal,
             Self::Field { .. } | Self::Invalid(_) => Code::InvalidArgument,
             Self::Conflict { .. } => Code::Aborted,
             Self::Unknown(_) => Code::NotFound,
+            Self::Busy(_) => Code::ResourceExhausted,
             Self::Duplicate(_) => Code::AlreadyExists,
             Self::NoHello(_) => Code::DeadlineExceeded,
             Self::Stopping => Code::Unavailable,
@@ -152,6 +159,8 @@ impl Error {
             Self::Field { .. } => "BAD_FIELD",
             Self::Duplicate(_) => "DUPLICATE_WORKER",
             Self::NoHello(_) => "NO_HELLO",
+            Self::Busy(_) => "BUSY",
+            Self::Broken(_) => "BROKEN",
             Self::Stopping => "STOPPING",
         }
     }

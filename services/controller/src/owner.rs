@@ -5,14 +5,11 @@
 //! again. Invariant: a session's channel, its listener and its entry in the state end together.
 
 mod handle;
+mod notes;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mobula_kit::Stop;
 use mobula_proto::control::v1::{self as pb, attach_response::Message as Command};
@@ -24,7 +21,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tracing::{info, warn};
 
-pub(crate) use self::handle::Handle;
+use self::notes::Notes;
+pub(crate) use self::{handle::Handle, notes::Note};
 use crate::{
     Error,
     explain::{self, Records},
@@ -42,24 +40,6 @@ const COMMANDS: usize = 256;
 const BATCH: usize = 1024;
 /// Kept back of the drain's time, to see the workers end.
 const STOP_RESERVE: Duration = Duration::from_millis(500);
-
-/// Notes that wait to be written down; what does not fit is told again later.
-const NOTES: usize = 256;
-
-/// What is to be kept on disk, for the one who keeps the intent.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Note {
-    /// A scaler decided.
-    Decided(pb::Decision),
-    /// An update failed and goes back; the intent should follow.
-    RolledBack {
-        application: String,
-        /// The application's resource version that failed.
-        resource_version: u64,
-        deployment: String,
-        why: String,
-    },
-}
 
 /// What the loop runs with.
 pub(crate) struct Parts {
@@ -107,14 +87,14 @@ struct Session {
 pub(crate) struct Owner {
     inbox: mpsc::Receiver<Message>,
     routes: watch::Sender<Option<Arc<pb::WatchRoutesResponse>>>,
-    notes: mpsc::Sender<Note>,
+    notes: Notes,
 }
 
 /// Makes a loop, the handle to it, and where its notes come out.
 pub(crate) fn channel() -> (Handle, Owner, mpsc::Receiver<Note>) {
     let (messages, inbox) = mpsc::channel(EVENTS);
     let (routes, watcher) = watch::channel(None);
-    let (notes, out) = mpsc::channel(NOTES);
+    let (notes, out) = notes::channel();
     let handle = Handle {
         messages,
         routes: watcher,
@@ -143,7 +123,6 @@ impl Owner {
             sessions: HashMap::new(),
             greeted: HashMap::new(),
             notes: self.notes,
-            untold: VecDeque::new(),
             records: Records::default(),
             metrics: Metrics::new(),
         };
@@ -160,9 +139,7 @@ struct Shell {
     sessions: HashMap<u64, Session>,
     /// Those who said hello and have no answer yet.
     greeted: HashMap<u64, oneshot::Sender<Result<Attached, Error>>>,
-    notes: mpsc::Sender<Note>,
-    /// Notes that found no room: a rollback must not be lost, and of decisions the newest counts.
-    untold: VecDeque<Note>,
+    notes: Notes,
     /// Requests that ended, to explain them.
     records: Records,
     metrics: Metrics,
@@ -214,6 +191,14 @@ impl Shell {
             }
             if let Some(message) = next {
                 self.take(message);
+            }
+            let busy = began.elapsed();
+            if busy > heartbeat {
+                warn!(
+                    busy_ms = busy.as_millis(),
+                    "what was asked of the controller took long; leases are prolonged"
+                );
+                self.apply(Event::Stalled(busy));
             }
             self.settle(began);
         }
@@ -283,23 +268,9 @@ impl Shell {
         self.perform(actions);
     }
 
-    /// Hands on what is to be written down; what finds no room is kept, and the oldest decision gives way.
-    fn note(&mut self, note: Note) {
-        if self.untold.len() >= NOTES
-            && let Some(oldest) = self.untold.iter().position(|n| matches!(n, Note::Decided(_)))
-        {
-            self.untold.remove(oldest);
-        }
-        self.untold.push_back(note);
-        while let Some(note) = self.untold.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(note)) = self.notes.try_send(note) {
-                self.untold.push_front(note);
-                return;
-            }
-        }
-    }
-
     fn settle(&mut self, began: Instant) {
+        // Those that found no room may find some now.
+        self.notes.tell();
         let actions = self.state.settle(self.now());
         self.perform(actions);
         if let Some(table) = self.state.take_routes(self.now()) {
@@ -320,13 +291,13 @@ impl Shell {
                 }
                 Action::Send { session, command } => self.tell(session, *command),
                 Action::Close { session } => drop(self.sessions.remove(&session)),
-                Action::Decided(decision) => self.note(Note::Decided(decision)),
+                Action::Decided(decision) => self.notes.put(Note::Decided(decision)),
                 Action::RolledBack {
                     application,
                     resource_version,
                     deployment,
                     why,
-                } => self.note(Note::RolledBack {
+                } => self.notes.put(Note::RolledBack {
                     application,
                     resource_version,
                     deployment,

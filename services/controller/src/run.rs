@@ -9,7 +9,7 @@ use mobula_kit::{Readiness, Stop, admin, grpc};
 use mobula_proto::control::v1::{
     self as pb, control_service_server::ControlServiceServer, serve_service_server::ServeServiceServer,
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
@@ -68,7 +68,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         provider,
         intents,
     };
-    stop.spawn("control loop", owner.run(parts, stop.clone()));
+    let control = stop.spawn("control loop", owner.run(parts, stop.clone()));
     stop.spawn("notes", write_down(notes, ledger.clone()));
 
     let readiness = Readiness::new();
@@ -78,11 +78,8 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
             stop: stop.clone(),
         }))
         .add(
-            ServeServiceServer::new(Serve {
-                handle: handle.clone(),
-                ledger: ledger.clone(),
-            })
-            .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES),
+            ServeServiceServer::new(Serve::new(handle.clone(), ledger.clone()))
+                .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES),
         );
     let door = Door {
         ledger,
@@ -93,12 +90,21 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         rest::serve(listeners.rest, door, stop.clone()).await;
         Ok(())
     };
-    tokio::try_join!(
-        server.serve(listeners.grpc, readiness.clone(), stop.clone()),
-        pages,
-        admin::serve(listeners.admin, readiness, stop.clone()),
-    )?;
+    let doors = async {
+        tokio::try_join!(
+            server.serve(listeners.grpc, readiness.clone(), stop.clone()),
+            pages,
+            admin::serve(listeners.admin, readiness, stop.clone()),
+        )?;
+        Ok::<_, Error>(())
+    };
+    tokio::try_join!(doors, whole(control))?;
     Ok(())
+}
+
+/// Waits for the control loop. Without it this process would answer and do nothing; the next one adopts what runs.
+async fn whole(control: JoinHandle<()>) -> Result<(), Error> {
+    control.await.map_err(|_| Error::Broken("the control loop"))
 }
 
 /// Hands to the ledger what the loop says is to be kept. Ends with the loop.
@@ -173,4 +179,16 @@ fn provider(
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_control_loop_that_panics_ends_the_controller() {
+        let broken = whole(tokio::spawn(async { panic!("for the test") })).await;
+        assert!(matches!(broken, Err(Error::Broken(_))), "{broken:?}");
+        assert!(whole(tokio::spawn(async {})).await.is_ok());
+    }
 }

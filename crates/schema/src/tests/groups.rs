@@ -94,6 +94,15 @@ fn what_cannot_be_is_refused() {
             json!({ "name": "a", "kind": "inference", "labels": { "zone": "-" } }),
             ".labels.zone: must be at most 63 letters, digits, -, _ and ., with a letter or digit at both ends, not \"-\"",
         ),
+        (
+            json!({ "name": "--help", "kind": "inference" }),
+            ".name: must be at most 63 letters, digits, -, _ and ., with a letter or digit at both ends, not \"--help\"",
+        ),
+        (
+            json!({ "name": "a", "kind": "inference", "resources": { "resources": { "x=1,y": 1 } } }),
+            ".resources.resources.x=1,y: has a name that no worker can offer: it may have no comma, = or space, and no - at \
+             its begin",
+        ),
     ] {
         let found = problems(&groups(json!([group])));
         assert_eq!(found, [format!("line 1: worker_groups[0]{problem}")]);

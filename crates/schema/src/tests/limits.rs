@@ -185,3 +185,70 @@ fn tags_are_refused() {
         assert!(crate::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn more_replicas_than_any_mesh_has_are_refused_however_they_are_spread() {
+    let apps = |count: usize, scaling: &str| {
+        let apps: Vec<String> = (0..count)
+            .map(|i| {
+                format!(
+                    "{{name: a{i}, route_prefix: /a{i}, import_path: 'mobula.image:text_to_image', deployments: [{{name: \
+                     pipeline, {scaling}}}]}}"
+                )
+            })
+            .collect();
+        format!("applications: [{}]", apps.join(", "))
+    };
+    // Each has one replica to prepare inputs.
+    parsed(&apps(9, "num_replicas: 10000"));
+    let found = refused(&apps(10, "num_replicas: 10000"));
+    assert!(
+        found.contains("applications: have 100010 replicas together"),
+        "{found}"
+    );
+    let scaled = "autoscaling_config: {min_replicas: 0, initial_replicas: 10000, max_replicas: 10000}";
+    assert!(refused(&apps(10, scaled)).contains("100010 replicas"));
+    parsed(&apps(
+        10,
+        "autoscaling_config: {min_replicas: 0, max_replicas: 10000}",
+    ));
+    let groups: Vec<String> = (0..2)
+        .map(|i| format!("{{name: g{i}, kind: inference, min: 5001, max: 9000}}"))
+        .collect();
+    let found = refused(&format!(
+        "applications: []\nworker_groups: [{}]",
+        groups.join(", ")
+    ));
+    assert!(
+        found.contains("worker_groups: have a min of 10002 workers"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_prefix_that_clients_write_in_several_ways_is_refused() {
+    let of = |prefix: &str| {
+        let prefix = serde_json::to_string(prefix).unwrap();
+        format!("applications: [{{import_path: 'mobula.image:text_to_image', route_prefix: {prefix}}}]")
+    };
+    for prefix in [
+        "/a/../b",
+        "/..",
+        "/.",
+        "/a//b",
+        "/%2F",
+        "/a%41",
+        "/é",
+        "/a\\b",
+        "/a b",
+        "/\u{2028}",
+    ] {
+        let found = refused(&of(prefix));
+        assert!(found.contains("must be a plain path"), "{prefix}: {found}");
+    }
+    for prefix in ["/", "/a", "/a/b.c", "/...", "/~me/(1)", "/v1:draw", "/a@b,c;d=e"] {
+        parsed(&of(prefix));
+    }
+    let long = format!("/{}", "x".repeat(1_000));
+    assert!(refused(&of(&long)).contains("at most 1000 letters"));
+}

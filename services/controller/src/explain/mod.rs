@@ -17,6 +17,8 @@ use crate::Error;
 
 /// Names that an error lists.
 const NAMES_SHOWN: usize = 20;
+/// Characters of a name that an error gives back.
+const NAME_SHOWN: usize = 128;
 
 /// Explains one subject.
 ///
@@ -87,6 +89,7 @@ impl Sheet {
 
 /// The error for a name that nothing has.
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    let name: String = name.chars().take(NAME_SHOWN).collect();
     let mut names: Vec<&str> = known.take(NAMES_SHOWN + 1).collect();
     let more = names.len() > NAMES_SHOWN;
     names.truncate(NAMES_SHOWN);

@@ -1,7 +1,8 @@
 //! Requests that ended, as proxies told of them: the newest of each application, to explain one by its id and to compare
 //! it with the others.
 //!
-//! Invariant: at most [`KEPT`] are kept; an id that came twice is the later one.
+//! Invariant: at most [`KEPT`] are kept, and no text of one is longer than proxies write them; an id that came twice is the
+//! later one.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,6 +10,10 @@ use mobula_proto::control::v1::FinishedRequest;
 
 /// Requests that are kept: at 100 requests/s the last minute and a half, at about 400 bytes each 4 MB.
 const KEPT: usize = 10_000;
+/// Bytes of one text: what a proxy keeps of an error's.
+const TEXT_MAX: usize = 1024;
+/// Replicas of one request: what a proxy keeps of them.
+const REPLICAS_MAX: usize = 16;
 /// Requests that one is compared with.
 const COMPARED: usize = 200;
 
@@ -25,7 +30,8 @@ pub(crate) struct Records {
 impl Records {
     /// Takes in what a proxy told.
     pub(crate) fn add(&mut self, finished: Vec<FinishedRequest>) {
-        for request in finished {
+        for mut request in finished {
+            shorten(&mut request);
             if self.newest_last.len() == KEPT
                 && let Some(oldest) = self.newest_last.pop_front()
             {
@@ -72,6 +78,29 @@ impl Records {
     }
 }
 
+/// Bounds what whoever reports may have written.
+fn shorten(request: &mut FinishedRequest) {
+    let FinishedRequest {
+        request_id,
+        application,
+        message,
+        replica_ids,
+        model_id,
+        ..
+    } = request;
+    replica_ids.truncate(REPLICAS_MAX);
+    replica_ids.shrink_to_fit();
+    for text in [request_id, application, message, model_id]
+        .into_iter()
+        .chain(replica_ids)
+    {
+        if text.len() > TEXT_MAX {
+            text.truncate(text.floor_char_boundary(TEXT_MAX));
+            text.shrink_to_fit();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +144,21 @@ mod tests {
         assert_eq!(records.get("r1").unwrap().total_ms, 7);
         records.add(vec![request(KEPT + 1)]);
         assert!(records.get("r1").is_none());
+    }
+
+    #[test]
+    fn a_request_that_is_told_of_at_length_is_kept_in_short() {
+        let mut records = Records::default();
+        let long = "é".repeat(100_000);
+        records.add(vec![FinishedRequest {
+            request_id: format!("r{long}"),
+            message: long.clone(),
+            replica_ids: vec![long; 1000],
+            ..request(1)
+        }]);
+        let kept = &records.newest_last[0];
+        assert!(prost::Message::encoded_len(kept) < 20 * TEXT_MAX);
+        assert!(records.get(&kept.request_id).is_some());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) fn explain(
         ))
     })?;
     let code = Code::from(i32::try_from(request.code).unwrap_or(2));
-    let seconds = seconds(request.total_ms * 1000);
+    let seconds = seconds(request.total_ms.saturating_mul(1000));
     let mut sheet = if code == Code::Ok {
         Sheet::new(format!("it took {seconds}, most of it in {}", longest(request)))
     } else {
@@ -76,7 +76,7 @@ pub(super) fn explain(
     };
     sheet.find("request", what(request));
     if request.no_replica_ms > 0 {
-        let waited = self::seconds(request.no_replica_ms * 1000);
+        let waited = self::seconds(request.no_replica_ms.saturating_mul(1000));
         sheet.find(
             "no replica",
             format!("for {waited} its deployment had no replica that runs"),
@@ -92,7 +92,7 @@ pub(super) fn explain(
     }
     let timings = request.timings.unwrap_or_default();
     split(&timings, request, records, &mut sheet);
-    if timings.queue_us * 2 > request.total_ms * 1000 && code == Code::Ok {
+    if timings.queue_us > request.total_ms.saturating_mul(1000) / 2 && code == Code::Ok {
         queued(request, status, &mut sheet);
     }
     advise_by_code(code, &mut sheet);
@@ -106,7 +106,7 @@ fn split(timings: &Timings, request: &pb::FinishedRequest, records: &Records, sh
     parts.retain(|(_, us)| *us > 0);
     parts.sort_by_key(|(_, us)| std::cmp::Reverse(*us));
     for (stage, us) in parts {
-        let share = percent(us, request.total_ms * 1000);
+        let share = percent(us, request.total_ms.saturating_mul(1000));
         let mut text = format!("{} for {} ({share} %)", seconds(us), stage.what);
         if others.len() >= FEWEST_COMPARED {
             let typical = median(others.iter().map(stage.us).collect());
@@ -213,7 +213,8 @@ fn ratio(us: u64, typical: u64) -> f64 {
 }
 
 fn percent(us: u64, of: u64) -> u64 {
-    (us * 100).checked_div(of).unwrap_or(0).min(100)
+    let share = (u128::from(us) * 100).checked_div(of.into()).unwrap_or(0);
+    u64::try_from(share.min(100)).unwrap_or(100)
 }
 
 /// Microseconds in the unit that is read most easily.

@@ -172,6 +172,22 @@ fn workers_and_groups_are_told() {
 }
 
 #[test]
+fn figures_beyond_all_measure_are_told_of_as_any_other() {
+    let most = u64::MAX;
+    let mut lie = finished("lie", 0, 0);
+    (lie.total_ms, lie.no_replica_ms) = (most, most);
+    lie.timings = Some(Timings {
+        queue_us: most,
+        denoise_us: most,
+        ..lie.timings.unwrap()
+    });
+    let mut records = Records::default();
+    records.add(vec![lie]);
+    let explained = ask(Subject::RequestId("lie".into()), &records).unwrap();
+    assert!(finding(&explained, "queue").contains("100 %"), "{explained:?}");
+}
+
+#[test]
 fn what_is_not_known_is_said_with_what_is() {
     let error = ask(Subject::Application("other".into()), &Records::default()).unwrap_err();
     assert!(error.to_string().contains("there are: sd"), "{error}");

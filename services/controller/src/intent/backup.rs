@@ -16,6 +16,9 @@ use crate::{
 /// The largest backup that is read: a hundred of the largest configs and ten thousand decisions, twice over.
 pub(crate) const MAX_BYTES: usize = 256 << 20;
 
+/// More changes than a controller makes in its life, one every nanosecond for a century; what follows can be counted on.
+const MAX_VERSION: u64 = 1 << 62;
+
 /// What a backup says it is.
 const KIND: &str = "mobula-controller-backup";
 /// The field with the SHA-256 of everything else, as serde_json writes it: keys sorted, no white space.
@@ -110,6 +113,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Kept, History), Error> {
         .iter()
         .map(|revision| revision.desired.resource_version)
         .collect();
+    if content.desired.resource_version > MAX_VERSION {
+        return Err(refuse(
+            "contradicts itself: no controller has made so many changes".into(),
+        ));
+    }
     let ordered = versions.is_sorted_by(|a, b| a < b);
     if !ordered
         || versions

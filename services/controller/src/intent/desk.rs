@@ -147,7 +147,8 @@ impl Desk {
         let current = (&self.kept.desired, &self.config, &self.kept.targets);
         let which = (request.application.as_str(), request.deployment.as_str());
         let plan = plan::scale(current, which, request.replicas)?;
-        self.settle(plan, Said::new(Action::Scale, String::new(), false))
+        self.expect_application(&request.application, request.resource_version)?;
+        self.settle(plan, Said::new(Action::Scale, String::new(), request.dry_run))
     }
 
     /// Remembers what scalers decided; the intent is as before, but a restart begins with these numbers.
@@ -189,6 +190,11 @@ impl Desk {
         Ok(())
     }
 
+    /// Has everything read again before the next work.
+    pub(super) fn distrust(&mut self) {
+        self.store.distrust();
+    }
+
     /// Reads everything again if the disk failed since.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         if !self.store.is_broken() {
@@ -207,6 +213,7 @@ impl Desk {
         let before = &self.kept.desired;
         let mut targets = plan::carry(&self.kept.targets, &self.config, &config);
         targets.extend(plan.targets.iter().cloned());
+        plan::bounded(&config, &targets)?;
         let wanted = Desired {
             resource_version: 0,
             options: plan.options.clone(),
@@ -301,6 +308,22 @@ impl Desk {
             error!(error = %mobula_kit::chain(error), "a change could not be kept and was not made");
         }
         written
+    }
+
+    /// Refuses if there is an application of this name; with an empty name, if anything was ever accepted.
+    pub(super) fn is_vacant(&self, name: &str) -> Result<(), Error> {
+        let desired = &self.kept.desired;
+        let (what, current) = match desired.applications.get(name) {
+            Some(entry) => (format!("application {name:?}"), entry.resource_version),
+            None if name.is_empty() => ("the config".to_owned(), desired.resource_version),
+            None => return Ok(()),
+        };
+        if current == 0 {
+            return Ok(());
+        }
+        let why =
+            format!("{what} is at resource version {current}, and should not be there yet: read it first");
+        Err(Error::Conflict { why, current })
     }
 
     fn expect_application(&self, name: &str, given: u64) -> Result<(), Error> {

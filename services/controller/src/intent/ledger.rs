@@ -4,7 +4,12 @@
 //! same past. Work whose caller has gone is dropped before it is begun. Decisions of scalers gather while the disk is
 //! busy and are written at once.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use mobula_kit::Stop;
 use mobula_proto::control::v1 as pb;
@@ -13,7 +18,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Intent, desk::Desk};
 use crate::{
@@ -34,6 +39,8 @@ pub(crate) struct Ledger {
     jobs: mpsc::Sender<Job>,
     decisions: mpsc::Sender<pb::Decision>,
     intent: watch::Receiver<Arc<Intent>>,
+    /// What must not be there for its work to be done, as [`Self::if_vacant`] says.
+    vacant: Option<Arc<str>>,
 }
 
 /// What the ledger is opened with.
@@ -83,6 +90,7 @@ impl Ledger {
             jobs,
             decisions,
             intent: desk.subscribe(),
+            vacant: None,
         };
         let clerk = Clerk {
             jobs: job_inbox,
@@ -102,6 +110,15 @@ impl Ledger {
         let mut intent = self.intent.clone();
         intent.mark_unchanged();
         intent
+    }
+
+    /// The same ledger, whose work is refused while there is an application of this name; with an empty name, once
+    /// anything was ever accepted.
+    pub(crate) fn if_vacant(&self, name: &str) -> Self {
+        Self {
+            vacant: Some(name.into()),
+            ..self.clone()
+        }
     }
 
     /// Declares everything.
@@ -186,18 +203,28 @@ impl Ledger {
         }
     }
 
-    async fn ask<T: Send + 'static>(
+    /// Has the desk do a piece of work.
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Desk) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
+        let vacant = self.vacant.clone();
         let job = move |desk: &mut Desk| {
             if !reply.is_closed() {
-                let _ = reply.send(desk.refresh().and_then(|()| work(desk)));
+                let ready = desk.refresh();
+                let ready = ready.and_then(|()| vacant.map_or(Ok(()), |name| desk.is_vacant(&name)));
+                let _ = reply.send(ready.and_then(|()| work(desk)));
             }
         };
         self.jobs.send(Box::new(job)).await.map_err(|_| Error::Stopping)?;
-        answer.await.map_err(|_| Error::Stopping)?
+        answer.await.map_err(|_| {
+            if self.jobs.is_closed() {
+                Error::Stopping
+            } else {
+                Error::Broken("what was asked for")
+            }
+        })?
     }
 }
 
@@ -230,12 +257,16 @@ impl Clerk {
                 else => break,
             };
             let worked = spawn_blocking(move || {
-                job(&mut desk);
+                // What one text breaks must not be the end of all changes. What was kept is on the disk, and is read again.
+                if catch_unwind(AssertUnwindSafe(|| job(&mut desk))).is_err() {
+                    error!("a piece of the ledger's work panicked; what is kept is read again");
+                    desk.distrust();
+                }
                 desk
             });
             match worked.await {
                 Ok(back) => desk = back,
-                // A panic, which the runtime has reported, has taken the desk with it: what is kept is on the disk.
+                // The process ends.
                 Err(_) => return,
             }
         }
@@ -255,10 +286,11 @@ fn begin(start: Start) -> Result<Desk, Error> {
     let mut desk = Desk::open(Store::open(place, bounds)?, unix_ms)?;
     if let Some(path) = restore {
         if desk.is_new() {
-            let bytes = std::fs::read(&path).map_err(|source| Error::ConfigFile {
-                path: path.clone(),
-                source,
-            })?;
+            let bytes =
+                crate::config::read(&path, super::MAX_BACKUP_BYTES).map_err(|source| Error::ConfigFile {
+                    path: path.clone(),
+                    source,
+                })?;
             desk.restore(&bytes, format!("--restore {}", path.display()))?;
         } else {
             info!(file = %path.display(), "the backup is not restored: something is there already");

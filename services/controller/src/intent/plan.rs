@@ -212,6 +212,29 @@ impl Plan {
     }
 }
 
+/// Refuses more replicas than the schema takes, those included that an external scaler asks for.
+pub(super) fn bounded(config: &Config, targets: &Targets) -> Result<(), Error> {
+    let parts = config.applications.iter().flat_map(|app| {
+        app.deployments.iter().map(move |part| {
+            let key = (app.name.clone(), part.name.clone());
+            let set = targets.get(&key).filter(|_| app.external_scaler);
+            u64::from(set.copied().unwrap_or_else(|| part.count.initial()))
+        })
+    });
+    let all: u64 = parts.sum();
+    if all <= mobula_schema::MAX_REPLICAS_OF_ALL {
+        return Ok(());
+    }
+    Err(Error::Invalid(vec![Problem {
+        path: "replicas".into(),
+        line: None,
+        why: format!(
+            "would be {all} in all applications together; at most {} are taken",
+            mobula_schema::MAX_REPLICAS_OF_ALL
+        ),
+    }]))
+}
+
 /// Targets that still say something: of deployments that are there and count as they did.
 pub(super) fn carry(targets: &Targets, before: &Config, after: &Config) -> Targets {
     let count = |config: &Config, (application, deployment): &(String, String)| {

@@ -19,6 +19,7 @@ use crate::{
 
 const BOUNDS: Bounds = Bounds {
     revisions: 100,
+    bytes: u64::MAX,
     decisions: 100,
 };
 

@@ -56,6 +56,11 @@ impl Handle {
         self.send(Message::Event(Event::Exited { worker_id, why })).await
     }
 
+    /// Tells that a worker is none of the provider's processes.
+    pub(crate) async fn foreign(&self, worker_id: String) -> Result<(), Error> {
+        self.send(Message::Event(Event::Foreign { worker_id })).await
+    }
+
     /// Counts a proxy in; gives the watch's number and the table.
     pub(crate) async fn watch(&self, proxy: pb::ProxyStatus) -> Result<(u64, Routes), Error> {
         let watch = self.number();

@@ -202,7 +202,12 @@ impl Provider for Process {
                 self.watch_over(worker_id, Watched::Foreign { pid, start_ticks });
             }
             None => {
-                warn!(worker = %worker_id, pid, "worker says that this provider started it, but it is no process here")
+                warn!(worker = %worker_id, pid, "worker says that this provider started it, but it is no process here");
+                let (id, handle) = (worker_id.to_owned(), self.handle.clone());
+                self.stop.spawn("foreign worker", async move {
+                    // The loop may be over already.
+                    let _ = handle.foreign(id).await;
+                });
             }
         }
     }

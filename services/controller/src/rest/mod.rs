@@ -12,10 +12,12 @@
 //! | `POST /api/v1/applications/{app}/deployments/{deployment}/scale` | as Ray, and below `/api/serve/applications/` too |
 //! | `GET /api/ray/version`, `GET /api/version` | what Ray's own `serve` command asks first |
 //!
-//! What Ray's `serve` reads has Ray's fields and no other; `?all=true` on it gives Mobula's too. Bodies are JSON or YAML. `?dry_run=true` changes nothing and answers with what would change. It decides nothing itself:
-//! the ledger does. Every answer is bounded in time, every body in size.
+//! What Ray's `serve` reads has Ray's fields and no other; `?all=true` on it gives Mobula's too. Bodies are JSON or YAML.
+//! `?dry_run=true` changes nothing and answers with what would change. `If-Match: "0"` and `If-None-Match: *` put only what is not
+//! there yet. It decides nothing itself: the ledger does. Every answer is bounded in time, every body in size.
 
 mod answer;
+mod asked;
 mod changes;
 mod details;
 mod pages;

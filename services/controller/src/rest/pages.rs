@@ -7,13 +7,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use mobula_proto::control::v1 as pb;
-use mobula_schema::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Door,
     answer::Failed,
+    asked::{Asked, named, object, refused},
     changes,
     details::{self, Source},
 };
@@ -27,35 +27,6 @@ const RAY_VERSION: &str = "2.60.0";
 /// Decisions when nobody says how many, and at most.
 const DECISIONS: usize = 100;
 const MAX_DECISIONS: usize = 10_000;
-
-/// How a change is asked for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    #[serde(default)]
-    dry_run: bool,
-    /// The resource version that is expected; `If-Match` says the same.
-    resource_version: Option<u64>,
-    #[serde(default)]
-    reason: String,
-}
-
-impl Asked {
-    fn version(&self, headers: &HeaderMap) -> Result<u64, Error> {
-        let Some(tag) = headers.get(header::IF_MATCH) else {
-            return Ok(self.resource_version.unwrap_or(0));
-        };
-        tag.to_str()
-            .ok()
-            .and_then(|tag| tag.trim().trim_matches('"').parse().ok())
-            .ok_or_else(|| {
-                refused(
-                    "If-Match",
-                    "must be a resource version such as \"12\", as ETag gives it",
-                )
-            })
-    }
-}
 
 /// Which applications.
 #[derive(Debug, Deserialize)]
@@ -120,13 +91,14 @@ pub(super) async fn deploy(
     body: String,
 ) -> Answer {
     let answer = async {
+        let (ledger, resource_version) = asked.ledger(&door, &headers, "")?;
         let request = pb::DeployRequest {
             config: body,
             dry_run: asked.dry_run,
-            resource_version: asked.version(&headers)?,
+            resource_version,
             reason: asked.reason,
         };
-        Ok(accepted(&door.ledger.deploy(request).await?))
+        Ok(accepted(&ledger.deploy(request).await?))
     };
     answer.await.map_err(|error| Failed::new(error, &headers))
 }
@@ -139,13 +111,14 @@ pub(super) async fn put(
     body: String,
 ) -> Answer {
     let answer = async {
+        let (ledger, resource_version) = asked.ledger(&door, &headers, &name)?;
         let request = pb::PutApplicationRequest {
             config: named(&body, &name)?,
             dry_run: asked.dry_run,
-            resource_version: asked.version(&headers)?,
+            resource_version,
             reason: asked.reason,
         };
-        Ok(accepted(&door.ledger.put(request).await?))
+        Ok(accepted(&ledger.put(request).await?))
     };
     answer.await.map_err(|error| Failed::new(error, &headers))
 }
@@ -169,12 +142,13 @@ pub(super) async fn delete_all(
 
 async fn remove(door: &Door, name: String, asked: &Asked, headers: &HeaderMap) -> Answer {
     let answer = async {
+        let (ledger, resource_version) = asked.ledger(door, headers, &name)?;
         let request = pb::DeleteApplicationRequest {
             name,
-            resource_version: asked.version(headers)?,
+            resource_version,
             dry_run: asked.dry_run,
         };
-        Ok(accepted(&door.ledger.delete(request).await?))
+        Ok(accepted(&ledger.delete(request).await?))
     };
     answer.await.map_err(|error| Failed::new(error, headers))
 }
@@ -206,25 +180,26 @@ struct Scale {
 pub(super) async fn scale(
     State(door): State<Door>,
     Path((application, deployment)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
     headers: HeaderMap,
     body: String,
 ) -> Answer {
     let answer = async {
-        let scale: Scale = serde_json::from_str(&body).map_err(|error| {
-            refused(
-                "(body)",
-                format!("must be {{\"target_num_replicas\": N}}: {error}"),
-            )
-        })?;
+        let scale: Scale = object(&body, "{\"target_num_replicas\": N}")?;
+        let (ledger, resource_version) = asked.ledger(&door, &headers, &application)?;
         let request = pb::ScaleRequest {
             application,
             deployment,
             replicas: scale.target_num_replicas,
+            dry_run: asked.dry_run,
+            resource_version,
         };
-        let accepted = door.ledger.scale(request).await?;
+        let accepted = ledger.scale(request).await?;
         let mut body = changes::accepted(&accepted);
-        // Ray's words.
-        body["message"] = json!("Scaling request received. Deployment will get scaled asynchronously.");
+        if !accepted.dry_run {
+            // Ray's words.
+            body["message"] = json!("Scaling request received. Deployment will get scaled asynchronously.");
+        }
         Ok(tagged(accepted.resource_version, body))
     };
     answer.await.map_err(|error| Failed::new(error, &headers))
@@ -298,20 +273,17 @@ pub(super) async fn rollback(
         let back: Back = if body.trim().is_empty() {
             Back::default()
         } else {
-            serde_json::from_str(&body).map_err(|error| {
-                refused(
-                    "(body)",
-                    format!("must be {{\"to\": REVISION, \"application\": NAME}}: {error}"),
-                )
-            })?
+            object(&body, "{\"to\": REVISION, \"application\": NAME}")?
         };
+        // The version that a way back names is the whole config's.
+        let (ledger, resource_version) = asked.ledger(&door, &headers, "")?;
         let request = pb::RollbackRequest {
             to: back.to,
             name: back.application,
-            resource_version: asked.version(&headers)?,
+            resource_version,
             dry_run: asked.dry_run,
         };
-        Ok(accepted(&door.ledger.rollback(request).await?))
+        Ok(accepted(&ledger.rollback(request).await?))
     };
     answer.await.map_err(|error| Failed::new(error, &headers))
 }
@@ -340,9 +312,14 @@ pub(super) async fn explain(
         subject.deployment.map(Of::Deployment),
         subject.worker.map(Of::Worker),
     ];
+    let mut given = one.into_iter().flatten();
     let request = pb::ExplainRequest {
-        subject: one.into_iter().flatten().next(),
+        subject: given.next(),
     };
+    if given.next().is_some() {
+        let error = refused("(query)", "must name one subject, not several");
+        return Err(Failed::new(error, &headers));
+    }
     let answer = door.handle.explain(request).await;
     let explained = answer.map_err(|error| Failed::new(error, &headers))?;
     Ok(Json(changes::explained(&explained)).into_response())
@@ -373,26 +350,6 @@ fn tagged(version: u64, body: Value) -> Response {
     ([(header::ETAG, format!("\"{version}\""))], Json(body)).into_response()
 }
 
-/// The body with the path's name in it, which it may lack and may not contradict.
-fn named(body: &str, name: &str) -> Result<String, Error> {
-    let Ok(mut value) = mobula_schema::document(body) else {
-        // The ledger says what is wrong with it, with lines.
-        return Ok(body.to_owned());
-    };
-    match value.get("name") {
-        Some(Value::String(given)) if given == name => Ok(body.to_owned()),
-        Some(Value::Null) | None if value.is_object() => {
-            value["name"] = json!(name);
-            Ok(value.to_string())
-        }
-        Some(given) => Err(refused(
-            "name",
-            format!("must be {name:?}, as in the path, not {given}"),
-        )),
-        None => Ok(body.to_owned()),
-    }
-}
-
 fn no_application(name: &str, status: &pb::GetStatusResponse) -> Error {
     let names: Vec<&str> = status.applications.iter().map(|a| a.name.as_str()).collect();
     Error::Unknown(format!(
@@ -403,14 +360,6 @@ fn no_application(name: &str, status: &pb::GetStatusResponse) -> Error {
             names.join(", ")
         }
     ))
-}
-
-fn refused(path: &str, why: impl Into<String>) -> Error {
-    Error::Invalid(vec![Problem {
-        path: path.to_owned(),
-        line: None,
-        why: why.into(),
-    }])
 }
 
 fn parsed(text: &str) -> Value {

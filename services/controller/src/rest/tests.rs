@@ -1,5 +1,7 @@
 //! Shapes and codes; that Ray's own models take the shapes is tested with Ray's own command (scripts/ray-cli.sh).
 
+mod door;
+
 use mobula_proto::control::v1 as pb;
 use serde_json::{Value, json};
 

@@ -64,6 +64,8 @@ pub(crate) enum Event {
     Lost { session: u64, end: End },
     /// The provider saw a worker's process end, or could not start it.
     Exited { worker_id: String, why: String },
+    /// The provider has no such process, whatever the worker says of itself.
+    Foreign { worker_id: String },
     /// A proxy watches the route table.
     Watched { watch: u64, proxy: pb::ProxyStatus },
     /// It no longer does.

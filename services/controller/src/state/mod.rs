@@ -256,6 +256,7 @@ impl State {
             Event::Heartbeat { session, heartbeat } => self.heartbeat(session, heartbeat, now, &mut actions),
             Event::Lost { session, end } => self.lost(session, end, now, &mut actions),
             Event::Exited { worker_id, why } => self.exited(&worker_id, why, now, &mut actions),
+            Event::Foreign { worker_id } => self.disown(&worker_id),
             Event::Watched { watch, proxy } => self.watched(watch, proxy),
             Event::Unwatched { watch } => self.unwatched(watch),
             Event::Demand { proxy, request } => self.demand(&proxy, &request, now),

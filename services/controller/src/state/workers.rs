@@ -149,6 +149,16 @@ impl State {
         self.lose(id, "its process ended", now, actions);
     }
 
+    /// Takes a worker for somebody else's: our provider would never see its process end, and would hold a place for it.
+    pub(super) fn disown(&mut self, id: &str) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.owned = false;
+        }
+        self.launched.remove(id);
+        self.dismissed.remove(id);
+        self.room_changed = true;
+    }
+
     /// Forgets a worker; its replicas are to be placed again.
     pub(super) fn lose(&mut self, id: &str, why: &str, now: Time, actions: &mut Vec<Action>) {
         let Some(worker) = self.workers.remove(id) else {

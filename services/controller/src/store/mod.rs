@@ -54,6 +54,8 @@ impl Place {
 pub(crate) struct Bounds {
     /// Revisions, the current one among them.
     pub(crate) revisions: u64,
+    /// Bytes of all revisions together, as they are written; the current one is kept whatever it has.
+    pub(crate) bytes: u64,
     pub(crate) decisions: u64,
 }
 
@@ -170,6 +172,13 @@ impl Store {
     /// True if the last call failed: what is in the file may differ from what the caller knows.
     pub(crate) fn is_broken(&self) -> bool {
         self.database.is_none()
+    }
+
+    /// Has everything read again before the next work: what the caller knows may not be what the disk says.
+    pub(crate) fn distrust(&mut self) {
+        if matches!(self.place, Place::Dir(_)) {
+            self.database = None;
+        }
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&Database, Bounds) -> Result<T, redb::Error>) -> Result<T, Error> {

@@ -16,6 +16,8 @@ const INTENT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("intent");
 const TARGETS: TableDefinition<'_, (&str, &str), u32> = TableDefinition::new("targets");
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
 const DECISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("decisions");
+/// Bytes of each revision, so that they are counted without being read. Controllers before this table do without it.
+const SIZES: TableDefinition<'_, u64, u64> = TableDefinition::new("revision_bytes");
 
 const META_FORMAT: &str = "format";
 const META_APPLIED: &str = "applied";
@@ -96,22 +98,27 @@ pub(super) fn write(database: &Database, bounds: Bounds, batch: &Batch<'_>) -> R
 fn fill(transaction: &WriteTransaction, bounds: Bounds, batch: &Batch<'_>) -> Result<()> {
     let mut revisions = transaction.open_table(REVISIONS)?;
     let mut decisions = transaction.open_table(DECISIONS)?;
+    let mut sizes = transaction.open_table(SIZES)?;
+    measure(&revisions, &mut sizes)?;
     if let Some(history) = batch.history {
         revisions.retain(|_, _| false)?;
+        sizes.retain(|_, _| false)?;
         decisions.retain(|_, _| false)?;
         for revision in &history.revisions {
-            revisions.insert(revision.desired.resource_version, encode(revision)?.as_slice())?;
+            insert(&mut revisions, &mut sizes, revision)?;
         }
         append(&mut decisions, &history.decisions)?;
     }
     if let Some(revision) = batch.revision {
-        revisions.insert(revision.desired.resource_version, encode(revision)?.as_slice())?;
+        insert(&mut revisions, &mut sizes, revision)?;
         let mut intent = transaction.open_table(INTENT)?;
         intent.insert(CURRENT, encode(&revision.desired)?.as_slice())?;
     }
     append(&mut decisions, batch.decisions)?;
-    shorten(&mut revisions, bounds.revisions)?;
-    shorten(&mut decisions, bounds.decisions)?;
+    forget(&mut revisions, &mut sizes, bounds)?;
+    while decisions.len()? > bounds.decisions.max(1) {
+        decisions.pop_first()?;
+    }
     if let Some(targets) = batch.targets {
         let mut table = transaction.open_table(TARGETS)?;
         table.retain(|(application, deployment), _| {
@@ -140,6 +147,15 @@ pub(super) fn pretend(database: &Database, format: u64) -> Result<()> {
     Ok(())
 }
 
+/// Makes a file one of a controller that does not measure its revisions.
+#[cfg(test)]
+pub(super) fn unmeasured(database: &Database) -> Result<()> {
+    let transaction = database.begin_write()?;
+    transaction.delete_table(SIZES)?;
+    transaction.commit()?;
+    Ok(())
+}
+
 /// Makes the second root say what the first does.
 fn seal(database: &Database) -> Result<()> {
     let transaction = database.begin_write()?;
@@ -164,10 +180,54 @@ fn append(table: &mut Table<'_, u64, &[u8]>, decisions: &[Decision]) -> Result<(
     Ok(())
 }
 
-fn shorten(table: &mut Table<'_, u64, &[u8]>, keep: u64) -> Result<()> {
+fn insert(
+    revisions: &mut Table<'_, u64, &[u8]>,
+    sizes: &mut Table<'_, u64, u64>,
+    revision: &Revision,
+) -> Result<()> {
+    let (version, bytes) = (revision.desired.resource_version, encode(revision)?);
+    revisions.insert(version, bytes.as_slice())?;
+    sizes.insert(version, bytes.len() as u64)?;
+    Ok(())
+}
+
+/// Measures every revision anew if another controller has written some.
+fn measure(revisions: &Table<'_, u64, &[u8]>, sizes: &mut Table<'_, u64, u64>) -> Result<()> {
+    let there = (
+        revisions.first()?.map(|(key, _)| key.value()),
+        revisions.last()?.map(|(key, _)| key.value()),
+    );
+    let known = (
+        sizes.first()?.map(|(key, _)| key.value()),
+        sizes.last()?.map(|(key, _)| key.value()),
+    );
+    if there == known && revisions.len()? == sizes.len()? {
+        return Ok(());
+    }
+    sizes.retain(|_, _| false)?;
+    for row in revisions.iter()? {
+        let (version, bytes) = row?;
+        sizes.insert(version.value(), bytes.value().len() as u64)?;
+    }
+    Ok(())
+}
+
+/// Lets the oldest revisions go that are more, or larger, than is kept.
+fn forget(
+    revisions: &mut Table<'_, u64, &[u8]>,
+    sizes: &mut Table<'_, u64, u64>,
+    bounds: Bounds,
+) -> Result<()> {
+    let mut bytes = 0_u64;
+    for row in sizes.iter()? {
+        bytes = bytes.saturating_add(row?.1.value());
+    }
     // The newest revision is the current intent.
-    while table.len()? > keep.max(1) {
-        table.pop_first()?;
+    while revisions.len()? > 1 && (revisions.len()? > bounds.revisions || bytes > bounds.bytes) {
+        revisions.pop_first()?;
+        if let Some((_, size)) = sizes.pop_first()? {
+            bytes = bytes.saturating_sub(size.value());
+        }
     }
     Ok(())
 }

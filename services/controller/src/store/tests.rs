@@ -15,6 +15,7 @@ use crate::intent::Change;
 const SEED: u64 = 7;
 const BOUNDS: Bounds = Bounds {
     revisions: 5,
+    bytes: u64::MAX,
     decisions: 8,
 };
 
@@ -128,6 +129,42 @@ fn history_is_bounded_and_the_current_intent_is_in_it() {
     let decided: Vec<_> = history.decisions.iter().map(|d| d.to).collect();
     assert_eq!(decided, [20, 19, 18, 17, 16, 15, 14, 13]);
     assert_eq!(kept.desired.resource_version, 20);
+}
+
+#[test]
+fn history_is_bounded_in_bytes_whoever_wrote_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place::Dir(dir.path().to_path_buf());
+    let mut store = Store::open(place.clone(), BOUNDS).unwrap();
+    for version in 1..=4 {
+        put(&mut store, version);
+    }
+    // As a controller would have left it that does not measure.
+    store.run(|database, _| tables::unmeasured(database)).unwrap();
+    drop(store);
+    let one = serde_json::to_vec(&revision(4)).unwrap().len() as u64;
+    let bounds = Bounds {
+        bytes: one * 3,
+        ..BOUNDS
+    };
+    let mut store = Store::open(place, bounds).unwrap();
+    let versions = |store: &mut Store| {
+        let (_, history) = everything(store);
+        let versions = history.revisions.iter();
+        versions.map(|r| r.desired.resource_version).collect::<Vec<_>>()
+    };
+    put(&mut store, 5);
+    assert_eq!(versions(&mut store), [5, 4, 3]);
+    let mut large = revision(6);
+    large.reason = "x".repeat(usize::try_from(one).unwrap() * 9);
+    let batch = Batch {
+        revision: Some(&large),
+        ..Batch::default()
+    };
+    store.commit(&batch).unwrap();
+    assert_eq!(versions(&mut store), [6], "the current one is kept");
+    put(&mut store, 7);
+    assert_eq!(versions(&mut store), [7]);
 }
 
 #[test]

@@ -220,6 +220,7 @@ async fn what_is_not_there_is_not_found() {
         application: "a".into(),
         deployment: "b".into(),
         replicas: 1,
+        ..Default::default()
     };
     let refused = controller.client.scale(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
@@ -240,6 +241,7 @@ async fn numbers_go_up_and_back_and_are_nobodys_where_a_scaler_counts() {
         application: "a".into(),
         deployment: "pipeline".into(),
         replicas,
+        ..Default::default()
     };
     let accepted = controller
         .client

@@ -238,6 +238,20 @@ async fn another_model_takes_over_replica_by_replica_and_a_broken_one_is_taken_b
 }
 
 #[tokio::test]
+async fn a_stream_of_reports_speaks_for_one_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let controller = Controller::start(dir.path(), "127.0.0.1:0").await;
+    let report = |proxy: &str| pb::ReportDemandRequest {
+        proxy_id: proxy.into(),
+        ..Default::default()
+    };
+    let reports = tokio_stream::iter([report("one"), report("one"), report("other")]);
+    let error = controller.control().report_demand(reports).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+    assert!(error.message().contains("proxy_id"), "{error}");
+}
+
+#[tokio::test]
 async fn a_deployment_at_zero_is_woken_by_a_report_and_stays_awake_over_a_restart_of_the_controller() {
     let dir = tempfile::tempdir().unwrap();
     let mut controller = Controller::start(dir.path(), "127.0.0.1:0").await;

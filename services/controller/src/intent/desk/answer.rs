@@ -103,6 +103,9 @@ impl Desk {
         limit: usize,
     ) -> Result<Vec<pb::Decision>, Error> {
         let mut found = Vec::new();
+        if limit == 0 {
+            return Ok(found);
+        }
         let fits = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
         self.store.decisions(|decision| {
             if fits(application, &decision.application) && fits(deployment, &decision.deployment) {

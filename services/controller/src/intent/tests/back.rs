@@ -138,6 +138,7 @@ fn a_change_of_numbers_meanwhile_does_not_hide_what_was_before_the_update() {
         application: "a".into(),
         deployment: "pipeline".into(),
         replicas: 4,
+        ..Default::default()
     };
     desk.scale(&request).unwrap();
     let mut lighter = config(&desk, "a");

@@ -78,6 +78,23 @@ async fn a_change_is_published_when_it_is_kept_and_the_newest_is_what_is_seen() 
 }
 
 #[tokio::test]
+async fn work_that_panics_is_answered_and_the_ledger_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for place in [Place::Memory, Place::Dir(dir.path().to_path_buf())] {
+        let stop = stop();
+        let ledger = open(place, None, &stop).await.unwrap();
+        ledger.put(request(&app("a", json!({})))).await.unwrap();
+        let broken: Result<(), Error> = ledger.ask(|_| panic!("for the test")).await;
+        assert!(matches!(broken, Err(Error::Broken(_))), "{broken:?}");
+        let again = ledger.put(request(&app("b", json!({})))).await.unwrap();
+        assert_eq!(again.resource_version, 2);
+        assert_eq!(models(&ledger).len(), 2);
+        stop.trigger();
+        stop.wait().await;
+    }
+}
+
+#[tokio::test]
 async fn decisions_that_were_handed_in_before_the_stop_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let place = Place::Dir(dir.path().to_path_buf());

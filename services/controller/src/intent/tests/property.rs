@@ -57,6 +57,7 @@ fn take(desk: &mut Desk, step: &Step) -> Result<pb::Accepted, Error> {
             application: application.clone(),
             deployment: "pipeline".into(),
             replicas: *replicas,
+            ..Default::default()
         }),
         Step::Back(to, name) => desk.rollback(&pb::RollbackRequest {
             to: *to,

@@ -7,6 +7,7 @@ fn scale(desk: &mut Desk, deployment: &str, replicas: u32) -> Result<pb::Accepte
         application: "a".into(),
         deployment: deployment.into(),
         replicas,
+        ..Default::default()
     })
 }
 

@@ -127,6 +127,30 @@ fn a_process_that_is_not_needed_any_more_leaves_after_a_while() {
 }
 
 #[test]
+fn a_worker_that_is_none_of_the_providers_holds_no_place_for_one_that_is() {
+    let mut world = World::new(process(&[]), schema(1));
+    world.settle();
+    world.launch();
+    world.run(ms(200));
+    let own = world.state.owned();
+    let mut liar = world.workers.values().next().unwrap().clone();
+    liar.labels.push((PROVIDER_LABEL.into(), "process".into()));
+    (liar.pid, liar.address) = (999, "10.0.0.99:1".into());
+    liar.replicas.clear();
+    world.workers.insert("liar".into(), liar);
+    world.hello("liar");
+    assert_eq!(world.adopted, ["liar"]);
+    world.event(Event::Foreign {
+        worker_id: "liar".into(),
+    });
+    assert_eq!(world.state.owned(), own);
+    world.workers.get_mut("liar").unwrap().silent = true;
+    world.run(Duration::from_secs(4));
+    assert_eq!(world.state.workers.len(), own, "its lease is over");
+    assert_eq!(world.state.owned(), own, "and nobody waits for it to come back");
+}
+
+#[test]
 fn a_second_worker_with_the_id_of_a_live_one_is_refused() {
     let mut world = World::settled(1);
     world.add("a", WorkerKind::Inference, 2.0);
