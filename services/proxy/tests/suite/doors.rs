@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use mobula_proto::control::v1::WatchRoutesResponse;
 use mobula_proxy::Config;
-use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::support::{Act, Mesh, Worker, get, prompt, soon};
