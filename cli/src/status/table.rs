@@ -140,17 +140,20 @@ fn row(deployment: &Deployment, replica: &Replica) -> Vec<Cell> {
             state: true,
         },
         worker.to_owned().into(),
-        provider(&replica.execution_provider).to_owned().into(),
+        provider(replica).into(),
         load(replica).into(),
         replica.message.replace('\n', "; ").into(),
     ]
 }
 
-/// `CPU` of `CPUExecutionProvider`.
-fn provider(name: &str) -> &str {
-    match name.strip_suffix("ExecutionProvider").unwrap_or(name) {
-        "" => "-",
-        short => short,
+/// `CPU` of `CPUExecutionProvider`, with how its cores are divided.
+fn provider(replica: &Replica) -> String {
+    let name = &replica.execution_provider;
+    let short = name.strip_suffix("ExecutionProvider").unwrap_or(name);
+    match (short, replica.lanes) {
+        ("", _) => "-".to_owned(),
+        (short, 0 | 1) => short.to_owned(),
+        (short, lanes) => format!("{short}, {lanes} lanes"),
     }
 }
 
@@ -306,6 +309,7 @@ mod tests {
             queued_rows: 0,
             row_ns: 0,
             execution_provider: String::new(),
+            lanes: 0,
         }
     }
 
@@ -316,6 +320,7 @@ mod tests {
             queued_rows: 40,
             row_ns: 2_500_000,
             execution_provider: "CPUExecutionProvider".into(),
+            lanes: 2,
             ..replica("k3x", "RUNNING")
         };
         let pending = Replica {

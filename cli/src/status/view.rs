@@ -83,6 +83,8 @@ pub(crate) struct Replica {
     pub(crate) row_ns: u64,
     /// As ONNX Runtime names it; empty where no network is run.
     pub(crate) execution_provider: String,
+    /// Sessions that share the rows of a UNet call; 0 where no network is run.
+    pub(crate) lanes: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,6 +219,7 @@ impl From<pb::ReplicaStatus> for Replica {
             message: replica.message,
             worker_id: replica.worker_id,
             execution_provider: replica.execution_provider,
+            lanes: replica.lanes,
             ongoing_requests,
             queued_rows,
             row_ns,

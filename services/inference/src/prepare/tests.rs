@@ -34,6 +34,7 @@ fn args(folder: &Path) -> Args {
         max_rows: 2,
         seconds: 1,
         providers: "cpu".to_owned(),
+        lanes: "1".to_owned(),
         onnxruntime: None,
         threads: Some(2),
     }
@@ -89,7 +90,7 @@ fn a_prepared_model_is_used_and_its_manifest_keeps_what_others_wrote() {
         let side = (model.sample_size.0 * info.scale).next_multiple_of(info.multiple);
         let curve = model
             .profile
-            .curve(&info.provider, info.latents(side, side), info.window)
+            .curve(&info.computes(), info.latents(side, side), info.window)
             .unwrap();
         assert_eq!(
             curve.iter().map(|(rows, _)| *rows).collect::<Vec<_>>(),

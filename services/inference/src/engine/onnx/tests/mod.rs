@@ -146,7 +146,7 @@ fn a_provider_that_is_not_there_is_refused_and_nothing_falls_back() {
         ("tensorrt,cpu", "Tensorrt"),
         ("xnnpack", "XNNPACK"),
     ] {
-        let setup = Setup::new(providers, None).unwrap();
+        let setup = Setup::new(providers, None, "auto").unwrap();
         let error = Onnx::load(&model, &runtime(), &setup).unwrap_err().to_string();
         assert!(
             error.starts_with("option providers") && error.to_lowercase().contains(&word.to_lowercase()),
