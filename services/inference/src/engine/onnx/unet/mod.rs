@@ -199,6 +199,12 @@ impl Unet {
         self.lanes.as_ref().map_or(1, Lanes::count)
     }
 
+    /// Gives each the other's lanes.
+    #[cfg(test)]
+    pub(super) fn swap_lanes(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.lanes, &mut other.lanes);
+    }
+
     /// What was found out about lanes when it was loaded.
     pub(super) fn settled(&self) -> Option<Division> {
         self.settled
