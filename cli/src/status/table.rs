@@ -381,9 +381,9 @@ mod tests {
 Mobula 0.1.0, controller up 3 min 5 s
 
 demo DEPLOYING at /
-  DEPLOYMENT  REPLICA  STATE    WORKER       ON   LOAD                         WHY
-  pipeline    k3x      RUNNING  inference-1  CPU  3 ongoing, 40 rows (100 ms)
-  pipeline    p9z      PENDING  -            -    idle                         no inference worker has 2 CPUs free
+  DEPLOYMENT  REPLICA  STATE    WORKER       ON            LOAD                         WHY
+  pipeline    k3x      RUNNING  inference-1  CPU, 2 lanes  3 ongoing, 40 rows (100 ms)
+  pipeline    p9z      PENDING  -            -             idle                         no inference worker has 2 CPUs free
   pipeline: 1 of 2 running
 
   WORKER       KIND       STATE  ADDRESS          PID   USED                  RESIDENT  SEEN
