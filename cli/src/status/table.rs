@@ -146,15 +146,17 @@ fn row(deployment: &Deployment, replica: &Replica) -> Vec<Cell> {
     ]
 }
 
-/// `CPU` of `CPUExecutionProvider`, with the GPUs that it was given: `CUDA, GPU 0`.
+/// `CPU` of `CPUExecutionProvider`, with how its cores are divided, or the GPUs that it was given: `CPU, 2 lanes`, `CUDA, GPU 0`.
 fn device(replica: &Replica) -> String {
     let name = replica.execution_provider.as_str();
     let provider = name.strip_suffix("ExecutionProvider").unwrap_or(name);
-    let gpus: Vec<String> = replica.gpus.iter().map(|gpu| format!("GPU {gpu}")).collect();
+    let lanes = (replica.lanes > 1).then(|| format!("{} lanes", replica.lanes));
+    let gpus = replica.gpus.iter().map(|gpu| format!("GPU {gpu}"));
+    let more: Vec<String> = lanes.into_iter().chain(gpus).collect();
     let parts: Vec<&str> = Some(provider)
         .filter(|provider| !provider.is_empty())
         .into_iter()
-        .chain(gpus.iter().map(String::as_str))
+        .chain(more.iter().map(String::as_str))
         .collect();
     if parts.is_empty() {
         "-".into()
@@ -315,6 +317,7 @@ mod tests {
             queued_rows: 0,
             row_ns: 0,
             execution_provider: String::new(),
+            lanes: 0,
         }
     }
 
@@ -325,6 +328,7 @@ mod tests {
             queued_rows: 40,
             row_ns: 2_500_000,
             execution_provider: "CPUExecutionProvider".into(),
+            lanes: 2,
             ..replica("k3x", "RUNNING")
         };
         let pending = Replica {
@@ -385,9 +389,9 @@ mod tests {
 Mobula 0.1.0, controller up 3 min 5 s
 
 demo DEPLOYING at /
-  DEPLOYMENT  REPLICA  STATE    WORKER       ON   LOAD                         WHY
-  pipeline    k3x      RUNNING  inference-1  CPU  3 ongoing, 40 rows (100 ms)
-  pipeline    p9z      PENDING  -            -    idle                         no inference worker has 2 CPUs free
+  DEPLOYMENT  REPLICA  STATE    WORKER       ON            LOAD                         WHY
+  pipeline    k3x      RUNNING  inference-1  CPU, 2 lanes  3 ongoing, 40 rows (100 ms)
+  pipeline    p9z      PENDING  -            -             idle                         no inference worker has 2 CPUs free
   pipeline: 1 of 2 running
 
   WORKER       KIND       STATE  ADDRESS          PID   USED                  RESIDENT  SEEN

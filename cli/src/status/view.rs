@@ -86,6 +86,8 @@ pub(crate) struct Replica {
     /// GPUs of its worker that it has or shares.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) gpus: Vec<u32>,
+    /// Sessions that share the rows of a UNet call; 0 where no network is run.
+    pub(crate) lanes: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -221,6 +223,7 @@ impl From<pb::ReplicaStatus> for Replica {
             worker_id: replica.worker_id,
             execution_provider: replica.execution_provider,
             gpus: replica.gpus,
+            lanes: replica.lanes,
             ongoing_requests,
             queued_rows,
             row_ns,

@@ -36,6 +36,10 @@ pub struct Config {
     /// Windows of text in a prompt at most; each holds 75 tokens, and a UNet call takes longer with more
     #[arg(long, env = "MOBULA_MAX_PROMPT_WINDOWS", default_value_t = MAX_PROMPT_WINDOWS, value_parser = at_least_one)]
     pub max_prompt_windows: usize,
+    /// How UNet calls are divided among the CPU's cores: a number of sessions that share each call's rows and the threads, 1 for
+    /// one pool of threads, or auto for what is measured to be faster when a model is loaded
+    #[arg(long, env = "MOBULA_LANES", default_value = "auto")]
+    pub lanes: String,
     /// Who computes, best first: cpu, cuda, tensorrt, openvino and others that the ONNX Runtime library was built with; the
     /// start fails when the first of them cannot be had
     #[arg(long, env = "MOBULA_PROVIDERS", default_value = "cpu")]
@@ -68,6 +72,7 @@ impl Default for Config {
             max_size: MAX_SIZE,
             embedding_cache_bytes: EMBEDDING_CACHE_BYTES,
             max_prompt_windows: MAX_PROMPT_WINDOWS,
+            lanes: "auto".to_owned(),
             providers: "cpu".to_owned(),
             tile_above: None,
             worker: WorkerArgs {
@@ -82,9 +87,9 @@ impl Config {
     /// How networks are run where a replica's options do not say.
     ///
     /// # Errors
-    /// [`Error::Option`] for a provider that there is not.
+    /// [`Error::Option`] for a provider that there is not, or what is no number of lanes.
     pub fn setup(&self) -> Result<Setup, Error> {
-        Setup::new(&self.providers, self.tile_above)
+        Setup::new(&self.providers, self.tile_above, &self.lanes)
     }
 
     /// What ONNX Runtime is started with.

@@ -33,6 +33,8 @@ use crate::shared::{Share, Shared};
 const MAX_WARM_UP: usize = 256;
 /// Time for measuring calls at load, where the manifest has no profile: a start is not to wait long for it.
 const PROFILE_TIME: Duration = Duration::from_secs(2);
+/// The part of the memory that is left which lanes may take: a quarter, by the size of the weights.
+const LANES_PART: u64 = 4;
 /// Loads replicas.
 #[derive(Debug)]
 pub struct Loader(Arc<Stock>);
@@ -204,12 +206,15 @@ impl Stock {
 
     async fn load_model(&self, folder: PathBuf, common: Common, setup: Setup) -> Result<Loaded, Error> {
         let model = blocking(move || Model::open(&folder)).await?;
-        let known = model.footprint(setup.provider());
+        let computes = setup.computes(&model, self.runtime.threads);
+        let known = computes.and_then(|name| model.footprint(&name));
         let mut hold = self.memory.hold(known.unwrap_or(0))?;
         let beside = match known {
             None => (Some(self.measuring.write().await), None),
             Some(_) => (None, Some(self.measuring.read().await)),
         };
+        // Lanes that nobody asked for are not to take the room that the model itself needs, or the next one.
+        let setup = setup.with_lane_memory(self.memory.left() / LANES_PART);
         let before = memory::resident();
         let (folder, runtime, parts) = (model.folder().to_owned(), self.runtime.clone(), model.clone());
         // Hashing gigabytes and making sessions take as long as each other; they do it at the same time.
@@ -231,6 +236,7 @@ impl Stock {
             // In a turn of its own: calls of other models beside it would be slowed, and measured with it.
             let measured = device.join().run(false, || {
                 trial(&mut engine, width, height).map_err(Error::of_file)?;
+                engine.settle(&parts)?;
                 measure(&mut engine, &parts, (width, height), common.max_rows)
             })?;
             Ok((Box::new(engine) as Box<dyn Engine>, measured))
@@ -276,6 +282,7 @@ impl Stock {
             max_clip_skip: info.max_clip_skip() as u32,
             guidance_embedded: info.guidance > 0,
             execution_provider: info.provider.clone(),
+            lanes: info.lanes as u32,
             max_prompt_windows: self.max_windows as u32,
             extra_calls: scheduler
                 .extra_calls()
@@ -318,7 +325,8 @@ fn measure(
             curve,
         })
     };
-    let known = model.profile.curves(&info.provider);
+    let computes = info.computes();
+    let known = model.profile.curves(&computes);
     let known: Vec<_> = known
         .map(|(sides, points)| measured(sides, points))
         .collect::<Result<_, Error>>()?;

@@ -46,6 +46,14 @@ impl Ledger {
         hold.grow(bytes)?;
         Ok(hold)
     }
+
+    /// What nobody holds, bytes.
+    pub(crate) fn left(&self) -> u64 {
+        match self.0.budget {
+            0 => u64::MAX,
+            budget => budget.saturating_sub(*self.0.lock()),
+        }
+    }
 }
 
 impl Hold {
@@ -128,6 +136,7 @@ mod tests {
     fn a_model_that_does_not_fit_is_refused_with_what_is_left_and_fits_when_another_goes() {
         let ledger = Ledger::new(100);
         let first = ledger.hold(60).unwrap();
+        assert_eq!((ledger.left(), Ledger::new(0).left()), (40, u64::MAX));
         let why = ledger.hold(50).unwrap_err();
         assert!(
             matches!(

@@ -59,6 +59,10 @@ pub struct Args {
     /// Who computes: execution providers with commas between them
     #[arg(long, env = "MOBULA_PROVIDERS", default_value = "cpu")]
     pub providers: String,
+    /// How UNet calls are divided among the CPU's cores: a number of sessions that share each call's rows and the threads, 1 for
+    /// one pool of threads, or auto, which measures what is faster
+    #[arg(long, env = "MOBULA_LANES", default_value = "auto")]
+    pub lanes: String,
     /// ONNX Runtime's shared library; by default it is looked for beside the executable and in .ort/lib
     #[arg(long, env = "ORT_DYLIB_PATH")]
     pub onnxruntime: Option<PathBuf>,
@@ -87,7 +91,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
         threads: args.threads.unwrap_or_else(cores),
         spin: false,
     };
-    let setup = Setup::new(&args.providers, None)?;
+    let setup = Setup::new(&args.providers, None, &args.lanes)?;
     // Before any network is opened: what they leave behind is used again by the next ones.
     let meter = Meter::begin();
     let model = Model::open(&args.model)?;
@@ -109,6 +113,7 @@ fn tried(model: &Model, (runtime, setup): (&Runtime, &Setup)) -> Result<Onnx, Er
     let mut engine = Onnx::load(model, runtime, setup).map_err(Error::of_file)?;
     let side = engine.info().multiple;
     trial(&mut engine, side, side).map_err(Error::of_file)?;
+    engine.settle(model)?;
     Ok(engine)
 }
 
@@ -124,6 +129,8 @@ fn prepare(
     progress("making the UNet's timestep one per row, and checking its numbers");
     let draft = draft_unet(&model, runtime)?;
     model.prepared = draft.as_ref().map(|(_, prepared)| prepared.clone());
+    // What was found out before is found out anew.
+    let divisions = std::mem::take(&mut model.divisions);
     progress("loading the model and running every network once");
     let mut engine = tried(&model, (runtime, setup))?;
     meter.loaded();
@@ -136,10 +143,14 @@ fn prepare(
     manifest.set_prepared(prepared.as_ref());
     manifest.write(&args.model)?;
     say(out, &table::engine(&model, engine.info()))?;
+    if let Some(division) = engine.division() {
+        say(out, &table::division(division, engine.info().threads))?;
+        manifest.set_division(divisions, engine.info().threads, division);
+    }
     measure(args, &mut engine, model.profile, &sizes, (&mut manifest, out))?;
     let footprint = meter.footprint();
     say(out, &table::footprint(&footprint))?;
-    manifest.set_footprint(&engine.info().provider, &footprint);
+    manifest.set_footprint(&engine.info().computes(), &footprint);
     manifest.write(&args.model)?;
     progress("");
     say(
@@ -203,7 +214,7 @@ fn measure(
         let budget = Duration::from_secs(args.seconds);
         let curve = profile::measure(engine, shape, info.window, args.max_rows, budget)?;
         say(out, &table::curve(*width, *height, &curve))?;
-        profile.put(&info.provider, shape, info.window, curve);
+        profile.put(&info.computes(), shape, info.window, curve);
     }
     manifest.set_profile(&profile);
     Ok(())

@@ -17,28 +17,28 @@ use crate::error::Error;
 pub const ROWS: [usize; 5] = [1, 2, 4, 8, 16];
 /// Runs of each call; the fastest counts, because what others do on the machine only adds.
 const RUNS: usize = 3;
-/// Curves in a manifest at most, over all providers.
+/// Curves in a manifest at most, in all.
 const MAX_CURVES: usize = 1024;
 
 /// Pairs of rows and microseconds, by rising rows.
 pub type Curve = Vec<(usize, u64)>;
 
-/// Measured latencies of a model's UNet: by provider, then by `<h>x<w>x<tokens>` (latent rows, latent columns, text tokens).
+/// Measured latencies of a model's UNet: by who computes ([`Info::computes`]), then by `<h>x<w>x<tokens>` (latent rows, latent columns, text tokens).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Profile(BTreeMap<String, BTreeMap<String, Curve>>);
 
 impl Profile {
-    /// The curve of a provider for latents of a shape and a prompt of so many tokens.
+    /// The curve of who computes for latents of a shape and a prompt of so many tokens.
     #[must_use]
-    pub fn curve(&self, provider: &str, shape: Shape, tokens: usize) -> Option<&[(usize, u64)]> {
-        let curve = self.0.get(provider)?.get(&key(shape, tokens))?;
+    pub fn curve(&self, computes: &str, shape: Shape, tokens: usize) -> Option<&[(usize, u64)]> {
+        let curve = self.0.get(computes)?.get(&key(shape, tokens))?;
         Some(curve)
     }
 
-    /// All curves of a provider, with the latent rows, latent columns and tokens they were measured with.
-    pub fn curves(&self, provider: &str) -> impl Iterator<Item = ([usize; 3], &Curve)> {
-        let curves = self.0.get(provider).into_iter().flatten();
+    /// All curves of who computes, with the latent rows, latent columns and tokens they were measured with.
+    pub fn curves(&self, computes: &str) -> impl Iterator<Item = ([usize; 3], &Curve)> {
+        let curves = self.0.get(computes).into_iter().flatten();
         curves.filter_map(|(key, curve)| {
             let mut sides = key.split('x').map(str::parse);
             let mut side = || sides.next()?.ok().filter(|side| *side > 0);
@@ -47,8 +47,8 @@ impl Profile {
     }
 
     /// Puts a curve in, in place of one that was there.
-    pub fn put(&mut self, provider: &str, shape: Shape, tokens: usize, curve: Curve) {
-        let curves = self.0.entry(provider.to_owned()).or_default();
+    pub fn put(&mut self, computes: &str, shape: Shape, tokens: usize, curve: Curve) {
+        let curves = self.0.entry(computes.to_owned()).or_default();
         curves.insert(key(shape, tokens), curve);
     }
 

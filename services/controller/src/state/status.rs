@@ -146,6 +146,11 @@ impl State {
                 .as_ref()
                 .map(|model| model.execution_provider.clone())
                 .unwrap_or_default(),
+            lanes: replica
+                .model
+                .as_ref()
+                .map(|model| model.lanes)
+                .unwrap_or_default(),
             started_unix_ms: self.unix_ms(replica.made),
             version: replica.spec.version.clone(),
             outdated: deployment.outdated.contains(id),

@@ -175,7 +175,7 @@ impl Unet {
 }
 
 /// Values of the size of latents, none of them alike.
-fn wave(count: usize) -> Vec<f32> {
+pub(crate) fn wave(count: usize) -> Vec<f32> {
     (0..count).map(|index| (0.7 * index as f32).sin()).collect()
 }
 
@@ -242,18 +242,27 @@ pub(crate) fn serve(args: &Args, model: Subject, threads: usize) -> Result<()> {
     };
     let mut finisher = Finisher::new(rest, pictures, args.aside.is_some());
     println!("{rows} {pictures}");
+    work(model, rows, |finishes| {
+        unet.denoise(rows)?;
+        if finishes {
+            finisher.finish(rows / 2, pictures)?;
+        }
+        Ok(())
+    })
+}
+
+/// Makes calls for as many seconds as each line of the input asks, and says what it did; a call is told whether it makes its
+/// pictures whole.
+pub(crate) fn work(model: Subject, rows: usize, mut call: impl FnMut(bool) -> Result<()>) -> Result<()> {
     // Calls go on from one measurement to the next, so that each has its part of texts and decodings.
     let mut calls = 0;
     for line in std::io::stdin().lock().lines() {
         let asked = Duration::from_secs_f64(line?.trim().parse()?);
         let (begun, cpu, mut done) = (Instant::now(), cpu_seconds(), 0);
         while begun.elapsed() < asked {
-            unet.denoise(rows)?;
-            done += rows;
             calls += 1;
-            if calls % model.steps() == 0 {
-                finisher.finish(rows / 2, pictures)?;
-            }
+            call(calls % model.steps() == 0)?;
+            done += rows;
         }
         println!("{done} {} {}", begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         std::io::stdout().flush()?;
@@ -276,19 +285,14 @@ impl Bare {
         Self::with(args, model, &[format!("--pool={threads}")]).await
     }
 
-    /// A process with a pool of threads and perhaps another one of `aside` threads for what is not the UNet, and with calls of
-    /// this many rows and pictures.
+    /// A process whose threads are divided as these flags say, with calls of this many rows and pictures.
     pub(crate) async fn divided(
         args: &Args,
         model: Subject,
-        (threads, aside): (usize, Option<usize>),
+        mut flags: Vec<String>,
         choice: (usize, usize),
     ) -> Result<Self> {
-        let mut flags = vec![
-            format!("--pool={threads}"),
-            format!("--choice={},{}", choice.0, choice.1),
-        ];
-        flags.extend(aside.map(|threads| format!("--aside={threads}")));
+        flags.push(format!("--choice={},{}", choice.0, choice.1));
         Self::with(args, model, &flags).await
     }
 

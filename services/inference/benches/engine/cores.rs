@@ -1,7 +1,8 @@
 //! How cores are best divided: one pool of threads with one call after another, halves with UNet calls beside each other, or the
-//! UNet on some cores and text and VAE beside it on others; the last two also with as many threads as cores in both pools.
+//! UNet on some cores and text and VAE beside it on others; the last two also with as many threads as cores in both pools. And
+//! Mobula's engine with one pool, and with lanes that share the rows of each call.
 //!
-//! All of them are bare sessions, so that nothing but the division differs. UNet calls beside each other are two processes.
+//! The first are bare sessions, so that nothing but the division differs. UNet calls beside each other are two processes.
 
 use anyhow::Result;
 use futures::future::try_join_all;
@@ -16,16 +17,32 @@ struct Division {
     threads: usize,
     aside: Option<usize>,
     processes: usize,
+    /// Mobula's engine with so many lanes, where it is not bare sessions.
+    lanes: Option<usize>,
 }
 
 impl Division {
+    fn flags(self) -> Vec<String> {
+        let mut flags = vec![format!("--pool={}", self.threads)];
+        flags.extend(self.aside.map(|threads| format!("--aside={threads}")));
+        flags.extend(self.lanes.map(|lanes| format!("--lanes={lanes}")));
+        flags
+    }
+
     fn name(self) -> String {
         let Self {
             threads,
             aside,
             processes,
+            lanes,
         } = self;
         match (aside, processes) {
+            _ if lanes == Some(1) => format!("engine: one pool of {threads}"),
+            _ if lanes.is_some() => format!(
+                "engine: {} lanes of {}",
+                lanes.unwrap_or(1),
+                threads / lanes.unwrap_or(1)
+            ),
             (Some(aside), _) => format!("UNet on {threads}, text and VAE beside it on {aside}"),
             (None, 1) => format!("one pool of {threads}, calls one after another"),
             (None, _) => format!("{processes} pools of {threads}, calls beside each other"),
@@ -38,16 +55,19 @@ pub(crate) async fn measure(args: &Args) -> Result<Vec<Cores>> {
     let threads = args.threads();
     let half = (threads / 2).max(1);
     let divisions = [
-        (threads, None, 1),
-        (half, None, 2),
-        (threads, None, 2),
-        (half, Some(half), 1),
-        (threads, Some(threads), 1),
+        (threads, None, 1, None),
+        (half, None, 2, None),
+        (threads, None, 2, None),
+        (half, Some(half), 1, None),
+        (threads, Some(threads), 1, None),
+        (threads, None, 1, Some(1)),
+        (threads, None, 1, Some(threads)),
     ];
-    let divisions = divisions.map(|(threads, aside, processes)| Division {
+    let divisions = divisions.map(|(threads, aside, processes, lanes)| Division {
         threads,
         aside,
         processes,
+        lanes,
     });
     let mut all = Vec::new();
     for model in &args.models {
@@ -57,10 +77,9 @@ pub(crate) async fn measure(args: &Args) -> Result<Vec<Cores>> {
         let mut sides = divisions.map(|division| (division, Vec::new()));
         for _ in 0..args.rounds {
             for (division, rates) in &mut sides {
-                let pools = (division.threads, division.aside);
                 let mut processes = Vec::new();
                 for _ in 0..division.processes {
-                    processes.push(Bare::divided(args, *model, pools, choice).await?);
+                    processes.push(Bare::divided(args, *model, division.flags(), choice).await?);
                 }
                 // The first calls take memory and time.
                 try_join_all(processes.iter_mut().map(|bare| bare.measure(0.5))).await?;

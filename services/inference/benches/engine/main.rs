@@ -4,12 +4,13 @@
 //!     cargo bench -p mobula-inference --bench engine -- cores            how cores are best divided
 //!
 //! `rows`: the service over gRPC against bare ONNX Runtime sessions. `deadlines`: requests in time above capacity, batched step
-//! by step and by whole requests. `ticks`: what a tick costs beside the model. `cores`: one pool of threads or several.
+//! by step and by whole requests. `ticks`: what a tick costs beside the model. `cores`: one pool of threads, several, or lanes.
 //! Figures go to a table, to a JSON file that keeps those of earlier runs, and to a chart.
 
 mod bare;
 mod cores;
 mod deadlines;
+mod engine;
 mod random;
 mod report;
 mod rows;
@@ -71,6 +72,9 @@ struct Args {
     /// Works for another process of this program: a pool of bare sessions with so many threads
     #[arg(long, hide = true)]
     pool: Option<usize>,
+    /// With --pool: Mobula's engine instead of bare sessions, with so many lanes
+    #[arg(long, hide = true)]
+    lanes: Option<usize>,
     /// With --pool: threads that do everything but the UNet
     #[arg(long, hide = true)]
     aside: Option<usize>,
@@ -109,7 +113,10 @@ impl Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     if let (Some(threads), Some(model)) = (args.pool, args.models.first()) {
-        return bare::serve(&args, *model, threads);
+        return match args.lanes {
+            None => bare::serve(&args, *model, threads),
+            Some(lanes) => engine::serve(&args, *model, threads, lanes),
+        };
     }
     // Before any thread of ours runs beside it.
     let ticks = if args.wants(Part::Ticks) {

@@ -97,6 +97,8 @@ pub(crate) fn info() -> Info {
         multiple: 8,
         mixed_timesteps: true,
         provider: "Fake".to_owned(),
+        lanes: 1,
+        threads: 0,
         bucket: None,
     }
 }

@@ -63,6 +63,11 @@ pub struct Info {
     pub provider: String,
     /// Where kernels are chosen by the batch: strict rows run in calls that are filled up to this many. `None` on CPUs.
     pub bucket: Option<usize>,
+    /// Sessions among which the rows of a UNet call are divided, each with its part of the threads; 1 where every call has all of
+    /// them.
+    pub lanes: usize,
+    /// Threads that compute; 0 where they are not the engine's.
+    pub threads: usize,
 }
 
 impl Info {
@@ -88,6 +93,12 @@ impl Info {
         }
     }
 
+    /// By what name measurements are kept: they hold for who computes, and for how the cores are divided.
+    #[must_use]
+    pub fn computes(&self) -> String {
+        computes(&self.provider, self.lanes, self.threads)
+    }
+
     /// Layers that `clip_skip` may leave out of every encoder.
     #[must_use]
     pub fn max_clip_skip(&self) -> usize {
@@ -96,6 +107,14 @@ impl Info {
             .map(|encoder| encoder.layers)
             .min()
             .unwrap_or(0)
+    }
+}
+
+/// See [`Info::computes`].
+pub(crate) fn computes(provider: &str, lanes: usize, threads: usize) -> String {
+    match lanes {
+        0 | 1 => provider.to_owned(),
+        _ => format!("{provider}, {lanes} lanes of {}", (threads / lanes).max(1)),
     }
 }
 

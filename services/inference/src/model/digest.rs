@@ -70,6 +70,23 @@ pub fn fingerprint(folder: &Path) -> Result<String, Error> {
     Ok(format!("{:x}", hash.finalize()))
 }
 
+/// Bytes of those files of a folder that are to be counted.
+///
+/// # Errors
+/// [`Error::File`] for what cannot be read.
+pub(super) fn bytes(folder: &Path, counts: impl Fn(&Path) -> bool) -> Result<u64, Error> {
+    let mut files = Vec::new();
+    list(folder, "", &mut files)?;
+    let sizes = files.iter().filter(|(_, path)| counts(path)).map(|(name, path)| {
+        let about = std::fs::metadata(path).map_err(|error| Error::File {
+            path: name.clone(),
+            why: error.to_string(),
+        });
+        Ok(about?.len())
+    });
+    sizes.sum()
+}
+
 /// SHA-256 of one file, lower-case hexadecimal.
 ///
 /// # Errors

@@ -42,10 +42,57 @@ pub struct Prepared {
     pub unit: usize,
 }
 
+/// How a UNet's calls are best divided among a number of threads, as it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Division {
+    /// Sessions that share a call's rows; 1 is a pool of all threads.
+    pub lanes: usize,
+    /// What the pool takes for a call in the time that lanes take for it.
+    pub gain: f64,
+}
+
+/// Divisions by the number of threads.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Divisions(BTreeMap<usize, Division>);
+
+impl Divisions {
+    /// What was measured with so many threads.
+    #[must_use]
+    pub fn get(&self, threads: usize) -> Option<&Division> {
+        self.0.get(&threads)
+    }
+
+    /// Puts in what was measured with so many threads.
+    pub(crate) fn put(&mut self, threads: usize, division: Division) {
+        self.0.insert(threads, division);
+    }
+
+    /// Refuses what no measurement writes.
+    fn check(&self) -> Result<(), String> {
+        if self.0.len() > MAX_DIVISIONS {
+            return Err(format!("lanes has more than {MAX_DIVISIONS} numbers of threads"));
+        }
+        for (threads, division) in &self.0 {
+            let Division { lanes, gain } = division;
+            if *lanes == 0 || !threads.is_multiple_of(*lanes) || !gain.is_finite() || *gain < 0.0 {
+                return Err(format!(
+                    "lanes of {threads} threads is {division:?}, expected lanes that divide them and a gain from 0"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of threads in a manifest at most.
+const MAX_DIVISIONS: usize = 256;
+
 pub(super) struct Manifest {
     pub(super) defaults: Defaults,
     pub(super) latent_rgb: LatentRgb,
     pub(super) prepared: Option<Prepared>,
+    pub(super) divisions: Divisions,
     pub(super) profile: Profile,
     pub(super) footprint: Footprints,
 }
@@ -60,6 +107,8 @@ struct File {
     latent_rgb: Option<FileLatentRgb>,
     #[serde(default)]
     prepared: FilePrepared,
+    #[serde(default)]
+    lanes: Divisions,
     #[serde(default)]
     profile: Profile,
     #[serde(default)]
@@ -142,6 +191,7 @@ pub(super) fn read(
         }
     }
     file.profile.check().map_err(wrong)?;
+    file.lanes.check().map_err(wrong)?;
     Ok(Manifest {
         defaults: Defaults {
             steps,
@@ -150,6 +200,7 @@ pub(super) fn read(
         },
         latent_rgb,
         prepared: file.prepared.unet,
+        divisions: file.lanes,
         profile: file.profile,
         footprint: file.footprint,
     })

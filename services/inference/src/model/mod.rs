@@ -24,7 +24,7 @@ pub use class::Task;
 use class::{Class, Form, INDEX, Index};
 pub use digest::{digest, file_digest, fingerprint};
 pub(crate) use manifest::FILE as MANIFEST;
-pub use manifest::{Defaults, Prepared};
+pub use manifest::{Defaults, Division, Divisions, Prepared};
 pub use parts::{TextPart, Vae};
 
 /// A configuration file may be so large; the largest known one has 40 KiB.
@@ -72,6 +72,8 @@ pub struct Model {
     pub encodes_images: bool,
     /// The UNet with its timestep made one per row by `prepare`, while it fits the original.
     pub prepared: Option<Prepared>,
+    /// How UNet calls are best divided among cores, from the manifest.
+    pub divisions: Divisions,
     /// Measured latencies of UNet calls, from the manifest.
     pub profile: Profile,
     footprint: manifest::Footprints,
@@ -141,6 +143,7 @@ impl Model {
             vae: parts::vae(folder)?,
             encodes_images,
             prepared: manifest.prepared,
+            divisions: manifest.divisions,
             profile: manifest.profile,
             footprint: manifest.footprint,
         })
@@ -164,10 +167,20 @@ impl Model {
         self.encoders.first().map_or(77, |encoder| encoder.window)
     }
 
-    /// Memory that the loaded model takes with a provider, bytes, as far as it was measured by `prepare`.
+    /// Size of a part with its weights when `file` is its graph, bytes; other graphs in its folder are not counted.
+    ///
+    /// # Errors
+    /// [`Error::File`] for what cannot be read.
+    pub fn part_bytes(&self, part: &str, file: &Path) -> Result<u64, Error> {
+        digest::bytes(&self.folder.join(part), |path| {
+            path == file || path.extension().is_none_or(|ending| ending != "onnx")
+        })
+    }
+
+    /// Memory that the loaded model takes where computing has this name, bytes, as far as it was measured by `prepare`.
     #[must_use]
-    pub fn footprint(&self, provider: &str) -> Option<u64> {
-        self.footprint.get(provider)?.get("loaded_bytes")?.as_u64()
+    pub fn footprint(&self, computes: &str) -> Option<u64> {
+        self.footprint.get(computes)?.get("loaded_bytes")?.as_u64()
     }
 
     /// Whether a VAE with float16 weights is computed in float32, as diffusers' pipelines of Stable Diffusion XL do where

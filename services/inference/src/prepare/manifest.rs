@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::draft::Draft;
 use super::footprint::Footprint;
 use crate::error::Error;
-use crate::model::{MANIFEST, Prepared};
+use crate::model::{Division, Divisions, MANIFEST, Prepared};
 use crate::profile::Profile;
 
 /// The file's content.
@@ -45,13 +45,19 @@ impl Manifest {
         self.0.insert("profile".to_owned(), json!(profile));
     }
 
-    /// Puts the memory of one provider in.
-    pub(super) fn set_footprint(&mut self, provider: &str, footprint: &Footprint) {
+    /// Puts in how calls are best divided among so many threads, beside what is known of other numbers of them.
+    pub(super) fn set_division(&mut self, mut known: Divisions, threads: usize, division: Division) {
+        known.put(threads, division);
+        self.0.insert("lanes".to_owned(), json!(known));
+    }
+
+    /// Puts in the memory where computing has this name.
+    pub(super) fn set_footprint(&mut self, computes: &str, footprint: &Footprint) {
         let all = self.0.entry("footprint").or_insert_with(|| json!({}));
         if !all.is_object() {
             *all = json!({});
         }
-        all[provider] = json!(footprint);
+        all[computes] = json!(footprint);
     }
 
     /// Writes the file.

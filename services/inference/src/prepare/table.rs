@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::footprint::Footprint;
 use crate::engine::Info;
 use crate::engine::onnx::{self, Part};
-use crate::model::{Model, Prepared, Task};
+use crate::model::{Division, Model, Prepared, Task};
 
 /// What the folder's configuration says.
 pub(super) fn model(model: &Model) -> String {
@@ -113,6 +113,19 @@ pub(super) fn engine(model: &Model, info: &Info) -> String {
             ", rows of one call share a timestep"
         },
     )
+}
+
+/// How calls are divided among the cores.
+pub(super) fn division(division: Division, threads: usize) -> String {
+    let Division { lanes, gain } = division;
+    if lanes > 1 {
+        let each = threads / lanes;
+        format!(
+            "{lanes} lanes of {each} of {threads} threads: calls are {gain:.2} times as fast as in one pool\n"
+        )
+    } else {
+        format!("one pool of {threads} threads: calls in lanes are {gain:.2} times as fast\n")
+    }
 }
 
 /// One size's latencies.

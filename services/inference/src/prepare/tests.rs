@@ -34,6 +34,7 @@ fn args(folder: &Path) -> Args {
         max_rows: 2,
         seconds: 1,
         providers: "cpu".to_owned(),
+        lanes: "1".to_owned(),
         onnxruntime: None,
         threads: Some(2),
     }
@@ -89,7 +90,7 @@ fn a_prepared_model_is_used_and_its_manifest_keeps_what_others_wrote() {
         let side = (model.sample_size.0 * info.scale).next_multiple_of(info.multiple);
         let curve = model
             .profile
-            .curve(&info.provider, info.latents(side, side), info.window)
+            .curve(&info.computes(), info.latents(side, side), info.window)
             .unwrap();
         assert_eq!(
             curve.iter().map(|(rows, _)| *rows).collect::<Vec<_>>(),
@@ -100,6 +101,52 @@ fn a_prepared_model_is_used_and_its_manifest_keeps_what_others_wrote() {
         // A file that is not the one that was written is not used; the model loads as if it had not been prepared.
         std::fs::write(folder.path().join("unet/model.batched.onnx"), "spoilt").unwrap();
         assert!(load(folder.path()).info().mixed_timesteps, "{name}");
+    }
+}
+
+#[test]
+fn how_calls_are_best_divided_is_kept_for_the_threads_that_it_was_measured_with() {
+    let folder = copy_of("sd15");
+    let known = r#"{"lanes": {"16": {"lanes": 4, "gain": 1.5}, "2": {"lanes": 1, "gain": 77.5}}}"#;
+    std::fs::write(folder.path().join("mobula.json"), known).unwrap();
+    let auto = Args {
+        lanes: "auto".to_owned(),
+        ..args(folder.path())
+    };
+    let text = report(&auto);
+    assert!(text.contains("times as fast"), "{text}");
+    let manifest = manifest(folder.path());
+    let found = &manifest["lanes"]["2"];
+    // What was there for as many threads was measured anew.
+    assert_ne!(found["gain"], 77.5);
+    assert_eq!(manifest["lanes"]["16"]["lanes"], 4);
+    let name = match found["lanes"].as_u64() {
+        Some(1) => "CPUExecutionProvider",
+        Some(2) => "CPUExecutionProvider, 2 lanes of 1",
+        _ => panic!("{manifest}"),
+    };
+    assert!(manifest["profile"][name]["4x4x77"].is_array(), "{manifest}");
+    assert!(
+        manifest["footprint"][name]["loaded_bytes"].as_u64().is_some(),
+        "{manifest}"
+    );
+    for (wrong, why) in [
+        (
+            r#"{"lanes": {"2": {"lanes": 3, "gain": 1.5}}}"#,
+            "lanes of 2 threads",
+        ),
+        (
+            r#"{"lanes": {"2": {"lanes": 0, "gain": 1.5}}}"#,
+            "lanes of 2 threads",
+        ),
+        (
+            r#"{"lanes": {"2": {"lanes": 2, "gain": -1}}}"#,
+            "lanes of 2 threads",
+        ),
+    ] {
+        std::fs::write(folder.path().join("mobula.json"), wrong).unwrap();
+        let error = Model::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
     }
 }
 

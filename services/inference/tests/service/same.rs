@@ -30,9 +30,9 @@ fn request(width: u32, height: u32, scheduler: &str, seeds: &[u64], steps: u32) 
 }
 
 /// Draws requests alone, then all together, then in one request each, with other sizes and steps beside them.
-async fn check(folder: PathBuf, side: u32, steps: u32, max_batch_rows: &str) {
+async fn check(folder: PathBuf, side: u32, steps: u32, max_batch_rows: &str, lanes: &str) {
     let worker = Worker::start(Config::default()).await;
-    let options = [("max_batch_rows", max_batch_rows)];
+    let options = [("max_batch_rows", max_batch_rows), ("lanes", lanes)];
     let report = worker
         .assign(spec("r", &folder.display().to_string(), "onnx", &options))
         .await;
@@ -73,20 +73,50 @@ async fn check(folder: PathBuf, side: u32, steps: u32, max_batch_rows: &str) {
 #[tokio::test]
 async fn a_tiny_model_gives_the_same_bytes_in_any_company() {
     for rows in ["16", "5", "1"] {
-        check(tiny("sd15"), 32, 4, rows).await;
+        check(tiny("sd15"), 32, 4, rows, "1").await;
     }
-    check(tiny("sd15-fp16"), 32, 4, "16").await;
+    check(tiny("sd15-fp16"), 32, 4, "16", "1").await;
+}
+
+#[tokio::test]
+async fn a_tiny_model_gives_the_same_bytes_in_any_company_when_lanes_share_its_calls() {
+    for (rows, lanes) in [("16", "2"), ("5", "2"), ("16", "3")] {
+        check(tiny("sd15"), 32, 4, rows, lanes).await;
+    }
 }
 
 #[tokio::test]
 async fn the_demo_model_gives_the_same_bytes_in_any_company() {
-    check(
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo"),
-        64,
-        3,
-        "16",
-    )
-    .await;
+    for lanes in ["1", "2"] {
+        check(demo(), 64, 3, "16", lanes).await;
+    }
+}
+
+fn demo() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
+}
+
+#[tokio::test]
+async fn the_same_seed_is_the_same_picture_with_and_without_lanes() {
+    let mut drawn = Vec::new();
+    for lanes in ["1", "2", "3"] {
+        let worker = Worker::start(Config::default()).await;
+        let folder = demo().display().to_string();
+        let report = worker
+            .assign(spec("r", &folder, "onnx", &[("lanes", lanes)]))
+            .await;
+        assert_eq!(report.state(), ReplicaState::Running, "{}", report.message);
+        assert_eq!(worker.model().lanes.to_string(), lanes);
+        let request = |n: u64| request(64, 64, "euler_a", &[n, n + 10, n + 20], 3 + n as u32);
+        let all = join_all((0..3).map(|n| worker.draw(request(n)))).await;
+        let all = all.into_iter().map(|drawn| files(&drawn.unwrap()));
+        drawn.push(all.collect::<Vec<_>>());
+        worker.stop().await;
+    }
+    assert!(
+        drawn[0] == drawn[1] && drawn[0] == drawn[2],
+        "lanes change a picture"
+    );
 }
 
 /// Pictures by index.

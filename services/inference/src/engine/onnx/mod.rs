@@ -10,6 +10,7 @@ mod decoder;
 mod dialect;
 mod edit;
 mod encoder;
+mod lanes;
 mod library;
 mod provider;
 mod report;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use mobula_embeddings::{Embeddings, Encoder as Which, Vocabulary};
 
 use super::{Batch, Decoded, Encoded, Engine, Error, Info, Interrupt, Moments, Shape, whole};
-use crate::model::Model;
+use crate::model::{Division, Model};
 use decoder::Decoder;
 pub(crate) use edit::every as every_edit;
 use encoder::Encoder;
@@ -67,11 +68,7 @@ impl Onnx {
     pub fn load(model: &Model, runtime: &Runtime, setup: &Setup) -> Result<Self, Error> {
         runtime.check()?;
         let signal = Arc::new(Signal::new(&setup.providers)?);
-        let context = Context {
-            runtime,
-            setup,
-            signal: Arc::clone(&signal),
-        };
+        let context = Context::new(runtime, setup, &signal);
         let text = TextEncoders::load(model, &added(model)?, &context)?;
         let decoder = Decoder::load(model, &context)?;
         let scale = decoder.scale();
@@ -104,6 +101,8 @@ impl Onnx {
             mixed_timesteps: unet.mixes_timesteps(),
             provider: setup.providers.full_name().to_owned(),
             bucket: setup.providers.depends_on_batch().then_some(setup.bucket),
+            lanes: unet.lanes(),
+            threads: runtime.threads.max(1),
         };
         tracing::info!(model = %model.folder().display(), ?info, "model is loaded");
         Ok(Self {
@@ -116,6 +115,24 @@ impl Onnx {
             setup: setup.clone(),
             signal,
         })
+    }
+
+    /// Finds out how UNet calls are best divided among the cores, when that is neither asked for nor known. To be called before
+    /// anything is measured, while nothing else computes.
+    ///
+    /// # Errors
+    /// [`Error::Run`].
+    pub fn settle(&mut self, model: &Model) -> Result<(), Error> {
+        self.signal.begin();
+        self.unet.settle(model)?;
+        self.info.lanes = self.unet.lanes();
+        Ok(())
+    }
+
+    /// What [`Onnx::settle`] found out; none when there was nothing to find out.
+    #[must_use]
+    pub fn division(&self) -> Option<Division> {
+        self.unet.settled()
     }
 }
 
@@ -160,11 +177,7 @@ fn added(model: &Model) -> Result<Vec<Added>, Error> {
 /// What a session that is made later needs; a macro, because networks are borrowed beside it.
 macro_rules! context {
     ($engine:expr) => {
-        Context {
-            runtime: &$engine.runtime,
-            setup: &$engine.setup,
-            signal: Arc::clone(&$engine.signal),
-        }
+        Context::new(&$engine.runtime, &$engine.setup, &$engine.signal)
     };
 }
 

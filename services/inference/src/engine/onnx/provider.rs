@@ -221,9 +221,14 @@ impl Providers {
             .map_or("CPUExecutionProvider", |(_, _, full, _)| full)
     }
 
+    /// Whether the CPU provider runs all networks.
+    pub(super) fn is_cpu(&self) -> bool {
+        self.first() == Name::Cpu
+    }
+
     /// Whether kernels may be chosen by the batch; the CPU's are not.
     pub(super) fn depends_on_batch(&self) -> bool {
-        self.first() != Name::Cpu
+        !self.is_cpu()
     }
 
     /// Whether calls can be recorded as CUDA graphs.

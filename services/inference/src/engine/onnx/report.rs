@@ -75,11 +75,11 @@ pub fn prepare_unet(model: &Model, runtime: &Runtime) -> Result<Option<PreparedU
 
 fn context<'a>(runtime: &'a Runtime, setup: &'a Setup) -> Result<Context<'a>, Error> {
     runtime.check()?;
-    Ok(Context {
+    Ok(Context::new(
         runtime,
         setup,
-        signal: Arc::new(Signal::new(&setup.providers)?),
-    })
+        &Arc::new(Signal::new(&setup.providers)?),
+    ))
 }
 
 fn describe(port: &Port) -> String {

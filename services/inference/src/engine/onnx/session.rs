@@ -3,6 +3,7 @@
 //! Everything outside works in f32 and u32; conversions to the model's f16, int32 or int64 happen here and nowhere else.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +30,20 @@ pub(super) struct Context<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) setup: &'a Setup,
     pub(super) signal: Arc<Signal>,
+    /// Threads of its own that a session gets; none shares the pool.
+    pub(super) own: Option<usize>,
+}
+
+impl<'a> Context<'a> {
+    /// For sessions on the pool of threads.
+    pub(super) fn new(runtime: &'a Runtime, setup: &'a Setup, signal: &Arc<Signal>) -> Self {
+        Self {
+            runtime,
+            setup,
+            signal: Arc::clone(signal),
+            own: None,
+        }
+    }
 }
 
 /// A network and the buffers for its conversions.
@@ -67,6 +82,17 @@ pub(super) struct Input<'a> {
 pub(super) enum Values<'a> {
     Real(&'a [f32]),
     Ids(&'a [u32]),
+}
+
+impl Values<'_> {
+    /// Those of some of all rows.
+    pub(super) fn rows(self, all: usize, range: &Range<usize>) -> Self {
+        let place = |length: usize| range.start * (length / all)..range.end * (length / all);
+        match self {
+            Self::Real(values) => Self::Real(&values[place(values.len())]),
+            Self::Ids(values) => Self::Ids(&values[place(values.len())]),
+        }
+    }
 }
 
 /// One run's output: its name, and where its values are appended.
@@ -271,9 +297,22 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     let builder = builder
         .with_memory_pattern(false)
         .map_err(|error| failed(error.to_string()))?;
+    let builder = match context.own {
+        None => builder,
+        Some(threads) => {
+            own_threads(builder, threads, context.runtime.spin).map_err(|error| failed(error.to_string()))?
+        }
+    };
     // The other networks run once a picture, in many shapes: nothing to record.
     let graphs = part == "unet" && context.setup.providers.records_graphs();
     context.setup.providers.register(builder, graphs)
+}
+
+/// Takes a session off the pool: with one thread it is the one that calls.
+fn own_threads(builder: SessionBuilder, threads: usize, spin: bool) -> ort::Result<SessionBuilder> {
+    let builder = builder.with_independent_thread_pool()?;
+    let builder = builder.with_intra_threads(threads)?;
+    Ok(builder.with_intra_op_spinning(spin)?)
 }
 
 fn describe(outlet: &Outlet) -> Port {

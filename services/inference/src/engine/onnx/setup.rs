@@ -1,9 +1,11 @@
-//! How an engine is set up beside its model: who computes, and how large pictures are decoded.
+//! How an engine is set up beside its model: who computes, how cores are divided, and how large pictures are decoded.
 
 use std::collections::HashMap;
 
-use super::super::Error;
+use super::super::{Error, computes};
+use super::lanes::{self, Choice};
 use super::provider::Providers;
+use crate::model::Model;
 
 /// Settings of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,10 @@ pub struct Setup {
     pub(super) bucket: usize,
     /// Whether UNet calls run on memory that stays bound; always on a device with memory of its own.
     pub(super) io_binding: bool,
+    /// How the CPU's cores are divided.
+    pub(super) lanes: Choice,
+    /// What lanes may take of memory when nobody asked for a number of them, bytes.
+    pub(super) lane_memory: u64,
 }
 
 /// A decoder's largest layers have 128 channels at full size: 0.5 GiB each in float32 at 1024 by 1024, of which three or four
@@ -24,30 +30,35 @@ const TILE_ABOVE: usize = 1024;
 const BUCKET: usize = 4;
 
 impl Default for Setup {
-    /// The CPU.
+    /// The CPU, with one pool of threads.
     fn default() -> Self {
         Self {
             providers: Providers::default(),
             tile_above: TILE_ABOVE,
             bucket: BUCKET,
             io_binding: false,
+            lanes: Choice::Fixed(1),
+            lane_memory: lanes::MEMORY,
         }
     }
 }
 
 impl Setup {
     /// The options that [`Setup::take`] knows.
-    pub const KNOWN: &str = "providers, <provider>.<option>, tile_above, bucket, io_binding";
+    pub const KNOWN: &str = "providers, <provider>.<option>, tile_above, bucket, io_binding, lanes";
 
-    /// Makes settings from a worker's flags: providers by name with commas between them, and where tiles begin.
+    /// Makes settings from a worker's flags: providers by name with commas between them, where tiles begin, and lanes: `auto` or
+    /// a number.
     ///
     /// # Errors
-    /// [`Error::Option`] for what is no provider or no size.
-    pub fn new(providers: &str, tile_above: Option<usize>) -> Result<Self, Error> {
+    /// [`Error::Option`] for what is no provider, no size, or no number of lanes.
+    pub fn new(providers: &str, tile_above: Option<usize>, lanes: &str) -> Result<Self, Error> {
         let mut setup = Self {
             providers: Providers::parse(providers)?,
+            lanes: choice(lanes)?,
             ..Self::default()
         };
+        setup.check_lanes()?;
         if let Some(side) = tile_above {
             setup.tile_above = side;
         }
@@ -93,6 +104,10 @@ impl Setup {
         if let Some(on) = options.remove("io_binding") {
             setup.io_binding = whole("io_binding", &on, 0, 1)? == 1;
         }
+        if let Some(number) = options.remove("lanes") {
+            setup.lanes = choice(&number)?;
+        }
+        setup.check_lanes()?;
         let mut keys: Vec<String> = options.keys().filter(|key| key.contains('.')).cloned().collect();
         keys.sort();
         for key in keys {
@@ -102,6 +117,61 @@ impl Setup {
         }
         Ok(setup)
     }
+
+    /// Bounds what lanes may take of memory when nobody asked for a number of them, bytes.
+    #[must_use]
+    pub fn with_lane_memory(self, bytes: u64) -> Self {
+        let lane_memory = self.lane_memory.min(bytes);
+        Self { lane_memory, ..self }
+    }
+
+    /// By what name measurements of a model would be kept, as far as that is known before it is loaded: where lanes are chosen by
+    /// measuring and the manifest does not say, it is not.
+    #[must_use]
+    pub fn computes(&self, model: &Model, threads: usize) -> Option<String> {
+        let lanes = match self.lanes {
+            Choice::Fixed(lanes) => lanes,
+            Choice::Auto if threads < 2 || !self.divides() => 1,
+            Choice::Auto => model.divisions.get(threads)?.lanes,
+        };
+        Some(computes(self.provider(), lanes, threads))
+    }
+
+    /// Whether calls could be divided at all: lanes are for the CPU's cores, and bound memory belongs to one session.
+    pub(super) fn divides(&self) -> bool {
+        self.providers.is_cpu() && !self.io_binding
+    }
+
+    /// Refuses lanes that were asked for where calls cannot be divided.
+    fn check_lanes(&self) -> Result<(), Error> {
+        match self.lanes {
+            Choice::Fixed(2..) if !self.divides() => Err(Error::Option {
+                name: "lanes".to_owned(),
+                why: format!(
+                    "divide the CPU's cores, and networks are run by {}{}; leave it out",
+                    self.providers.full_name(),
+                    if self.io_binding { " with io_binding" } else { "" }
+                ),
+            }),
+            Choice::Auto | Choice::Fixed(_) => Ok(()),
+        }
+    }
+}
+
+fn choice(text: &str) -> Result<Choice, Error> {
+    if text == "auto" {
+        return Ok(Choice::Auto);
+    }
+    let wrong = || Error::Option {
+        name: "lanes".to_owned(),
+        why: format!(
+            "{text:?} is neither auto nor a whole number from 1 to {}",
+            lanes::MAX
+        ),
+    };
+    whole("lanes", text, 1, lanes::MAX)
+        .map(Choice::Fixed)
+        .map_err(|_| wrong())
 }
 
 fn whole(name: &str, text: &str, least: usize, most: usize) -> Result<usize, Error> {
@@ -162,6 +232,7 @@ mod tests {
             option("cuda.gpu_mem_limit", "1000000"),
             option("tile_above", "512"),
             option("max_batch_rows", "4"),
+            option("lanes", "auto"),
         ]);
         let setup = Setup::take(&mut options, &Setup::default()).unwrap();
         assert_eq!(options.into_keys().collect::<Vec<_>>(), ["max_batch_rows"]);
@@ -169,10 +240,16 @@ mod tests {
             (setup.tile_above, setup.providers.full_name()),
             (512, "CUDAExecutionProvider")
         );
+        assert_eq!(
+            (setup.lanes, Setup::default().lanes),
+            (Choice::Auto, Choice::Fixed(1))
+        );
         for (key, value) in [
             ("tile_above", "tiny"),
             ("bucket", "0"),
             ("io_binding", "2"),
+            ("lanes", "17"),
+            ("lanes", "many"),
             ("providers", "tpu"),
         ] {
             let mut options = HashMap::from([option(key, value)]);
@@ -181,5 +258,20 @@ mod tests {
                 .to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");
         }
+    }
+
+    #[test]
+    fn lanes_are_for_the_cpu_without_bound_memory() {
+        for other in [("providers", "cuda,cpu"), ("io_binding", "1")] {
+            let take = |lanes: &str| {
+                let options =
+                    [other, ("lanes", lanes)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+                Setup::take(&mut HashMap::from(options), &Setup::default())
+            };
+            assert!(take("2").unwrap_err().to_string().contains("lanes"), "{other:?}");
+            assert!(!take("auto").unwrap().divides() && take("1").is_ok(), "{other:?}");
+        }
+        assert!(Setup::new("cuda,cpu", None, "2").is_err());
+        assert!(Setup::new("cpu", None, "2").unwrap().divides());
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::engine::{Condition, conformance};
 
 mod finite;
+mod lanes;
 mod memory;
 mod reference;
 
@@ -146,7 +147,7 @@ fn a_provider_that_is_not_there_is_refused_and_nothing_falls_back() {
         ("tensorrt,cpu", "Tensorrt"),
         ("xnnpack", "XNNPACK"),
     ] {
-        let setup = Setup::new(providers, None).unwrap();
+        let setup = Setup::new(providers, None, "auto").unwrap();
         let error = Onnx::load(&model, &runtime(), &setup).unwrap_err().to_string();
         assert!(
             error.starts_with("option providers") && error.to_lowercase().contains(&word.to_lowercase()),
@@ -185,9 +186,16 @@ fn the_demo_model_keeps_every_rule_of_an_engine() {
 
 #[test]
 fn a_timestep_that_cannot_be_edited_is_shared_by_a_call() {
-    // A second consumer of the timestep, which the edit refuses.
     let folder = copy_of("sd15");
-    let file = folder.path().join("unet/model.onnx");
+    consume_timestep(folder.path());
+    let mut engine = load(folder.path()).unwrap();
+    assert!(!engine.info().mixed_timesteps);
+    conformance::check(&mut engine).unwrap();
+}
+
+/// Gives the timestep a second consumer, which the edit refuses.
+fn consume_timestep(folder: &Path) {
+    let file = folder.join("unet/model.onnx");
     let model = std::fs::read(&file).unwrap();
     let mut edited = Vec::new();
     for field in wire::collect(&model).unwrap() {
@@ -204,9 +212,6 @@ fn a_timestep_that_cannot_be_edited_is_shared_by_a_call() {
         }
     }
     std::fs::write(&file, edited).unwrap();
-    let mut engine = load(folder.path()).unwrap();
-    assert!(!engine.info().mixed_timesteps);
-    conformance::check(&mut engine).unwrap();
 }
 
 /// Rewrites a part's graph field by field: what `change` gives for a field takes its place.

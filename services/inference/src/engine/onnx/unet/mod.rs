@@ -3,19 +3,23 @@
 //! A scalar timestep is made one per row by the edit in `timestep`, a whole one is made real by the edit in `real`, and the edited
 //! network is used only when it gives the original's bytes on equal timesteps and, with one per row, each row's own bytes on
 //! different ones. Where that fails, the original serves: rows of equal timesteps share a call, and timesteps are cut to whole ones.
+//! Calls of several rows may be divided among the cores; see `divide`.
 //! A network that `mobula-inference prepare` edited and checked before is used as it is, while its digests fit.
 
+mod divide;
 mod probe;
+mod source;
 
 use std::path::Path;
 
 use super::super::{Batch, Error, Shape};
 use super::bound::Bound;
 use super::dialect::{self, Dtype, Port};
-use super::edit;
-use super::session::{self, Context, Input, Mode, Network, Output, Values};
-use crate::model::{self, Model};
+use super::lanes::Lanes;
+use super::session::{Context, Input, Mode, Network, Output, Values};
+use crate::model::{self, Division, Model};
 use probe::Probe;
+use source::{Edit, Source};
 
 const PART: &str = "unet";
 /// Latent channels of the family.
@@ -54,44 +58,12 @@ pub(super) struct Unet {
     /// Whether the same row gives the same bytes in every batch, as on the CPU.
     exact: bool,
     bound: Option<Bound>,
-}
-
-/// What is changed about the timestep.
-#[derive(Debug, Clone, Copy)]
-struct Edit {
-    /// From a scalar to one per row.
-    batched: bool,
-    /// From a whole number to a real one.
-    real: bool,
-}
-
-impl Edit {
-    /// What is worth trying, best first.
-    fn all(form: Form, dtype: Option<Dtype>) -> &'static [Self] {
-        const fn edit(batched: bool, real: bool) -> Edit {
-            Edit { batched, real }
-        }
-        let whole = matches!(dtype, Some(Dtype::I64 | Dtype::I32));
-        match (form == Form::Scalar, whole) {
-            (true, true) => const { &[edit(true, true), edit(true, false), edit(false, true)] },
-            (true, false) => const { &[edit(true, false)] },
-            (false, true) => const { &[edit(false, true)] },
-            (false, false) => &[],
-        }
-    }
-
-    /// The bytes of a network with its timestep edited.
-    fn apply(self, file: &Path) -> Result<Vec<u8>, Error> {
-        let refused = |why: edit::Refused| session::refused(PART, &why);
-        let mut bytes = session::read(PART, file)?;
-        if self.batched {
-            bytes = edit::batched(&bytes, "timestep", "sample").map_err(refused)?;
-        }
-        if self.real {
-            bytes = edit::real(&bytes, "timestep").map_err(refused)?;
-        }
-        Ok(bytes)
-    }
+    source: Source,
+    lanes: Option<Lanes>,
+    /// Whether it is still to be found out if the lanes are faster than the pool.
+    unsettled: bool,
+    /// What was found out.
+    settled: Option<Division>,
 }
 
 impl Unet {
@@ -102,6 +74,7 @@ impl Unet {
             None => Self::found_out(model, widths, context)?,
         };
         unet.bound = Bound::new(context);
+        unet.open_lanes(model, context)?;
         Ok(unet)
     }
 
@@ -116,7 +89,7 @@ impl Unet {
             return None;
         }
         let load = || {
-            let mut unet = Self::of(model, context, Network::from_file(PART, &file, context)?, widths)?;
+            let mut unet = Self::of(model, context, Source::new(&file, None), widths)?;
             unet.check_widths(model)?;
             unet.unit = prepared.unit;
             (unet.form == Form::Rows)
@@ -137,7 +110,7 @@ impl Unet {
 
     fn found_out(model: &Model, widths: Widths, context: &Context<'_>) -> Result<Self, Error> {
         let file = model.part(PART);
-        let mut unet = Self::of(model, context, Network::from_file(PART, &file, context)?, widths)?;
+        let mut unet = Self::of(model, context, Source::new(&file, None), widths)?;
         unet.check_widths(model)?;
         unet.find_unit(model.levels)?;
         if unet.form != Form::Scalar {
@@ -154,7 +127,7 @@ impl Unet {
         // Two large networks at once may be more than memory holds.
         drop(unet);
         for edit in edits {
-            match Self::edited(model, widths, context, *edit) {
+            match Self::of(model, context, Source::new(&file, Some(*edit)), widths) {
                 Ok(mut edited) => {
                     edited.form = if edit.batched { Form::Rows } else { form };
                     edited.unit = unit;
@@ -174,25 +147,13 @@ impl Unet {
         tracing::warn!(
             "the UNet is used as it is: rows of equal timesteps share calls, or timesteps are whole numbers"
         );
-        let mut unet = Self::of(model, context, Network::from_file(PART, &file, context)?, widths)?;
+        let mut unet = Self::of(model, context, Source::new(&file, None), widths)?;
         (unet.form, unet.unit) = (form, unit);
         Ok(unet)
     }
 
-    /// Loads the network with its timestep edited.
-    fn edited(model: &Model, widths: Widths, context: &Context<'_>, edit: Edit) -> Result<Self, Error> {
-        let file = model.part(PART);
-        let bytes = edit.apply(&file)?;
-        let folder = file.parent().unwrap_or_else(|| model.folder());
-        Self::of(
-            model,
-            context,
-            Network::from_memory(PART, &bytes, folder, context)?,
-            widths,
-        )
-    }
-
-    fn of(model: &Model, context: &Context<'_>, network: Network, widths: Widths) -> Result<Self, Error> {
+    fn of(model: &Model, context: &Context<'_>, source: Source, widths: Widths) -> Result<Self, Error> {
+        let network = source.open(context)?;
         let ports = dialect::Unet::of(&network.ports())?;
         let form = if ports.timestep.dims.is_empty() {
             Form::Scalar
@@ -216,6 +177,10 @@ impl Unet {
             widths,
             exact: !context.setup.providers.depends_on_batch(),
             bound: None,
+            source,
+            lanes: None,
+            unsettled: false,
+            settled: None,
         })
     }
 
@@ -227,6 +192,22 @@ impl Unet {
     /// Height and width of latents must be multiples of this.
     pub(super) fn unit(&self) -> usize {
         self.unit
+    }
+
+    /// Sessions among which the rows of a call are divided; 1 is the pool.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.as_ref().map_or(1, Lanes::count)
+    }
+
+    /// Gives each the other's lanes.
+    #[cfg(test)]
+    pub(super) fn swap_lanes(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.lanes, &mut other.lanes);
+    }
+
+    /// What was found out about lanes when it was loaded.
+    pub(super) fn settled(&self) -> Option<Division> {
+        self.settled
     }
 
     /// Channels of a row's sample.
@@ -328,6 +309,9 @@ impl Unet {
             bound.run(&mut self.network, &inputs, (&ports.output, &shape), out)?;
             return Ok(shape.to_vec());
         }
+        if let Some(lanes) = &mut self.lanes {
+            return lanes.run(&mut self.network, &inputs, &ports.output.name, out);
+        }
         let output = Output {
             name: &ports.output.name,
             values: out,
@@ -338,6 +322,18 @@ impl Unet {
 
     /// Gives memory back.
     pub(super) fn trim(&mut self) {
+        let mut lanes = self.lanes.take();
+        self.trim_session();
+        // Each lane in the pool's place.
+        for lane in lanes.iter_mut().flat_map(Lanes::trimmed) {
+            std::mem::swap(&mut self.network, lane);
+            self.trim_session();
+            std::mem::swap(&mut self.network, lane);
+        }
+        self.lanes = lanes;
+    }
+
+    fn trim_session(&mut self) {
         if !self.network.take_used() {
             return;
         }
@@ -370,7 +366,7 @@ pub(super) fn prepare(
     context: &Context<'_>,
 ) -> Result<Option<(Vec<u8>, usize)>, Error> {
     let file = model.part(PART);
-    let original = Unet::of(model, context, Network::from_file(PART, &file, context)?, widths)?;
+    let original = Unet::of(model, context, Source::new(&file, None), widths)?;
     let (form, dtype) = (original.form, original.ports.timestep.dtype);
     drop(original);
     if form != Form::Scalar {

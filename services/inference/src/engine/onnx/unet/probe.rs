@@ -102,6 +102,22 @@ impl Unet {
 
     /// Runs some rows of a probe; returns the bits of the output, which must be numbers.
     pub(super) fn probe(&mut self, probe: &Probe, rows: Range<usize>) -> Result<Vec<u32>, Error> {
+        let (count, values) = (rows.len(), CHANNELS * probe.shape.positions());
+        let waves = self.waves(probe, rows);
+        let mut out = Vec::new();
+        let shape = self.call(&waves.call(), &mut out)?;
+        if out.len() != count * values {
+            return Err(Error::Run {
+                part: PART,
+                why: format!("its output has the shape {shape:?}"),
+            });
+        }
+        finite(PART, &out)?;
+        Ok(out.into_iter().map(f32::to_bits).collect())
+    }
+
+    /// The inputs of some rows of a probe.
+    pub(super) fn waves(&self, probe: &Probe, rows: Range<usize>) -> Waves {
         let widths = self.widths;
         let positions = probe.shape.positions();
         // Every row's content depends on its number alone.
@@ -113,26 +129,43 @@ impl Unet {
         let time_ids = rows
             .clone()
             .flat_map(|row| (0..widths.time_ids).map(move |i| (64 * (row + i)) as f32));
-        let call = Call {
+        Waves {
             shape: probe.shape,
             tokens: widths.window,
-            samples: &all(0, self.input_channels * positions),
-            timesteps: &probe.timesteps[rows.clone()],
-            states: &all(9, widths.window * widths.states),
-            pooled: &all(5, widths.pooled),
-            time_ids: &time_ids.collect::<Vec<f32>>(),
-            guidance: &all(3, widths.guidance),
-        };
-        let mut out = Vec::new();
-        let shape = self.call(&call, &mut out)?;
-        if out.len() != rows.len() * CHANNELS * positions {
-            return Err(Error::Run {
-                part: PART,
-                why: format!("its output has the shape {shape:?}"),
-            });
+            samples: all(0, self.input_channels * positions),
+            timesteps: probe.timesteps[rows.clone()].to_vec(),
+            states: all(9, widths.window * widths.states),
+            pooled: all(5, widths.pooled),
+            time_ids: time_ids.collect(),
+            guidance: all(3, widths.guidance),
         }
-        finite(PART, &out)?;
-        Ok(out.into_iter().map(f32::to_bits).collect())
+    }
+}
+
+/// Inputs that are waves.
+pub(super) struct Waves {
+    shape: Shape,
+    tokens: usize,
+    samples: Vec<f32>,
+    timesteps: Vec<f32>,
+    states: Vec<f32>,
+    pooled: Vec<f32>,
+    time_ids: Vec<f32>,
+    guidance: Vec<f32>,
+}
+
+impl Waves {
+    pub(super) fn call(&self) -> Call<'_> {
+        Call {
+            shape: self.shape,
+            tokens: self.tokens,
+            samples: &self.samples,
+            timesteps: &self.timesteps,
+            states: &self.states,
+            pooled: &self.pooled,
+            time_ids: &self.time_ids,
+            guidance: &self.guidance,
+        }
     }
 }
 

@@ -1,0 +1,77 @@
+//! What a UNet's sessions are made of: a file as it is, or with its timestep edited in memory.
+
+use std::path::{Path, PathBuf};
+
+use super::super::super::Error;
+use super::super::dialect::Dtype;
+use super::super::edit;
+use super::super::session::{self, Context, Network};
+use super::{Form, PART};
+
+/// A network's graph.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    file: PathBuf,
+    edit: Option<Edit>,
+}
+
+/// What is changed about the timestep.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Edit {
+    /// From a scalar to one per row.
+    pub(super) batched: bool,
+    /// From a whole number to a real one.
+    pub(super) real: bool,
+}
+
+impl Edit {
+    /// What is worth trying, best first.
+    pub(super) fn all(form: Form, dtype: Option<Dtype>) -> &'static [Self] {
+        const fn edit(batched: bool, real: bool) -> Edit {
+            Edit { batched, real }
+        }
+        let whole = matches!(dtype, Some(Dtype::I64 | Dtype::I32));
+        match (form == Form::Scalar, whole) {
+            (true, true) => const { &[edit(true, true), edit(true, false), edit(false, true)] },
+            (true, false) => const { &[edit(true, false)] },
+            (false, true) => const { &[edit(false, true)] },
+            (false, false) => &[],
+        }
+    }
+
+    /// The bytes of a network with its timestep edited.
+    pub(super) fn apply(self, file: &Path) -> Result<Vec<u8>, Error> {
+        let refused = |why: edit::Refused| session::refused(PART, &why);
+        let mut bytes = session::read(PART, file)?;
+        if self.batched {
+            bytes = edit::batched(&bytes, "timestep", "sample").map_err(refused)?;
+        }
+        if self.real {
+            bytes = edit::real(&bytes, "timestep").map_err(refused)?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl Source {
+    pub(super) fn new(file: &Path, edit: Option<Edit>) -> Self {
+        Self {
+            file: file.to_owned(),
+            edit,
+        }
+    }
+
+    /// The graph's file, edited or not.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Makes a session.
+    pub(super) fn open(&self, context: &Context<'_>) -> Result<Network, Error> {
+        let Some(edit) = self.edit else {
+            return Network::from_file(PART, &self.file, context);
+        };
+        let folder = self.file.parent().unwrap_or(&self.file);
+        Network::from_memory(PART, &edit.apply(&self.file)?, folder, context)
+    }
+}
