@@ -194,7 +194,7 @@ mod tests {
             let own = own
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-            let worker = Setup::new(providers, None).unwrap();
+            let worker = Setup::new(providers, None, "auto").unwrap();
             Setup::take(&mut own.collect(), &worker).unwrap().place_on(gpu)
         };
         let given = take("tensorrt,cuda,cpu", &[], Some(3));
@@ -218,7 +218,7 @@ mod tests {
         for providers in ["cpu", "openvino", "coreml"] {
             assert_eq!(
                 take(providers, &[], Some(1)),
-                Setup::new(providers, None).unwrap()
+                Setup::new(providers, None, "auto").unwrap()
             );
             assert_eq!(take(providers, &[], Some(1)).gpu(), None);
         }
