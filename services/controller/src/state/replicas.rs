@@ -10,7 +10,7 @@ use super::{
     Action, REPLICA_BACKOFF, State, Time,
     condition::Happened,
     convert::{amounts_of, millis32, replica_spec},
-    model::{Phase, Stray},
+    model::{Key, Phase, Stray},
 };
 
 impl State {
@@ -94,7 +94,8 @@ impl State {
             }
             ReplicaState::Failed => {
                 let message = replica.message.clone();
-                self.fail(&id, &message, now, actions);
+                let permanent = report.permanent && !phase.is_running();
+                self.fail(&id, (&message, permanent), now, actions);
             }
             // We did not ask for it, so the worker itself leaves: it keeps what it finishes, we start another elsewhere.
             ReplicaState::Stopping => {
@@ -118,6 +119,7 @@ impl State {
             && let Some(deployment) = self.deployments.get_mut(&key)
         {
             deployment.shunned.remove(worker);
+            deployment.failures.hopeless.remove(worker);
         }
     }
 
@@ -232,16 +234,23 @@ impl State {
             self.restart_gang(id, now, actions);
             self.requeue(id, now);
         } else {
-            self.fail(id, "its worker ended while it started", now, actions);
+            self.fail(id, ("its worker ended while it started", false), now, actions);
         }
     }
 
-    /// Books a failure; the replica is tried again later under another id.
-    pub(super) fn fail(&mut self, id: &str, message: &str, now: Time, actions: &mut Vec<Action>) {
+    /// Books a failure, with what was said of it and whether it is permanent there; the replica is tried again later under
+    /// another id.
+    pub(super) fn fail(
+        &mut self,
+        id: &str,
+        (message, permanent): (&str, bool),
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
-        let (key, phase) = (replica.deployment, replica.phase);
+        let (key, phase, last_resort) = (replica.deployment, replica.phase, replica.last_resort);
         let worked = match phase {
             Phase::Running { since } => now.saturating_sub(since),
             Phase::Pending | Phase::Starting | Phase::Failed { .. } => Time::ZERO,
@@ -270,8 +279,31 @@ impl State {
         }
         deployment.failures.count = deployment.failures.count.saturating_add(1);
         message.clone_into(&mut deployment.failures.last);
-        deployment.shunned.extend(worker);
+        deployment.shunned.extend(worker.clone());
+        let hopeless = worker.filter(|_| permanent);
+        let wait = match hopeless {
+            Some(worker) if self.is_elsewhere_to_try(key, &worker, last_resort) => Time::ZERO,
+            Some(_) | None => wait,
+        };
         self.enter(id, Phase::Failed { retry: now + wait });
+    }
+
+    /// Books that a replica's start failed for good on a worker. True if another worker may do better, which is found out at
+    /// once; one that was tried again for want of another is the last.
+    fn is_elsewhere_to_try(&mut self, key: Key, worker: &str, last_resort: bool) -> bool {
+        let Some(deployment) = self.deployments.get_mut(&key) else {
+            return false;
+        };
+        let failures = &mut deployment.failures;
+        failures.hopeless.insert(worker.to_owned());
+        let mut others = self.workers.iter().filter(|(id, worker)| {
+            worker.kind == deployment.spec.config.kind
+                && worker.takes_replicas()
+                && !failures.hopeless.contains(*id)
+        });
+        let elsewhere = !last_resort && others.next().is_some();
+        failures.are_final |= !elsewhere;
+        elsewhere && !failures.are_enough(&deployment.spec)
     }
 
     /// Books that a replica that ran does so no more, though nobody asked for it.
@@ -333,7 +365,7 @@ impl State {
     }
 
     /// Takes a stray that is gone out of its deployment's books.
-    pub(super) fn unbook_stray(&mut self, key: Option<super::model::Key>, worker: &str, id: &str) {
+    pub(super) fn unbook_stray(&mut self, key: Option<Key>, worker: &str, id: &str) {
         self.room_changed = true;
         if let Some(key) = key
             && let Some(deployment) = self.deployments.get_mut(&key)
@@ -378,6 +410,11 @@ impl State {
         let Some(deployment) = self.deployments.get(&replica.deployment) else {
             return;
         };
+        let hopeless = &deployment.failures.hopeless;
+        replica.last_resort = replica
+            .worker
+            .as_ref()
+            .is_some_and(|worker| hopeless.contains(worker));
         let worker = replica
             .worker
             .as_ref()

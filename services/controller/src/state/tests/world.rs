@@ -35,6 +35,8 @@ pub(super) struct Worker {
     pub(super) outcome: (ReplicaState, &'static str),
     /// No replica of this model can be started.
     pub(super) broken: Option<String>,
+    /// Its failures are such as another try cannot mend.
+    pub(super) permanent: bool,
     pub(super) told_to_leave: bool,
 }
 
@@ -123,6 +125,7 @@ impl World {
             silent: false,
             outcome: (ReplicaState::Running, ""),
             broken: None,
+            permanent: false,
             told_to_leave: false,
         };
         self.workers.insert(id.to_owned(), worker);
@@ -262,6 +265,7 @@ impl World {
                     replica_id: spec.replica_id.clone(),
                     state: state.into(),
                     message: message.into(),
+                    permanent: worker.permanent && state == ReplicaState::Failed,
                     load: None,
                     model: None,
                     light: spec.light.clone().unwrap().version,
