@@ -73,7 +73,7 @@ ray-cli: build ## Drive a mesh with Ray's own `serve` command; installs Ray into
 	bash scripts/ray-cli.sh
 
 .PHONY: chaos
-chaos: ## Change and kill at random under load, MOBULA_CHAOS_S seconds (600) in the order of MOBULA_CHAOS_SEED
+chaos: ## Change and kill (proxies, too) at random under load, MOBULA_CHAOS_S seconds (600) in the order of MOBULA_CHAOS_SEED
 	cargo build --locked --workspace --bins
 	cargo test --locked -p mobula-e2e --test suite chaos -- --ignored --nocapture
 

@@ -5,8 +5,8 @@ use std::error::Error as _;
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
 use mobula_proto::image::v1::{GenerateRequest, Parameters};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{IntoRequest, Status};
 
 /// Everything that a request brought.
 #[derive(Clone, Debug, Default)]
@@ -91,15 +91,28 @@ pub fn prompt(text: &str, seed: u64) -> GenerateRequest {
 ///
 /// # Errors
 /// Whatever status the mesh ended with.
-pub async fn draw(client: &ImageServiceClient<Channel>, request: GenerateRequest) -> Result<Drawn, Status> {
-    let mut events = client.clone().generate(request).await?.into_inner();
+pub async fn draw(
+    client: &ImageServiceClient<Channel>,
+    request: impl IntoRequest<GenerateRequest>,
+) -> Result<Drawn, Status> {
     let mut drawn = Drawn::default();
+    draw_into(client, request, &mut drawn).await?;
+    Ok(drawn)
+}
+
+/// The same, and what had come stays when it ends with an error.
+pub(crate) async fn draw_into(
+    client: &ImageServiceClient<Channel>,
+    request: impl IntoRequest<GenerateRequest>,
+    drawn: &mut Drawn,
+) -> Result<(), Status> {
+    let mut events = client.clone().generate(request).await?.into_inner();
     while let Some(message) = events.message().await? {
         if let Some(event) = message.event {
             drawn.take(event);
         }
     }
-    Ok(drawn)
+    Ok(())
 }
 
 /// Whether the connection broke, rather than the mesh answering: only such a status has a cause on this side.

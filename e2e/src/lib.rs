@@ -4,6 +4,7 @@
 //! time where something can be waited for, every wait is bounded and says what it waited for, and every port is 0.
 
 mod client;
+mod doors;
 mod http;
 mod load;
 mod mesh;
@@ -12,16 +13,19 @@ mod otlp;
 mod part;
 mod picture;
 mod process;
+mod proxies;
 mod steer;
 mod wait;
 
 pub use client::{Drawn, Picture, draw, prompt, was_cut};
+pub use doors::Doors;
 pub use http::{Answer, get, send};
 pub use load::{Load, Report};
 pub use mesh::{Builder, Mesh};
-pub use model::demo_model;
+pub use model::{copy_model, demo_model, tiny_model};
 pub use otlp::{Collector, Id, Span};
 pub use part::Part;
 pub use picture::{Png, decode};
 pub use process::{Process, Up};
+pub use proxies::Proxies;
 pub use wait::{PATIENCE, until};

@@ -9,12 +9,15 @@ use std::time::Duration;
 use mobula_proto::image::v1::GenerateRequest;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
 use tokio::task::JoinSet;
+use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::client::{Drawn, draw, was_cut};
+use crate::client::{Drawn, draw_into, was_cut};
+use crate::doors::Doors;
 use crate::wait::PATIENCE;
 
-/// What callers do when the connection to their proxy breaks: what any gRPC client with a retry policy does.
+/// What callers do when the connection to their proxy breaks: what any gRPC client with a retry policy does. They wait so
+/// long, and send the request again under its id, to the next proxy where there are several.
 const AFTER_A_CUT: Duration = Duration::from_millis(20);
 
 /// Callers at work.
@@ -38,14 +41,32 @@ pub struct Report {
     pub restarted: usize,
     /// Requests whose connection broke and that the caller sent again.
     pub cut: usize,
-    /// Everything else, in words.
+    /// Pictures that had come before the connection broke, and came again.
+    pub again: usize,
+    /// Requests that ended well without a picture or the end of their stream.
+    pub lost: usize,
+    /// Requests that brought more pictures than were asked for.
+    pub doubled: usize,
+    /// Pictures that were not as before.
+    pub different: usize,
+    /// Everything that a request failed with, the last three included, in words.
     pub failures: Vec<String>,
 }
 
 impl Load {
-    /// Sends `callers` to ask for what `request` makes of a running number.
+    /// Sends `callers` to ask for what `request` makes of a running number. The proxy may be killed at any time.
     pub fn start(
         client: &ImageServiceClient<Channel>,
+        callers: usize,
+        request: impl Fn(usize) -> GenerateRequest + Clone + Send + 'static,
+    ) -> Self {
+        Self::through(&Doors::one(client.clone()), callers, request)
+    }
+
+    /// The same through several proxies in turns; each request has an id of its own, under which it is sent again. A
+    /// connection that breaks at a proxy of which nobody said that it falls is a failure.
+    pub fn through(
+        doors: &Doors,
         callers: usize,
         request: impl Fn(usize) -> GenerateRequest + Clone + Send + 'static,
     ) -> Self {
@@ -56,14 +77,15 @@ impl Load {
         let mut tasks = JoinSet::new();
         for caller in 0..callers {
             let work = Caller {
-                client: client.clone(),
+                doors: doors.clone(),
                 stop: stop.clone(),
                 done: done.clone(),
                 failed: failed.clone(),
                 album: album.clone(),
             };
             let request = request.clone();
-            tasks.spawn(async move { work.run((caller..).step_by(callers).map(request)).await });
+            let requests = (caller..).step_by(callers).map(move |n| (n, request(n)));
+            tasks.spawn(async move { work.run(requests).await });
         }
         Self {
             callers: tasks,
@@ -116,12 +138,16 @@ impl Report {
         self.drawn += other.drawn;
         self.restarted += other.restarted;
         self.cut += other.cut;
+        self.again += other.again;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.different += other.different;
         self.failures.extend(other.failures);
     }
 }
 
 struct Caller {
-    client: ImageServiceClient<Channel>,
+    doors: Doors,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     failed: Arc<AtomicUsize>,
@@ -129,60 +155,108 @@ struct Caller {
 }
 
 impl Caller {
-    async fn run(self, requests: impl Iterator<Item = GenerateRequest>) -> Report {
+    async fn run(self, requests: impl Iterator<Item = (usize, GenerateRequest)>) -> Report {
         let mut report = Report::default();
-        for request in requests {
+        for (n, request) in requests {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let asked = tokio::time::timeout(PATIENCE, self.ask(request.clone(), &mut report.cut)).await;
-            let failure = match asked {
-                Ok(Ok(drawn)) => match self.compare(&request, &drawn) {
-                    Ok(()) => {
-                        report.drawn += 1;
-                        report.restarted += drawn.restarts;
-                        self.done.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    }
-                    Err(error) => error.to_string(),
-                },
-                Ok(Err(status)) => format!("{status:?}"),
-                Err(_) => format!("no answer within {PATIENCE:?}"),
+            let asked = tokio::time::timeout(PATIENCE, self.ask((n, &request), &mut report)).await;
+            let outcome = match asked {
+                Ok(Ok(drawn)) => self.judge(&request, &drawn, &mut report),
+                Ok(Err(status)) => Err(format!("{status:?}")),
+                Err(_) => Err(format!("no answer within {PATIENCE:?}")),
             };
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            report.failures.push(failure);
+            match outcome {
+                Ok(()) => {
+                    report.drawn += 1;
+                    self.done.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(failure) => {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    report.failures.push(format!("{n}: {failure}"));
+                }
+            }
         }
         report
     }
 
+    /// Counts what a request brought that ended well: one picture, as whenever it was drawn.
+    fn judge(&self, request: &GenerateRequest, drawn: &Drawn, report: &mut Report) -> Result<(), String> {
+        report.restarted += drawn.restarts;
+        match drawn.picture() {
+            Ok(picture) => self.compare(request, &picture.digest).map_err(|error| {
+                report.different += 1;
+                format!("{error} by {:?}", drawn.replicas)
+            }),
+            Err(error) if drawn.pictures.len() > 1 => {
+                report.doubled += 1;
+                Err(error.to_string())
+            }
+            Err(error) => {
+                report.lost += 1;
+                Err(error.to_string())
+            }
+        }
+    }
+
     /// Keeps a picture, or compares it with the one that the same request brought before.
-    fn compare(&self, request: &GenerateRequest, drawn: &Drawn) -> anyhow::Result<()> {
-        let digest = drawn.picture()?.digest.clone();
+    fn compare(&self, request: &GenerateRequest, digest: &str) -> Result<(), String> {
         let mut album = self.album.lock().unwrap_or_else(PoisonError::into_inner);
         let before = album
             .entry(format!("{request:?}"))
-            .or_insert_with(|| digest.clone())
+            .or_insert_with(|| digest.to_owned())
             .clone();
         drop(album);
-        anyhow::ensure!(
-            before == digest,
-            "another picture ({digest}, before {before}) for {request:?} by {:?}",
-            drawn.replicas
-        );
-        Ok(())
+        if before == digest {
+            Ok(())
+        } else {
+            Err(format!(
+                "another picture ({digest}, before {before}) for {request:?}"
+            ))
+        }
     }
 
-    /// Asks once more after a cut, until the proxy is back; counts the request once.
-    async fn ask(&self, request: GenerateRequest, cuts: &mut usize) -> Result<Drawn, tonic::Status> {
-        let mut cut = 0;
+    /// Asks once more after a cut, under the same id, until a proxy answers; counts the request once.
+    async fn ask(
+        &self,
+        (n, request): (usize, &GenerateRequest),
+        report: &mut Report,
+    ) -> Result<Drawn, Status> {
+        let mut sent = request.clone();
+        if self.doors.count() > 1 && sent.request_id.is_empty() {
+            sent.request_id = format!("load-{n}");
+        }
+        let mut attempt = 0;
         loop {
-            match draw(&self.client, request.clone()).await {
-                Err(status) if was_cut(&status) => {
-                    *cuts += 1 - std::mem::replace(&mut cut, 1);
-                    tokio::time::sleep(AFTER_A_CUT).await;
+            let door = (n + attempt) % self.doors.count();
+            let before = self.doors.before(door);
+            let mut drawn = Drawn::default();
+            let status = match draw_into(self.doors.client(door), sent.clone(), &mut drawn).await {
+                Ok(()) if sent.request_id.is_empty() || drawn.request_id == sent.request_id => {
+                    return Ok(drawn);
                 }
-                outcome => return outcome,
+                Ok(()) => {
+                    return Err(Status::internal(format!(
+                        "it was answered as {:?}",
+                        drawn.request_id
+                    )));
+                }
+                Err(status) => status,
+            };
+            if !was_cut(&status) || !self.doors.was_killed(door, before) {
+                return Err(status);
             }
+            report.cut += usize::from(attempt == 0);
+            for picture in &drawn.pictures {
+                report.again += 1;
+                if let Err(error) = self.compare(request, &picture.digest) {
+                    report.different += 1;
+                    return Err(Status::internal(error));
+                }
+            }
+            attempt += 1;
+            tokio::time::sleep(AFTER_A_CUT).await;
         }
     }
 }

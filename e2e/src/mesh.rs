@@ -34,12 +34,28 @@ pub struct Builder {
     model: String,
     refiner: Option<String>,
     options: Vec<(&'static str, u64)>,
+    on_demand: Vec<(String, String)>,
+    max_models: usize,
     inference: usize,
     preprocess: usize,
     max_ongoing_requests: u32,
 }
 
 impl Builder {
+    /// One more model that every replica serves on demand, by this id.
+    #[must_use]
+    pub fn on_demand(mut self, id: &str, folder: &Path) -> Self {
+        self.on_demand.push((id.to_owned(), folder.display().to_string()));
+        self
+    }
+
+    /// How many models on demand a replica holds at a time, beside its own.
+    #[must_use]
+    pub fn max_models(mut self, models: usize) -> Self {
+        self.max_models = models;
+        self
+    }
+
     /// How many preprocess workers and replicas.
     #[must_use]
     pub fn preprocess(mut self, workers: usize) -> Self {
@@ -140,6 +156,8 @@ impl Mesh {
             model: "fake".into(),
             refiner: None,
             options: Vec::new(),
+            on_demand: Vec::new(),
+            max_models: 3,
             inference: 1,
             preprocess: 1,
             max_ongoing_requests: 32,

@@ -4,6 +4,34 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+/// Copies a model's folder, so that a test may change it.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_model(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, copy) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_model(&source, &copy)?;
+        } else {
+            std::fs::copy(&source, &copy).with_context(|| source.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// A tiny model with random weights, of those that the inference service is tested with; its pictures are noise.
+///
+/// # Errors
+/// When it, or the library that runs it, is missing.
+pub fn tiny_model(name: &str) -> anyhow::Result<PathBuf> {
+    demo_model()?;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/inference/tests/models");
+    tests.join(name).canonicalize().with_context(|| name.to_owned())
+}
+
 /// The demo model's folder.
 ///
 /// # Errors

@@ -223,6 +223,11 @@ impl Up {
         self.folder.path().join("state")
     }
 
+    /// The variable by which the mesh's processes are found, and its value.
+    pub(crate) fn mark(&self) -> (&'static str, &str) {
+        (MARK, &self.mark)
+    }
+
     /// Everything that the command and the services wrote, for messages of failed tests.
     #[must_use]
     pub fn output(&self) -> String {
@@ -313,7 +318,7 @@ impl Drop for Up {
 }
 
 /// A binary of this workspace, beside the test that runs.
-fn binary(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     // target/<profile>/deps/<test>
     let folder = test
@@ -330,7 +335,7 @@ fn binary(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Free ports, all different. They are released before they are used, as for any command line.
-fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     let listeners: Vec<_> = (0..N)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
         .collect::<Result<_, _>>()?;

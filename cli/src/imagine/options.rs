@@ -134,6 +134,7 @@ impl Options {
         request.refiner = self.refiner.as_ref().map(|model| Refiner {
             model: model.clone(),
             switch_at: self.switch_at,
+            ..Refiner::default()
         });
     }
 }
@@ -199,6 +200,7 @@ mod tests {
             refiner: Some(Refiner {
                 model: "xl".into(),
                 switch_at: 0.8,
+                ..Refiner::default()
             }),
             ..GenerateRequest::default()
         };

@@ -12,7 +12,18 @@ impl Builder {
             preprocess,
             max_ongoing_requests,
             options,
+            on_demand,
+            max_models,
         } = self;
+        let models: String = on_demand
+            .iter()
+            .map(|(id, folder)| format!("\n      {id}: {folder}"))
+            .collect();
+        let models = if models.is_empty() {
+            String::new()
+        } else {
+            format!("\n    max_num_models_per_replica: {max_models}\n    models:{models}")
+        };
         let options: String = options
             .iter()
             .map(|(name, value)| format!("\n      {name}: {value}"))
@@ -46,7 +57,7 @@ impl Builder {
   route_prefix: /
   import_path: mobula.image:text_to_image
   args:
-    model: {model}{options}
+    model: {model}{options}{models}
   deployments:
   - name: preprocess
     num_replicas: {preprocess}

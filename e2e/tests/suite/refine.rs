@@ -1,21 +1,12 @@
 //! A base model and a refiner as two applications of one mesh. The two are tiny models with random weights of Stable
 //! Diffusion XL's shapes: their pictures are noise, and what they do is all there.
 
-use std::path::{Path, PathBuf};
-
-use mobula_e2e::{Mesh, decode, demo_model, draw, prompt};
+use mobula_e2e::{Mesh, decode, draw, prompt, tiny_model};
 use mobula_kit::status::violations;
 use mobula_proto::image::v1::{GenerateRequest, PromptSyntax, Refiner};
 use tonic::Code;
 
 const STEPS: u32 = 10;
-
-fn model(name: &str) -> anyhow::Result<PathBuf> {
-    // Also checks that the library that runs them is there.
-    demo_model()?;
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/inference/tests/models");
-    Ok(tests.join(name).canonicalize()?)
-}
 
 fn request(switch_at: Option<f32>) -> GenerateRequest {
     GenerateRequest {
@@ -26,6 +17,7 @@ fn request(switch_at: Option<f32>) -> GenerateRequest {
         refiner: switch_at.map(|switch_at| Refiner {
             model: "refiner".into(),
             switch_at,
+            ..Refiner::default()
         }),
         ..prompt("a red circle", 5)
     }
@@ -34,8 +26,8 @@ fn request(switch_at: Option<f32>) -> GenerateRequest {
 #[tokio::test]
 async fn the_last_steps_are_drawn_by_the_refiner_and_a_seed_keeps_its_picture() -> anyhow::Result<()> {
     let mesh = Mesh::builder()
-        .model(&model("sdxl")?)
-        .refiner(&model("sdxl-refiner")?)
+        .model(&tiny_model("sdxl")?)
+        .refiner(&tiny_model("sdxl-refiner")?)
         .start()
         .await?;
     let client = mesh.client();
@@ -66,6 +58,7 @@ async fn the_last_steps_are_drawn_by_the_refiner_and_a_seed_keeps_its_picture() 
         refiner: Some(Refiner {
             model: "nobody".into(),
             switch_at: 0.8,
+            ..Refiner::default()
         }),
         ..request(None)
     };
@@ -78,8 +71,8 @@ async fn the_last_steps_are_drawn_by_the_refiner_and_a_seed_keeps_its_picture() 
 #[tokio::test]
 async fn a_prompt_that_changes_on_the_way_goes_on_with_the_refiner() -> anyhow::Result<()> {
     let mesh = Mesh::builder()
-        .model(&model("sdxl")?)
-        .refiner(&model("sdxl-refiner")?)
+        .model(&tiny_model("sdxl")?)
+        .refiner(&tiny_model("sdxl-refiner")?)
         .start()
         .await?;
     let client = mesh.client();
@@ -108,5 +101,44 @@ async fn a_prompt_that_changes_on_the_way_goes_on_with_the_refiner() -> anyhow::
     // What changes with the handover changes for the refiner alone.
     let refined = picture("a [red:[blue:green:5]:3] circle").await?;
     assert_ne!(refined, early);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refiner_may_be_one_of_an_applications_models_on_demand() -> anyhow::Result<()> {
+    let apart = Mesh::builder()
+        .model(&tiny_model("sdxl")?)
+        .refiner(&tiny_model("sdxl-refiner")?)
+        .start()
+        .await?;
+    let expected = draw(&apart.client(), request(Some(0.8))).await?;
+    apart.stop().await?;
+    let mesh = Mesh::builder()
+        .model(&tiny_model("sdxl")?)
+        .on_demand("polish", &tiny_model("sdxl-refiner")?)
+        .on_demand("plain", &tiny_model("sd15")?)
+        .max_models(1)
+        .start()
+        .await?;
+    let by = |model_id: &str| GenerateRequest {
+        refiner: Some(Refiner {
+            model: "e2e".into(),
+            switch_at: 0.8,
+            model_id: model_id.into(),
+        }),
+        ..request(None)
+    };
+    let client = mesh.client();
+    let refined = draw(&client, by("polish")).await?;
+    for (one, other) in refined.pictures.iter().zip(&expected.pictures) {
+        assert_eq!(decode(&one.png)?.rgb, decode(&other.png)?.rgb);
+    }
+    let texts = decode(&refined.pictures[0].png)?.texts;
+    assert_eq!(texts.get("mobula-refiner").map(String::as_str), Some("polish"));
+    for (model_id, field) in [("nobody", "refiner.model_id"), ("plain", "refiner.model")] {
+        let status = draw(&client, by(model_id)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert_eq!(violations(&status)[0].0, field);
+    }
     mesh.stop().await
 }

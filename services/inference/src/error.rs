@@ -149,6 +149,15 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
+/// Whether what the system or the runtime said of a model's file is about the moment and not about the file: errors of the
+/// system other than that there is no such file (2, ENOENT), and memory that could not be had. ONNX Runtime tells its
+/// allocation failures in words only.
+fn may_pass(why: &str) -> bool {
+    let why = why.to_ascii_lowercase();
+    let system = why.contains("(os error ") && !why.contains("(os error 2)");
+    system || why.contains("memory") || why.contains("alloc")
+}
+
 /// After this long another try at a full replica may succeed: a few ticks of a small model.
 const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
 
@@ -175,6 +184,32 @@ impl Error {
             Self::Library { .. } | Self::Failed(_) | Self::Stopping | Self::Kit(_) | Self::Thread(_) => {
                 Code::Unavailable
             }
+        }
+    }
+
+    /// Whether loading the same model here again would fail alike: it is missing, is no model that is served, or its options
+    /// are wrong. Memory that is short and a disk that cannot be read may do better the next time.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::File { why, .. } | Self::Model { why, .. } => !may_pass(why),
+            Self::Option { .. } => true,
+            Self::Diffusion(error) => error.code() != diffusion::Code::Internal,
+            Self::Library { .. }
+            | Self::Memory { .. }
+            | Self::NoRoom { .. }
+            | Self::Request(_)
+            | Self::Overloaded { .. }
+            | Self::DeadlinePassed { .. }
+            | Self::Run { .. }
+            | Self::Diverged { .. }
+            | Self::Undecodable
+            | Self::Interrupted
+            | Self::Contract { .. }
+            | Self::Failed(_)
+            | Self::Stopping
+            | Self::Encode(_)
+            | Self::Kit(_)
+            | Self::Thread(_) => false,
         }
     }
 
@@ -267,6 +302,45 @@ mod tests {
         }
         let told = Error::Diverged { step: 3, of: 20 }.to_string();
         assert!(told.contains("after step 3 of 20"), "{told}");
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_the_model_itself_is_permanent() {
+        let file = |why: &str| Error::File {
+            path: "unet/model.onnx".into(),
+            why: why.into(),
+        };
+        let model = |why: &str| Error::Model {
+            part: "unet",
+            why: why.into(),
+        };
+        for error in [
+            file("is missing (is this an ONNX export?)"),
+            file("No such file or directory (os error 2)"),
+            model("model.onnx cannot be loaded: Protobuf parsing failed"),
+            Error::Option {
+                name: "warp".into(),
+                why: "is unknown".into(),
+            },
+        ] {
+            assert!(error.is_permanent(), "{error}");
+        }
+        for error in [
+            file("Input/output error (os error 5)"),
+            file("Too many open files (os error 24)"),
+            model(
+                "model.onnx cannot be loaded: Failed to allocate memory for requested buffer of size 1048576",
+            ),
+            model("model.onnx cannot be loaded: CUDA failure 2: out of memory"),
+            Error::Memory {
+                needs: 2,
+                left: 1,
+                budget: 1,
+            },
+            Error::Failed("device lost".into()),
+        ] {
+            assert!(!error.is_permanent(), "{error}");
+        }
     }
 
     #[test]

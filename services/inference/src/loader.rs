@@ -9,7 +9,7 @@ use mobula_diffusion::preview::LatentRgb;
 use mobula_diffusion::scheduler::Schedule;
 use mobula_diffusion::{Config as Scheduler, scheduler};
 use mobula_kit::async_trait;
-use mobula_kit::worker::{self, ModelInfo, ReplicaSpec};
+use mobula_kit::worker::{self, Failure, ModelInfo, ReplicaSpec};
 use mobula_proto::image::v1 as image;
 use mobula_serving::curve::Curve;
 use mobula_serving::tick::Policy;
@@ -371,9 +371,12 @@ fn joined<T>(done: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T
 impl worker::Loader for Loader {
     type Replica = Replica;
 
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, String> {
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, Failure> {
         let own = self.0.load(&spec.model, spec).await;
-        let own = own.map_err(|error| error.to_string())?;
+        let own = own.map_err(|error| Failure {
+            permanent: error.is_permanent(),
+            why: error.to_string(),
+        })?;
         Ok(Replica::new(own, OnDemand::new(&self.0, spec)))
     }
 }

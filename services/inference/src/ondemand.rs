@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mobula_kit::worker::{HeldModel, ReplicaSpec};
+use mobula_kit::worker::{HeldModel, Load, ReplicaSpec};
 use mobula_serving::shelf::{Shelf, Taken};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -117,11 +117,11 @@ impl OnDemand {
         models
     }
 
-    /// Rows that wait in all of them.
-    pub(crate) fn queued_rows(&self) -> u64 {
+    /// How busy each of them is.
+    pub(crate) fn loads(&self) -> Vec<Load> {
         let inner = self.lock();
         let loaded = inner.cells.values().filter_map(|cell| cell.get());
-        loaded.map(|model| model.load().queued_rows).sum()
+        loaded.map(|model| model.load()).collect()
     }
 
     /// Retires all of them. It blocks: not for async threads.

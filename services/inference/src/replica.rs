@@ -80,9 +80,13 @@ impl Replica {
 
     /// How busy it is: all its models share the device.
     pub(crate) fn load(&self) -> Load {
-        let mut load = self.own.load();
-        load.queued_rows += self.on_demand.as_ref().map_or(0, |all| all.queued_rows());
-        load
+        let own = self.own.load();
+        let beside = self.on_demand.as_ref().map(|all| all.loads());
+        let together = together(std::iter::once(own).chain(beside.into_iter().flatten()));
+        Load {
+            ongoing_requests: own.ongoing_requests,
+            ..together
+        }
     }
 
     /// One of its models by id, loaded if need be, and whether it was loaded for this; none for its own.
@@ -116,6 +120,27 @@ impl Replica {
         deadline: Option<Instant>,
     ) -> Result<Inbox, Error> {
         self.own.generate(request, deadline)
+    }
+}
+
+/// Loads of models on one device as one: rows add up, and a row takes what it takes on average over those that wait, so that
+/// the predicted wait is the sum of theirs. Where none waits, all models count alike. What was not measured says nothing.
+fn together(loads: impl Iterator<Item = Load>) -> Load {
+    let (mut queued_rows, mut of_rows, mut of_models) = (0, (0, 0), (0, 0));
+    for load in loads {
+        let rows = u128::from(load.queued_rows);
+        queued_rows += load.queued_rows;
+        if load.row_ns > 0 {
+            of_rows = (of_rows.0 + rows, of_rows.1 + rows * u128::from(load.row_ns));
+            of_models = (of_models.0 + 1, of_models.1 + u128::from(load.row_ns));
+        }
+    }
+    let (count, sum): (u128, u128) = if of_rows.0 > 0 { of_rows } else { of_models };
+    Load {
+        queued_rows,
+        // An average is no more than the largest, which is one of these.
+        row_ns: u64::try_from(sum / count.max(1)).unwrap_or(u64::MAX),
+        ..Load::default()
     }
 }
 
@@ -213,5 +238,34 @@ impl Loaded {
         }
         samplers.insert(key, Arc::clone(&sampler));
         Ok(sampler)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load((queued_rows, row_ns): (u64, u64)) -> Load {
+        Load {
+            queued_rows,
+            row_ns,
+            ..Load::default()
+        }
+    }
+
+    #[test]
+    fn models_on_one_device_wait_for_each_other() {
+        for (loads, expected) in [
+            // Its own model never drew: what the others need is told all the same.
+            (&[(0, 0), (30, 2_000)][..], (30, 2_000)),
+            (&[(10, 1_000), (30, 5_000)], (40, 4_000)),
+            (&[(0, 1_000), (30, 5_000)], (30, 5_000)),
+            (&[(10, 0), (30, 5_000)], (40, 5_000)),
+            (&[(0, 1_000), (0, 3_000), (0, 0)], (0, 2_000)),
+            (&[(5, 0)], (5, 0)),
+        ] {
+            let all = together(loads.iter().copied().map(load));
+            assert_eq!((all.queued_rows, all.row_ns), expected, "{loads:?}");
+        }
     }
 }

@@ -125,6 +125,28 @@ impl Error {
         }
     }
 
+    /// Whether loading the same model here again would fail alike: it is missing, or is nothing that this service reads.
+    /// A disk that could not be read may be read the next time.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unreadable { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Embeddings(_)
+            | Self::NoTokenizer { .. }
+            | Self::Unsupported { .. }
+            | Self::Malformed { .. }
+            | Self::Specification(_) => true,
+            Self::Tokenizer(_)
+            | Self::Panicked
+            | Self::Invalid { .. }
+            | Self::Overloaded { .. }
+            | Self::Pictures { .. }
+            | Self::Stopping
+            | Self::Refused(_)
+            | Self::Start { .. }
+            | Self::Kit(_) => false,
+        }
+    }
+
     /// The reason in ErrorInfo.
     fn reason(&self) -> &'static str {
         match self {

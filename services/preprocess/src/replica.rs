@@ -11,7 +11,7 @@ use std::{
 
 use mobula_kit::{
     async_trait, chain,
-    worker::{self, Load, ModelInfo, ReplicaSpec, WorkerKind},
+    worker::{self, Failure, Load, ModelInfo, ReplicaSpec, WorkerKind},
 };
 
 use tokio::sync::OnceCell;
@@ -91,19 +91,28 @@ impl Replica {
 impl worker::Loader for Loader {
     type Replica = Replica;
 
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, String> {
-        check(spec).map_err(|error| error.to_string())?;
-        let folder = self.folder(&spec.model)?;
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Replica, Failure> {
+        check(spec).map_err(failure)?;
+        let folder = self.folder(&spec.model).map_err(Failure::permanent)?;
         let loading = tokio::task::spawn_blocking(move || load(&folder));
         let model = loading.await.map_err(|_| Error::Panicked).flatten();
         let mut on_demand = BTreeMap::new();
         for (id, folder) in &spec.models {
-            on_demand.insert(id.clone(), (self.folder(folder)?, OnceCell::new()));
+            let folder = self.folder(folder).map_err(Failure::permanent)?;
+            on_demand.insert(id.clone(), (folder, OnceCell::new()));
         }
         Ok(Replica {
-            model: model.map_err(|error| chain(&error))?,
+            model: model.map_err(failure)?,
             on_demand,
         })
+    }
+}
+
+/// What the controller is told.
+fn failure(error: Error) -> Failure {
+    Failure {
+        permanent: error.is_permanent(),
+        why: chain(&error),
     }
 }
 
@@ -178,7 +187,7 @@ mod tests {
     async fn a_folder_without_a_tokenizer_says_what_is_missing() {
         let model = tempfile::tempdir().unwrap();
         let path = model.path().to_str().unwrap();
-        let why = Loader::default().load(&spec(path)).await.unwrap_err();
+        let why = Loader::default().load(&spec(path)).await.unwrap_err().why;
         assert_eq!(
             why,
             format!(
@@ -198,6 +207,7 @@ mod tests {
                 .load(&spec(model.path().to_str().unwrap()))
                 .await
                 .unwrap_err()
+                .why
         };
         assert!(
             load().await.contains("vocab.json cannot be used: EOF"),
@@ -242,12 +252,12 @@ mod tests {
                 .await
                 .is_ok()
         );
-        let why = load(r#"{"vocab_size": 49407}"#).await.unwrap_err();
+        let why = load(r#"{"vocab_size": 49407}"#).await.unwrap_err().why;
         assert!(
             why.contains("token id 49407") && why.contains("vocab_size 49407"),
             "{why}"
         );
-        let why = load(r#"{"max_position_embeddings": 248}"#).await.unwrap_err();
+        let why = load(r#"{"max_position_embeddings": 248}"#).await.unwrap_err().why;
         assert!(
             why.contains("is 77") && why.contains("max_position_embeddings 248"),
             "{why}"
@@ -262,6 +272,7 @@ mod tests {
                 .load(&spec("demo"))
                 .await
                 .unwrap_err()
+                .why
                 .contains("/nowhere/demo/tokenizer")
         );
         assert!(loader.load(&spec(FAKE)).await.is_ok());
@@ -275,7 +286,8 @@ mod tests {
         let why = Loader::default()
             .load(&spec(model.path().to_str().unwrap()))
             .await
-            .unwrap_err();
+            .unwrap_err()
+            .why;
         assert!(why.contains("needs a T5TokenizerFast"), "{why}");
     }
 
@@ -290,6 +302,7 @@ mod tests {
                 .load(&inference)
                 .await
                 .unwrap_err()
+                .why
                 .contains("WORKER_KIND_INFERENCE")
         );
         let options = [("row_us".to_owned(), "5".to_owned())].into();
@@ -302,6 +315,7 @@ mod tests {
                 .load(&options)
                 .await
                 .unwrap_err()
+                .why
                 .contains("row_us")
         );
         assert!(
@@ -309,6 +323,7 @@ mod tests {
                 .load(&spec(""))
                 .await
                 .unwrap_err()
+                .why
                 .contains("no model folder")
         );
     }

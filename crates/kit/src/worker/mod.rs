@@ -9,6 +9,7 @@
 mod args;
 mod attach;
 mod check;
+mod failure;
 mod folder;
 mod lease;
 mod replicas;
@@ -16,6 +17,7 @@ mod table;
 
 pub use args::{Identity, NODE_LABEL, WorkerArgs};
 pub use attach::attach;
+pub use failure::Failure;
 pub use folder::model_folder;
 pub use lease::Lease;
 pub use replicas::Replicas;
@@ -34,9 +36,9 @@ pub trait Loader: Send + Sync + 'static {
     /// What is made.
     type Replica: Replica;
 
-    /// Loads and warms up what `spec` says; it may take long, and computes on threads of its own. The error is for
-    /// people: it says what is wrong with which file or option. A panic counts as an error.
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Self::Replica, String>;
+    /// Loads and warms up what `spec` says; it may take long, and computes on threads of its own. The error's words are for
+    /// people: what is wrong with which file or option. A panic counts as an error that may pass.
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Self::Replica, Failure>;
 }
 
 /// A loaded replica.

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Lease, Loader, Refused, Replica,
+    Failure, Lease, Loader, Refused, Replica,
     table::{Assigned, Drain, Retiree, Table},
 };
 use crate::{Latch, Stop};
@@ -98,8 +98,9 @@ impl<L: Loader> Replicas<L> {
             let (loader, shared, stop) = (self.loader.clone(), self.shared.clone(), self.stop.clone());
             self.stop.spawn("replica load", async move {
                 let result = AssertUnwindSafe(loader.load(&spec)).catch_unwind().await;
-                let result = result
-                    .unwrap_or_else(|_| Err("loading panicked; the log of the worker says where".to_owned()));
+                let panicked =
+                    || Failure::from("loading panicked; the log of the worker says where".to_owned());
+                let result = result.unwrap_or_else(|_| Err(panicked()));
                 shared.loaded(&spec, serial, result.map(Arc::new), &stop);
             });
         }
@@ -215,15 +216,16 @@ impl<R: Replica> Shared<R> {
         self: &Arc<Self>,
         spec: &ReplicaSpec,
         serial: u64,
-        result: Result<Arc<R>, String>,
+        result: Result<Arc<R>, Failure>,
         stop: &Stop,
     ) {
         match &result {
             Ok(_) => tracing::info!(replica = spec.replica_id, "loaded"),
-            Err(message) => tracing::error!(
+            Err(failure) => tracing::error!(
                 replica = spec.replica_id,
                 model = spec.model,
-                "cannot load: {message}"
+                permanent = failure.permanent,
+                "cannot load: {failure}"
             ),
         }
         let runs = result.is_ok();
@@ -244,15 +246,16 @@ impl<R: Replica> Shared<R> {
         let due = lock(&self.table).due_for_config();
         for (Retiree { id, serial, replica }, user_config) in due {
             if let Err(why) = replica.reconfigure(&user_config) {
-                self.fail(&id, serial, format!("user_config: {why}"), stop);
+                let failure = Failure::permanent(format!("user_config: {why}"));
+                self.fail(&id, serial, failure, stop);
             }
         }
     }
 
     /// Marks a replica as failed for good and releases it.
-    fn fail(self: &Arc<Self>, id: &Arc<str>, serial: u64, message: String, stop: &Stop) {
-        tracing::error!(replica = &**id, "failed: {message}");
-        let failed = lock(&self.table).fail(id, serial, message);
+    fn fail(self: &Arc<Self>, id: &Arc<str>, serial: u64, failure: Failure, stop: &Stop) {
+        tracing::error!(replica = &**id, "failed: {failure}");
+        let failed = lock(&self.table).fail(id, serial, failure);
         if let Some(replica) = failed {
             let id = id.clone();
             self.retire(Retiree { id, serial, replica }, stop);
@@ -281,7 +284,7 @@ impl<R: Replica> Shared<R> {
         let running = lock(&self.table).running();
         for Retiree { id, serial, replica } in running {
             if let Err(message) = replica.health() {
-                self.fail(&id, serial, message, stop);
+                self.fail(&id, serial, message.into(), stop);
             }
         }
         let due = lock(&self.table).due_for_check(Instant::now());
@@ -298,7 +301,7 @@ impl<R: Replica> Shared<R> {
                 };
                 let checked = lock(&shared.table).checked((&id, serial), result, Instant::now());
                 if let Err(why) = checked {
-                    shared.fail(&id, serial, why, &of);
+                    shared.fail(&id, serial, why.into(), &of);
                 }
             });
         }

@@ -53,9 +53,9 @@ pub(crate) struct Shelf(pub(crate) Handle);
 impl Loader for Shelf {
     type Replica = Handle;
 
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Handle, String> {
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Handle, Failure> {
         match spec.model.as_str() {
-            "broken" => Err("unet/model.onnx is missing".to_owned()),
+            "broken" => Err(Failure::permanent("unet/model.onnx is missing")),
             "panic" => panic!("loader bug"),
             _ => Ok(self.0.clone()),
         }
@@ -125,18 +125,14 @@ async fn an_assigned_replica_runs_and_reports_its_load_and_model() {
 async fn a_model_that_cannot_be_loaded_is_reported_with_the_reason_and_a_panic_too() {
     let (_, replicas) = shelf(&Stop::new(Duration::from_secs(5)));
     replicas.assign(spec("a", "broken"));
-    assert_eq!(
-        until(&replicas, ReplicaState::Failed).await.message,
-        "unet/model.onnx is missing"
-    );
+    let report = until(&replicas, ReplicaState::Failed).await;
+    assert_eq!(report.message, "unet/model.onnx is missing");
+    assert!(report.permanent, "as the loader says");
     replicas.drain("a", Duration::ZERO);
     replicas.assign(spec("b", "panic"));
-    assert!(
-        until(&replicas, ReplicaState::Failed)
-            .await
-            .message
-            .contains("panicked")
-    );
+    let report = until(&replicas, ReplicaState::Failed).await;
+    assert!(report.message.contains("panicked"), "{}", report.message);
+    assert!(!report.permanent, "nobody knows");
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,6 +160,7 @@ async fn an_engine_that_fails_is_reported_and_retired() {
         until(&replicas, ReplicaState::Failed).await.message,
         "device lost"
     );
+    assert!(!replicas.reports()[0].permanent);
     assert!(matches!(replicas.lease("a"), Err(Refused::Failed(_))));
 }
 

@@ -10,7 +10,10 @@ use mobula_proto::control::v1::{LightConfig, ReplicaReport, ReplicaSpec, Replica
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::check::{Checks, Policy};
+use super::{
+    Failure,
+    check::{Checks, Policy},
+};
 use crate::status;
 
 /// Why a request gets no lease.
@@ -122,7 +125,7 @@ enum State<R> {
     },
     /// Handed out for retirement; gone when that is done.
     Retiring,
-    Failed(String),
+    Failed(Failure),
 }
 
 impl<R> Default for Table<R> {
@@ -152,9 +155,9 @@ impl<R> Table<R> {
         }
         self.serials += 1;
         let refused = (light.max_ongoing_requests == 0)
-            .then(|| "max_ongoing_requests is 0; a replica must take at least one".to_owned());
+            .then(|| Failure::permanent("max_ongoing_requests is 0; a replica must take at least one"));
         let (assigned, state) = match refused {
-            Some(message) => (Assigned::Nothing, State::Failed(message)),
+            Some(failure) => (Assigned::Nothing, State::Failed(failure)),
             None => (Assigned::Load(self.serials), State::Starting),
         };
         let id = spec.replica_id.as_str().into();
@@ -233,13 +236,18 @@ impl<R> Table<R> {
     }
 
     /// Takes what loading gave. Returns the replica when nobody wants it any more: it is to be retired.
-    pub(crate) fn loaded(&mut self, id: &str, serial: u64, result: Result<Arc<R>, String>) -> Option<Arc<R>> {
+    pub(crate) fn loaded(
+        &mut self,
+        id: &str,
+        serial: u64,
+        result: Result<Arc<R>, Failure>,
+    ) -> Option<Arc<R>> {
         let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.serial == serial) else {
             return result.ok();
         };
         match (&mut entry.state, result) {
             (State::Starting, Ok(replica)) => entry.state = State::Running(replica),
-            (State::Starting, Err(message)) => entry.state = State::Failed(message),
+            (State::Starting, Err(failure)) => entry.state = State::Failed(failure),
             (State::Stopping { replica: slot, .. }, Ok(replica)) => *slot = Some(replica),
             (State::Stopping { .. }, Err(_)) => {
                 self.entries.remove(id);
@@ -296,7 +304,7 @@ impl<R> Table<R> {
                 drain,
             } if now < drain.refuse_from => replica,
             State::Stopping { .. } | State::Retiring => return Err(Refused::Draining),
-            State::Failed(message) => return Err(Refused::Failed(message.clone())),
+            State::Failed(failure) => return Err(Refused::Failed(failure.why.clone())),
         };
         if entry.ongoing >= entry.light.max_ongoing_requests {
             return Err(Refused::Full {
@@ -318,13 +326,13 @@ impl<R> Table<R> {
     }
 
     /// Marks a running replica as failed for good, and hands it out for retirement.
-    pub(crate) fn fail(&mut self, id: &str, serial: u64, message: String) -> Option<Arc<R>> {
+    pub(crate) fn fail(&mut self, id: &str, serial: u64, failure: Failure) -> Option<Arc<R>> {
         let entry = self.entries.get_mut(id).filter(|entry| entry.serial == serial)?;
         let State::Running(replica) = &entry.state else {
             return None;
         };
         let replica = replica.clone();
-        entry.state = State::Failed(message);
+        entry.state = State::Failed(failure);
         Some(replica)
     }
 
@@ -459,7 +467,7 @@ impl<R> Entry<R> {
                 replica.clone(),
             ),
             State::Retiring => (ReplicaState::Stopping, "releasing memory".to_owned(), None),
-            State::Failed(message) => (ReplicaState::Failed, message.clone(), None),
+            State::Failed(failure) => (ReplicaState::Failed, failure.why.clone(), None),
         };
         let (state, message) = match &self.conflict {
             Some(conflict) => (ReplicaState::Failed, conflict.clone()),
@@ -478,6 +486,7 @@ impl<R> Entry<R> {
                 .healthy()
                 .map(|at| u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)),
             models: Vec::new(),
+            permanent: matches!(&self.state, State::Failed(failure) if failure.permanent),
         };
         (report, self.ongoing, replica)
     }

@@ -152,7 +152,7 @@ fn a_replica_that_could_take_no_request_is_refused() {
 fn one_that_cannot_load_says_why_until_it_is_drained() {
     let mut table = Table::<()>::default();
     table.assign(spec("a", 1));
-    table.loaded("a", 1, Err("no unet/model.onnx".to_owned()));
+    table.loaded("a", 1, Err("no unet/model.onnx".to_owned().into()));
     assert_eq!(
         state(&table),
         (ReplicaState::Failed, "no unet/model.onnx".to_owned())
@@ -252,8 +252,8 @@ fn a_lease_of_an_earlier_replica_frees_nothing_of_a_later_one() {
 #[test]
 fn a_failed_engine_is_handed_out_once_and_refuses() {
     let mut table = running("a", 1);
-    assert!(table.fail("a", 1, "device lost".to_owned()).is_some());
-    assert!(table.fail("a", 1, "device lost".to_owned()).is_none());
+    assert!(table.fail("a", 1, "device lost".to_owned().into()).is_some());
+    assert!(table.fail("a", 1, "device lost".to_owned().into()).is_none());
     assert_eq!(
         table.lease("a", Instant::now()).unwrap_err(),
         Refused::Failed("device lost".to_owned())
@@ -305,7 +305,7 @@ proptest! {
                 Step::Load(id, ok) => {
                     if let Some(at) = loading.iter().position(|(other, _)| *other == id.to_string()) {
                         let (id, serial) = loading.remove(at);
-                        let result = if ok { fates.insert(serial, 0); Ok(Arc::new(serial)) } else { Err(String::new()) };
+                        let result = if ok { fates.insert(serial, 0); Ok(Arc::new(serial)) } else { Err(String::new().into()) };
                         if let Some(replica) = table.loaded(&id, serial, result) {
                             retire(&mut fates, &replica);
                         }
@@ -328,7 +328,7 @@ proptest! {
                 Step::Fail(id) => {
                     let found = table.running().into_iter().find(|running| *running.id == *id.to_string());
                     if let Some(Retiree { id, serial, .. }) = found
-                        && let Some(replica) = table.fail(&id, serial, String::new())
+                        && let Some(replica) = table.fail(&id, serial, String::new().into())
                     {
                         retire(&mut fates, &replica);
                     }

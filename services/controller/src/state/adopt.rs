@@ -3,7 +3,7 @@
 //! What runs is taken as it is whenever it can serve: as one that is wanted, or, in another version than is wanted, as one
 //! that an update replaces. Refuses what is one too many.
 
-use mobula_proto::control::v1::{self as pb, ReplicaState};
+use mobula_proto::control::v1::{self as pb, ReplicaState, RolloutState};
 use tracing::info;
 
 use super::{
@@ -62,9 +62,14 @@ impl State {
         } else if let Some(deployment) = self.deployments.get_mut(&key) {
             info!(replica = %id, version = %spec.version, "replica is of an earlier version and serves until it is replaced");
             let from = deployment.proven.get_or_insert_with(|| spec.clone()).clone();
-            if !deployment.is_updating() {
-                let from = Some(from).filter(|from| from.version != deployment.spec.version);
-                deployment.rollout = Some(Rollout::new(from, now));
+            let from = Some(from).filter(|from| from.version != deployment.spec.version);
+            match deployment.rollout.as_mut().filter(|rollout| rollout.is_active()) {
+                // It began when nobody had reported in yet, and nothing was known to go back to.
+                Some(rollout) if rollout.state == RolloutState::Progressing && rollout.from.is_none() => {
+                    rollout.from = from;
+                }
+                Some(_) => {}
+                None => deployment.rollout = Some(Rollout::new(from, now)),
             }
         }
         self.take_in(

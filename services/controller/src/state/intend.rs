@@ -94,6 +94,7 @@ impl State {
         // Deployed again, even if as before: what an automatic rollback turned away is tried once more.
         let again = before.is_some_and(|app| app.meta.resource_version != meta.resource_version);
         let before = before.map(|app| app.deployments.clone()).unwrap_or_default();
+        let back = before.iter().find_map(|key| self.is_followed(*key, application));
         let mut keys = Vec::with_capacity(application.deployments.len());
         for config in &application.deployments {
             let known = before
@@ -101,7 +102,13 @@ impl State {
                 .copied()
                 .find(|key| self.deployments.get(key).is_some_and(|d| d.name() == config.name));
             let key = if let Some(key) = known {
+                let from = self.deployments.get(&key).and_then(Deployment::updated_from);
                 self.change(key, config, again, now, actions);
+                if let Some(why) = &back
+                    && from.is_some_and(|from| config.version() == from)
+                {
+                    self.goes_back_too(key, why, now);
+                }
                 key
             } else {
                 self.create(&application.name, config)
@@ -129,6 +136,22 @@ impl State {
             deleting: false,
         };
         self.apps.insert(application.name.clone(), app);
+    }
+
+    /// Why the application goes back with a deployment that did so by itself, if this intent does.
+    fn is_followed(&self, key: Key, application: &schema::Application) -> Option<String> {
+        let deployment = self.deployments.get(&key)?;
+        let rollout = deployment.rollout.as_ref()?;
+        let turned = deployment.spec.version != deployment.intended.version;
+        let mut configs = application.deployments.iter();
+        let config = configs.find(|config| config.name == deployment.name())?;
+        (turned && config.version() == deployment.spec.version).then(|| {
+            format!(
+                "the update of {} in the same application failed: {}",
+                deployment.name(),
+                rollout.error
+            )
+        })
     }
 
     fn create(&mut self, app: &str, config: &schema::Deployment) -> Key {

@@ -26,6 +26,7 @@ mod convert;
 mod demand;
 mod document;
 mod events;
+mod failing;
 mod groups;
 mod intend;
 mod model;

@@ -103,6 +103,28 @@ pub(super) struct Deployment {
 pub(super) struct Failures {
     pub(super) count: u32,
     pub(super) last: String,
+    /// Workers on which a start failed in a way that another try there cannot mend.
+    pub(super) hopeless: BTreeSet<String>,
+    /// No worker is left that may do better, as far as was seen.
+    pub(super) are_final: bool,
+}
+
+impl Failures {
+    /// Whether they tell of the version and no longer of chance: so many in a row, or such as no other try can mend. Ray
+    /// counts only (`max_constructor_retry_count`).
+    pub(super) fn are_enough(&self, spec: &Spec) -> bool {
+        self.are_final || self.count >= spec.config.rollout.max_failures.max(1)
+    }
+
+    /// What they tell, in words.
+    pub(super) fn told(&self) -> String {
+        let Self { count, last, .. } = self;
+        if self.are_final {
+            format!("replicas cannot start, and would fail alike again: {last}")
+        } else {
+            format!("replicas failed to start {count} times in a row, the last with: {last}")
+        }
+    }
 }
 
 /// Whether a caller without a replica may wait for one.
@@ -164,6 +186,8 @@ pub(super) struct Replica {
     pub(super) seen: bool,
     pub(super) made: Time,
     pub(super) assigned: Time,
+    /// A start had failed for good on its worker before it was placed there: no other had room.
+    pub(super) last_resort: bool,
     /// Goes on to the replica that takes its place.
     pub(super) record: Record,
     pub(super) message: String,
@@ -189,6 +213,7 @@ impl Replica {
             seen: false,
             made: now,
             assigned: Time::ZERO,
+            last_resort: false,
             record,
             message: String::new(),
             load: None,

@@ -209,12 +209,8 @@ impl State {
     /// Why the deployment counts as one that fails to start, if it does.
     fn failing(&self, key: Key) -> Option<String> {
         let deployment = self.deployments.get(&key)?;
-        let max = deployment.spec.config.rollout.max_failures.max(1);
-        if deployment.failures.count >= max {
-            return Some(format!(
-                "replicas failed to start {} times in a row, the last with: {}",
-                deployment.failures.count, deployment.failures.last
-            ));
+        if deployment.failures.are_enough(&deployment.spec) {
+            return Some(deployment.failures.told());
         }
         if deployment.pending.is_empty() {
             return None;

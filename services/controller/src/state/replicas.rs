@@ -7,10 +7,9 @@ use mobula_serving::lease;
 use tracing::{info, warn};
 
 use super::{
-    Action, REPLICA_BACKOFF, State, Time,
-    condition::Happened,
+    Action, State, Time,
     convert::{amounts_of, devices_of, millis32, replica_spec},
-    model::{Phase, Stray},
+    model::{Key, Phase, Stray},
 };
 
 impl State {
@@ -94,7 +93,8 @@ impl State {
             }
             ReplicaState::Failed => {
                 let message = replica.message.clone();
-                self.fail(&id, &message, now, actions);
+                let permanent = report.permanent && !phase.is_running();
+                self.fail(&id, (&message, permanent), now, actions);
             }
             // We did not ask for it, so the worker itself leaves: it keeps what it finishes, we start another elsewhere.
             ReplicaState::Stopping => {
@@ -118,6 +118,7 @@ impl State {
             && let Some(deployment) = self.deployments.get_mut(&key)
         {
             deployment.shunned.remove(worker);
+            deployment.failures.hopeless.remove(worker);
         }
     }
 
@@ -233,55 +234,7 @@ impl State {
             self.restart_gang(id, now, actions);
             self.requeue(id, now);
         } else {
-            self.fail(id, "its worker ended while it started", now, actions);
-        }
-    }
-
-    /// Books a failure; the replica is tried again later under another id.
-    pub(super) fn fail(&mut self, id: &str, message: &str, now: Time, actions: &mut Vec<Action>) {
-        let Some(replica) = self.replicas.get_mut(id) else {
-            return;
-        };
-        let (key, phase) = (replica.deployment, replica.phase);
-        let worked = match phase {
-            Phase::Running { since } => now.saturating_sub(since),
-            Phase::Pending | Phase::Starting | Phase::Failed { .. } => Time::ZERO,
-        };
-        let wait = replica.record.failures.fail(&REPLICA_BACKOFF, worked);
-        replica.message = message.to_owned();
-        let failures = replica.record.failures.failures();
-        self.totals.replica_failures += 1;
-        warn!(replica = %id, failures, wait_s = wait.as_secs(), error = message, "replica failed");
-        if phase.is_running() {
-            self.health_failed(id, message);
-        }
-        self.restart_gang(id, now, actions);
-        let worker = self.replicas.get(id).and_then(|r| r.worker.clone());
-        if let Some(worker) = &worker {
-            self.stray(id, ReplicaState::Failed);
-            self.drain(worker, id, actions);
-        }
-        let Some(deployment) = self.deployments.get_mut(&key) else {
-            return;
-        };
-        if deployment.outdated.contains(id) {
-            // The update makes what takes its place.
-            self.remove_replica(id);
-            return;
-        }
-        deployment.failures.count = deployment.failures.count.saturating_add(1);
-        message.clone_into(&mut deployment.failures.last);
-        deployment.shunned.extend(worker);
-        self.enter(id, Phase::Failed { retry: now + wait });
-    }
-
-    /// Books that a replica that ran does so no more, though nobody asked for it.
-    pub(super) fn health_failed(&mut self, id: &str, why: &str) {
-        if let Some(key) = self.replicas.get(id).map(|replica| replica.deployment)
-            && let Some(deployment) = self.deployments.get_mut(&key)
-        {
-            let message = format!("replica {id} failed: {why}");
-            deployment.condition.handle(Happened::HealthCheckFailed, &message);
+            self.fail(id, ("its worker ended while it started", false), now, actions);
         }
     }
 
@@ -335,7 +288,7 @@ impl State {
     }
 
     /// Takes a stray that is gone out of its deployment's books.
-    pub(super) fn unbook_stray(&mut self, key: Option<super::model::Key>, worker: &str, id: &str) {
+    pub(super) fn unbook_stray(&mut self, key: Option<Key>, worker: &str, id: &str) {
         self.room_changed = true;
         if let Some(key) = key
             && let Some(deployment) = self.deployments.get_mut(&key)
@@ -380,6 +333,11 @@ impl State {
         let Some(deployment) = self.deployments.get(&replica.deployment) else {
             return;
         };
+        let hopeless = &deployment.failures.hopeless;
+        replica.last_resort = replica
+            .worker
+            .as_ref()
+            .is_some_and(|worker| hopeless.contains(worker));
         let worker = replica
             .worker
             .as_ref()

@@ -5,7 +5,7 @@
 //! wanted, but for one case: when the surge has no room, which nobody can add, one old replica at a time leaves first (and
 //! never the last one, if more than one is wanted); the status says so.
 //!
-//! When the new replicas fail too often in a row, the version before is wanted again: what still runs of it stays, and the
+//! When the new replicas fail too often in a row, or in a way that no other try can mend, the version before is wanted again: what still runs of it stays, and the
 //! rest is replaced in the same way. Without a version before, the tries go on at the slowest pace, and the update heals if
 //! they succeed; Ray stops trying.
 
@@ -76,6 +76,12 @@ impl Deployment {
         // At most the target, and not negative.
         let part = part as usize;
         part.max(1).next_multiple_of(self.spec.gang())
+    }
+
+    /// The version before the update that brought what is wanted now, if there was one.
+    pub(super) fn updated_from(&self) -> Option<String> {
+        let from = self.rollout.as_ref()?.from.as_ref()?;
+        (from.version != self.spec.version).then(|| from.version.clone())
     }
 
     pub(super) fn is_updating(&self) -> bool {
@@ -159,6 +165,18 @@ impl State {
             deployment.rollout = Some(Rollout::new(from, now));
             self.totals.updates += 1;
         }
+    }
+
+    /// Takes an update as the way back from one that failed elsewhere in the application: the intent went back as a whole.
+    pub(super) fn goes_back_too(&mut self, key: Key, why: &str, now: Time) {
+        if let Some(deployment) = self.deployments.get_mut(&key) {
+            deployment.rollout = Some(Rollout {
+                state: RolloutState::RollingBack,
+                error: why.to_owned(),
+                ..Rollout::new(None, now)
+            });
+        }
+        self.touch(key);
     }
 
     /// The time for which a replica must run before another may leave for it.
@@ -272,7 +290,6 @@ impl State {
             deployment.proven = Some(spec.clone());
         }
         let failures = deployment.failures.clone();
-        let max = spec.config.rollout.max_failures.max(1);
         let Some(rollout) = deployment.rollout.as_mut().filter(|rollout| rollout.is_active()) else {
             return;
         };
@@ -285,17 +302,14 @@ impl State {
             info!(deployment = %spec.config.name, state = rollout.state.as_str_name(), "update is over");
             return;
         }
-        if failures.count < max || rollout.state == RolloutState::RollingBack {
+        if !failures.are_enough(&spec) || rollout.state == RolloutState::RollingBack {
             return;
         }
         let Some(from) = rollout.from.take() else { return };
         rollout.state = RolloutState::RollingBack;
         rollout.error.clone_from(&failures.last);
         rollout.stuck = None;
-        let why = format!(
-            "{} replicas of the new version failed in a row, the last with: {}",
-            failures.count, failures.last
-        );
+        let why = format!("in the new version {}", failures.told());
         warn!(deployment = %spec.config.name, app = %deployment.app, version = %from.version, %why, "update goes back");
         deployment.failures = Failures::default();
         deployment.shunned.clear();

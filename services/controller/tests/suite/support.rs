@@ -2,7 +2,7 @@
 
 use mobula_kit::{
     async_trait,
-    worker::{Load, Loader, ModelInfo, Replica, ReplicaSpec},
+    worker::{Failure, Load, Loader, ModelInfo, Replica, ReplicaSpec},
 };
 
 /// A replica that does nothing, well.
@@ -27,9 +27,9 @@ pub(crate) struct Loads;
 #[async_trait]
 impl Loader for Loads {
     type Replica = Nothing;
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Nothing, String> {
+    async fn load(&self, spec: &ReplicaSpec) -> Result<Nothing, Failure> {
         if spec.model == "broken" {
-            Err("unet/model.onnx is missing".into())
+            Err(Failure::permanent("unet/model.onnx is missing"))
         } else {
             Ok(Nothing)
         }

@@ -26,16 +26,18 @@ impl Job {
         };
         let wanted = Wanted {
             application: &asked.model,
-            model_id: "",
+            model_id: &asked.model_id,
         };
-        match self.find(wanted).await {
-            Ok(served) => Ok(Some(served)),
-            Err(Error::UnknownModel { known, .. }) => {
-                problems.push(Problem::new("refiner.model", Rule::OneOf(known)));
-                Ok(None)
+        let (field, known) = match self.find(wanted).await {
+            Ok(served) => return Ok(Some(served)),
+            Err(Error::UnknownModel { known, .. }) => ("refiner.model", known),
+            Err(Error::UnknownModelId { known, .. } | Error::ModelIdNotNamed { known }) => {
+                ("refiner.model_id", known)
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        problems.push(Problem::new(field, Rule::OneOf(known)));
+        Ok(None)
     }
 
     /// Tokens for each model, and pixels of the files; all at once.

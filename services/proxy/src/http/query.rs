@@ -44,6 +44,7 @@ pub(super) const FIELDS: &[&str] = &[
     "quality",
     "provenance",
     "refiner",
+    "refiner_model_id",
     "switch_at",
 ];
 
@@ -108,6 +109,7 @@ impl Query {
             "guidance_interval.start" => "guidance_start",
             "guidance_interval.end" => "guidance_end",
             "refiner.model" => "refiner",
+            "refiner.model_id" => "refiner_model_id",
             other => other
                 .strip_prefix("sampler_options.")
                 .or_else(|| other.strip_prefix("refiner."))
@@ -192,15 +194,19 @@ impl Query {
         self.request.quality = self.small("quality").unwrap_or_default();
         self.request.provenance = self.word("provenance", words::PROVENANCES);
         let switch_at = self.number("switch_at");
+        let model_id = self.raw("refiner_model_id").map(str::to_owned);
         match self.raw("refiner").map(str::to_owned) {
             Some(model) => {
                 self.request.refiner = Some(image::Refiner {
                     model,
+                    model_id: model_id.unwrap_or_default(),
                     // Refused when it is absent, with the limits.
                     switch_at: switch_at.unwrap_or_default(),
                 });
             }
-            None if self.raw("switch_at").is_some() => self.complain("refiner", Rule::Missing),
+            None if model_id.is_some() || self.raw("switch_at").is_some() => {
+                self.complain("refiner", Rule::Missing)
+            }
             None => {}
         }
     }

@@ -24,7 +24,7 @@ pub(super) const PIXELS_PER_LATENT_BYTE: u64 = 4;
 /// What the second model does.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refine {
-    /// Name by which it was asked for.
+    /// Name by which it was asked for: the application's, or the model's where there are several.
     pub(crate) model: String,
     /// The part of the steps that the first model takes.
     pub(crate) switch_at: f32,
@@ -172,7 +172,10 @@ pub(super) fn divide(
     let at = asked.switch_at;
     let before = work::switch(drawn.steps, at);
     let refine = Refine {
-        model: asked.model.clone(),
+        model: match asked.model_id.as_str() {
+            "" => asked.model.clone(),
+            model_id => model_id.to_owned(),
+        },
         switch_at: at,
         before,
         is_guided: drawn.is_guided(refiner),

@@ -217,6 +217,7 @@ fn cost_counts_the_calls_of_the_model_as_the_replica_says_that_its_schedulers_ma
             refiner: switch_at.map(|switch_at| Refiner {
                 model: "refiner".into(),
                 switch_at,
+                ..Refiner::default()
             }),
             ..image::GenerateRequest::default()
         };

@@ -20,6 +20,7 @@ fn refined(change: impl FnOnce(&mut GenerateRequest)) -> GenerateRequest {
         r.refiner = Some(Refiner {
             model: "refiner".into(),
             switch_at: 0.75,
+            ..Refiner::default()
         });
         r.model = "demo".into();
     });
@@ -242,6 +243,7 @@ async fn a_refiner_that_is_not_there_or_cannot_refine_is_refused() {
             r.refiner = Some(Refiner {
                 model,
                 switch_at: 0.5,
+                ..Refiner::default()
             })
         })
     };

@@ -45,6 +45,25 @@ fn a_restarted_controller_adopts_what_reports_in_and_moves_nothing() {
 }
 
 #[test]
+fn an_update_that_comes_before_the_workers_are_back_goes_back_too_when_it_fails() {
+    let mut world = running();
+    let before = world.placed();
+    world.restart_controller(external(), schema(2));
+    world.intend(model(2, "broken"));
+    for id in ["p", "a", "b"] {
+        world.workers.get_mut(id).unwrap().broken = Some("broken".into());
+        world.hello(id);
+    }
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.rolled_back.len(), 1, "{:?}", world.application());
+    assert_eq!(world.placed(), before);
+    assert_eq!(
+        world.deployment(1).rollout.unwrap().state(),
+        RolloutState::RolledBack
+    );
+}
+
+#[test]
 fn a_worker_that_does_not_come_back_is_replaced_when_the_grace_is_over() {
     let mut world = running();
     world.restart_controller(external(), schema(2));

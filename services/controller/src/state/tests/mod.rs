@@ -9,6 +9,7 @@ mod groups;
 mod health;
 mod intend;
 mod intents;
+mod permanent;
 mod placing;
 mod property;
 mod rollout;

@@ -39,6 +39,8 @@ pub(super) struct Worker {
     pub(super) broken: Option<String>,
     /// What it is told to stop has something to finish first.
     pub(super) busy: bool,
+    /// Its failures are such as another try cannot mend.
+    pub(super) permanent: bool,
     pub(super) told_to_leave: bool,
 }
 
@@ -129,6 +131,7 @@ impl World {
             outcome: (ReplicaState::Running, ""),
             broken: None,
             busy: false,
+            permanent: false,
             told_to_leave: false,
         };
         self.workers.insert(id.to_owned(), worker);
@@ -268,6 +271,7 @@ impl World {
                     replica_id: spec.replica_id.clone(),
                     state: state.into(),
                     message: message.into(),
+                    permanent: worker.permanent && state == ReplicaState::Failed,
                     load: None,
                     model: None,
                     light: spec.light.clone().unwrap().version,

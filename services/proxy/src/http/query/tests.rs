@@ -48,7 +48,7 @@ fn every_field_is_read() {
 #[test]
 fn what_is_seldom_asked_for_has_a_name_too() {
     let query = Query::parse(
-        "prompt=a&sigma_schedule=karras&prompt_syntax=A1111&clip_skip=2&guidance_rescale=0.7&guidance_end=0.8&priority=low&random_source=cuda&determinism=fast&eta=0.5&s_churn=1&refiner=xl&switch_at=0.8",
+        "prompt=a&sigma_schedule=karras&prompt_syntax=A1111&clip_skip=2&guidance_rescale=0.7&guidance_end=0.8&priority=low&random_source=cuda&determinism=fast&eta=0.5&s_churn=1&refiner=xl&refiner_model_id=art&switch_at=0.8",
     );
     assert_eq!(query.problems, []);
     let expected = image::GenerateRequest {
@@ -68,6 +68,7 @@ fn what_is_seldom_asked_for_has_a_name_too() {
         }),
         refiner: Some(image::Refiner {
             model: "xl".into(),
+            model_id: "art".into(),
             switch_at: 0.8,
         }),
         ..Default::default()
@@ -77,6 +78,7 @@ fn what_is_seldom_asked_for_has_a_name_too() {
         ("sampler_options.eta", "eta"),
         ("guidance_interval.end", "guidance_end"),
         ("refiner.model", "refiner"),
+        ("refiner.model_id", "refiner_model_id"),
         ("refiner.switch_at", "switch_at"),
     ] {
         assert_eq!(query.given_as(field), name);

@@ -9,6 +9,7 @@ pub(super) fn refined(switch_at: f32, steps: u32) -> image::GenerateRequest {
         refiner: Some(Refiner {
             model: "refiner".into(),
             switch_at,
+            ..Refiner::default()
         }),
         ..Default::default()
     }
