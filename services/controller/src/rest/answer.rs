@@ -58,11 +58,21 @@ pub(super) fn status(error: &Error) -> StatusCode {
     }
 }
 
+/// For people: a problem a line, as `mobula check` has them.
+fn plain(error: &Error) -> String {
+    match error {
+        Error::Invalid(problems) if problems.len() > 1 => {
+            problems.iter().map(|problem| format!("{problem}\n")).collect()
+        }
+        error => format!("{error}\n"),
+    }
+}
+
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         let status = status(&self.error);
         if !self.json {
-            return (status, format!("{}\n", self.error)).into_response();
+            return (status, plain(&self.error)).into_response();
         }
         let problems = if let Error::Invalid(problems) = &self.error {
             problems.as_slice()
