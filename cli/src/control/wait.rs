@@ -72,7 +72,7 @@ fn progress(status: &pb::GetStatusResponse) -> Progress {
             let name = format!("{}/{}", application.name, deployment.name);
             match rollout.state() {
                 RolloutState::RolledBack | RolloutState::RollingBack => {
-                    return Progress::Failed(format!("{name} was rolled back: {}", rollout.message));
+                    return Progress::Failed(format!("{name} {}", rollout.message));
                 }
                 RolloutState::Progressing => {
                     waits.get_or_insert(format!("{name}: {}", rollout.message));

@@ -59,13 +59,13 @@ pub(super) fn status(error: &Error) -> StatusCode {
 }
 
 /// For people: a problem a line, as `mobula check` has them.
-fn plain(error: &Error) -> String {
-    match error {
-        Error::Invalid(problems) if problems.len() > 1 => {
-            problems.iter().map(|problem| format!("{problem}\n")).collect()
-        }
-        error => format!("{error}\n"),
+pub(super) fn plain(error: &Error) -> String {
+    if let Error::Invalid(problems) = error
+        && problems.len() > 1
+    {
+        return problems.iter().map(|problem| format!("{problem}\n")).collect();
     }
+    format!("{error}\n")
 }
 
 impl IntoResponse for Failed {
