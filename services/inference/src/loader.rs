@@ -122,8 +122,9 @@ impl Stock {
         let folder = worker::model_name(self.default.as_deref(), folder);
         let mut options = spec.options.clone();
         let common = Common::take(&mut options, self.max_rows)?;
-        let fake = spec.engine == "fake" || (spec.engine.is_empty() && folder == "fake");
-        if !fake && !matches!(spec.engine.as_str(), "" | "onnx") {
+        // No config gives the model "fake" another engine; a worker whose default it is has no other.
+        let fake = spec.engine == "fake" || folder == "fake";
+        if !matches!(spec.engine.as_str(), "" | "onnx" | "fake") {
             return Err(Error::Option {
                 name: "engine".into(),
                 why: format!("{:?} is none of onnx, fake", spec.engine),

@@ -41,7 +41,7 @@ impl Loader {
     /// A model's folder, as this service finds it.
     fn folder(&self, model: &str) -> Result<PathBuf, String> {
         match worker::model_name(self.default.as_deref(), model) {
-            FAKE => Ok(model.into()),
+            FAKE => Ok(FAKE.into()),
             model => worker::model_folder(self.models_dir.as_deref(), model),
         }
     }
