@@ -174,7 +174,7 @@ fn prepare() -> (tempfile::TempDir, SocketAddr) {
     let own = std::env::current_exe().unwrap();
     for name in ["mobula-preprocess", "mobula-inference"] {
         let script = format!(
-            "#!/bin/sh\nexport {ARGUMENTS}=\"{name} $*\"\nexec '{}' worker_process --exact --ignored --nocapture\n",
+            "#!/bin/sh\nexport {ARGUMENTS}=\"{name} $*\"\nexec '{}' process::worker_process --exact --ignored --nocapture\n",
             own.display()
         );
         let path = dir.path().join(name);
