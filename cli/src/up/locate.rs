@@ -94,7 +94,7 @@ pub(crate) fn default_model(flag: Option<&Path>) -> Result<Option<PathBuf>, Erro
     match flag {
         None if is_set(DEFAULT_MODEL) || is_set(MODELS_DIR) => Ok(None),
         None if !is_set(VARIABLE) => Ok(model(None).ok()),
-        _ => model(flag).map(Some),
+        Some(_) | None => model(flag).map(Some),
     }
 }
 
