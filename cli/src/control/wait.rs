@@ -75,7 +75,7 @@ fn progress(status: &pb::GetStatusResponse) -> Progress {
                     return Progress::Failed(format!("{name} {}", rollout.message));
                 }
                 RolloutState::Progressing => {
-                    waits.get_or_insert(format!("{name}: {}", rollout.message));
+                    drop(waits.get_or_insert_with(|| format!("{name}: {}", rollout.message)));
                 }
                 RolloutState::Unspecified | RolloutState::Complete => {}
             }
