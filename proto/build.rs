@@ -4,17 +4,19 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "mobula/common/v1/common.proto",
     "mobula/control/v1/control.proto",
     "mobula/control/v1/serve.proto",
     "mobula/image/v1/image.proto",
     "mobula/inference/v1/inference.proto",
     "mobula/preprocess/v1/preprocess.proto",
+    "ray/serve/serve.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=mobula");
+    println!("cargo:rerun-if-changed=ray");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let set = protox::compile(FILES, ["."])?;
     fs::write(out.join("mobula.bin"), set.encode_to_vec())?;

@@ -45,6 +45,7 @@ Examples:
   mobula up                                           the demo model at http://127.0.0.1:8000 and 127.0.0.1:9000 (gRPC)
   mobula up --model ~/models/stable-diffusion-v1-5    any folder that Optimum exported as ONNX
   mobula up --config mesh.yaml                        the applications of a config file
+  mobula up --config sd.yaml --model ~/models/sd15    and the model of those that name no folder, as in Ray's samples
   mobula up --http 0.0.0.0:8000 --grpc 0.0.0.0:9000   open to other machines
   mobula up --engine fake                             no model and no computing: to try clients
 
@@ -54,8 +55,8 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 wrong usage, 130 interru
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Model folder to serve [default: $MOBULA_MODEL, then the demo model]
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    /// Model folder to serve, and that of configs which name none [default: $MOBULA_MODEL, then the demo model]
+    #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Config file with the applications to deploy
     #[arg(long, value_name = "FILE")]
@@ -123,6 +124,15 @@ impl Args {
         }
     }
 
+    /// The model of configs that name none, as Ray's samples do, and of those that are deployed later.
+    fn default_model(&self, deploy: &Deploy) -> Result<Option<PathBuf>, Error> {
+        match deploy {
+            Deploy::Model(folder) => Ok(Some(folder.clone())),
+            Deploy::Fake => Ok(Some(command::FAKE.into())),
+            Deploy::Config(_) => locate::default_model(self.model.as_deref()),
+        }
+    }
+
     fn addresses(&self) -> Result<Addresses, Error> {
         let [http, grpc, controller, rest, proxy_admin, controller_admin] = ports::reserve([
             ("--http", self.http),
@@ -148,6 +158,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let began = Instant::now();
     let mut interrupts = Interrupts::listen()?;
     let deploy = args.deploy()?;
+    let default_model = args.default_model(&deploy)?;
     let binaries = Binaries::find(args.bin_dir.as_deref())?;
     let addresses = args.addresses()?;
     let state = StateDir::take(args.state_dir.as_deref())?;
@@ -155,6 +166,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         binaries: &binaries,
         addresses,
         deploy: &deploy,
+        default_model: default_model.as_deref(),
         state_dir: state.path(),
         drain: Drain::within(Duration::from_secs(args.drain_timeout_s)),
         pid: std::process::id(),

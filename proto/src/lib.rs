@@ -45,3 +45,11 @@ pub mod control {
         tonic::include_proto!("mobula.control.v1");
     }
 }
+
+/// What Ray Serve's own clients call.
+pub mod ray {
+    /// Package `ray.serve`.
+    pub mod serve {
+        tonic::include_proto!("ray.serve");
+    }
+}

@@ -19,7 +19,7 @@ Exit codes: 0 shown, 1 no such application or no controller, 2 wrong usage.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Config {
     /// Application; all when left out
-    #[arg(default_value = "")]
+    #[arg(default_value = "", hide_default_value = true)]
     application: String,
     /// Print JSON
     #[arg(long)]

@@ -30,7 +30,7 @@ pub(crate) struct Delete {
     #[arg(long)]
     dry_run: bool,
     /// Refuse unless this is the application's current resource version
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    #[arg(long, value_name = "VERSION", default_value_t = 0, hide_default_value = true)]
     resource_version: u64,
     #[command(flatten)]
     target: Target,

@@ -36,10 +36,10 @@ pub(crate) struct Deploy {
     #[arg(long)]
     dry_run: bool,
     /// Refuse unless this is the current resource version
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    #[arg(long, value_name = "VERSION", default_value_t = 0, hide_default_value = true)]
     resource_version: u64,
     /// Why, for the history
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
     /// Wait so many seconds for everything to run
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300", conflicts_with = "dry_run")]

@@ -31,7 +31,7 @@ Exit codes: 0 accepted, 1 no such revision, 2 wrong usage.";
 #[command(after_help = HISTORY)]
 pub(crate) struct History {
     /// Application; all when left out
-    #[arg(default_value = "")]
+    #[arg(default_value = "", hide_default_value = true)]
     application: String,
     /// At most so many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
@@ -105,10 +105,10 @@ fn render(revisions: &[pb::Revision], now: SystemTime, paint: Paint) -> String {
 #[command(after_help = ROLLBACK)]
 pub(crate) struct Rollback {
     /// Application; everything when left out
-    #[arg(default_value = "")]
+    #[arg(default_value = "", hide_default_value = true)]
     application: String,
     /// Resource version of the revision; by default the one before the current one
-    #[arg(long, value_name = "REVISION", default_value_t = 0)]
+    #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     to: u64,
     /// Say what would change, change nothing
     #[arg(long)]

@@ -61,7 +61,10 @@ pub(super) async fn until_running(
 fn progress(status: &pb::GetStatusResponse) -> Progress {
     let mut waits = None;
     for application in &status.applications {
-        let say = |what: &str| format!("{} {what}: {}", application.name, application.message);
+        let say = |what: &str| match application.message.as_str() {
+            "" => format!("{} {what}", application.name),
+            message => format!("{} {what}: {message}", application.name),
+        };
         for deployment in &application.deployments {
             let Some(rollout) = &deployment.rollout else {
                 continue;
@@ -69,14 +72,10 @@ fn progress(status: &pb::GetStatusResponse) -> Progress {
             let name = format!("{}/{}", application.name, deployment.name);
             match rollout.state() {
                 RolloutState::RolledBack | RolloutState::RollingBack => {
-                    return Progress::Failed(format!("{name} was rolled back: {}", rollout.message));
+                    return Progress::Failed(format!("{name} {}", rollout.message));
                 }
                 RolloutState::Progressing => {
-                    let text = format!(
-                        "{name}: {} of {} replicas are updated",
-                        rollout.updated, rollout.target
-                    );
-                    waits.get_or_insert(text);
+                    drop(waits.get_or_insert_with(|| format!("{name}: {}", rollout.message)));
                 }
                 RolloutState::Unspecified | RolloutState::Complete => {}
             }
@@ -108,8 +107,7 @@ mod tests {
                     name: "pipeline".into(),
                     rollout: rollout.map(|state| pb::Rollout {
                         state: state.into(),
-                        updated: 1,
-                        target: 2,
+                        message: "1 of 2 replicas are updated".into(),
                         ..Default::default()
                     }),
                     ..Default::default()

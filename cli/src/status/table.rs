@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::view::{Application, Deployment, Replica, Resources, Rollout, View, Worker, WorkerGroup};
+use super::view::{Application, Deployment, Replica, Resources, View, Worker, WorkerGroup};
 use crate::human;
 use crate::paint::Paint;
 
@@ -86,16 +86,7 @@ fn remarks(deployment: &Deployment) -> Vec<String> {
         ));
     }
     if let Some(rollout) = deployment.rollout.as_ref().filter(|r| r.state != "COMPLETE") {
-        let Rollout {
-            state,
-            updated,
-            target,
-            outdated,
-            message,
-        } = rollout;
-        lines.push(format!(
-            "{name}: update {state}: {updated} of {target} are new, {outdated} as before; {message}"
-        ));
+        lines.push(format!("{name}: update {}: {}", rollout.state, rollout.message));
     }
     if let Some(scaling) = &deployment.scaling {
         lines.push(format!(

@@ -16,7 +16,10 @@ use super::service::Spec;
 const PROXY_SHARE: f64 = 0.75;
 
 /// The name of the model that has no files and is drawn by the fake engine.
-const FAKE: &str = "fake";
+pub(crate) const FAKE: &str = "fake";
+
+/// Tells workers which model they draw with where a config names none.
+pub(crate) const DEFAULT_MODEL: &str = "MOBULA_DEFAULT_MODEL";
 
 /// Variables by which the services could be told something else than what this command was told.
 const CLEARED: &[&str] = &["MOBULA_CONFIG", "MOBULA_MODEL"];
@@ -58,6 +61,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) binaries: &'a Binaries,
     pub(crate) addresses: Addresses,
     pub(crate) deploy: &'a Deploy,
+    /// What a config that names no model means: a folder, or fake. None leaves it to the workers' own variables.
+    pub(crate) default_model: Option<&'a Path>,
     pub(crate) state_dir: &'a Path,
     pub(crate) drain: Drain,
     /// This process; no service outlives it.
@@ -105,11 +110,14 @@ impl Settings<'_> {
             Deploy::Fake => arguments.push(flag("--model", FAKE)),
         }
         let left = self.drain.total.saturating_sub(self.drain.proxy);
+        let mut variables = self.variables(left);
+        // Its workers inherit it.
+        variables.extend(self.default_model.map(|model| (DEFAULT_MODEL, model.into())));
         Spec {
             name: "controller",
             program: self.binaries.controller.clone(),
             arguments,
-            variables: self.variables(left),
+            variables,
             cleared: CLEARED,
             log,
         }
@@ -172,6 +180,7 @@ mod tests {
                 controller_admin: at(5),
             },
             deploy,
+            default_model: Some(Path::new("/models/demo")),
             state_dir: Path::new("/state"),
             drain: Drain::within(Duration::from_secs(20)),
             pid: 42,
@@ -211,6 +220,10 @@ mod tests {
                 .find(|(n, _)| *n == name)
                 .map(|(_, value)| value.to_string_lossy().into_owned())
         };
+        assert_eq!(
+            variable(&controller, DEFAULT_MODEL).as_deref(),
+            Some("/models/demo")
+        );
         for spec in [&controller, &proxy] {
             assert_eq!(variable(spec, "MOBULA_EXIT_WITH_PID").as_deref(), Some("42"));
         }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::command::DEFAULT_MODEL;
 use crate::Error;
 
 /// Where a package installs the demo model.
@@ -13,6 +14,8 @@ const CHECKOUT_MODEL: &str = "models/demo";
 const MODEL_INDEX: &str = "model_index.json";
 /// Names the model folder when no flag does.
 const VARIABLE: &str = "MOBULA_MODEL";
+/// Where workers look for models; one that is alone there is their own.
+const MODELS_DIR: &str = "MOBULA_MODELS_DIR";
 
 /// The services that make a mesh. The controller starts the two workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +85,17 @@ pub(crate) fn model(flag: Option<&Path>) -> Result<PathBuf, Error> {
         None => demo(&places(std::env::current_exe().ok().as_deref()), is_model)?,
     };
     Ok(std::path::absolute(&found).unwrap_or(found))
+}
+
+/// The model of configs that name none: as [`model`], but workers that were told theirs by a variable keep it, and none is
+/// no fault: most configs name one.
+pub(crate) fn default_model(flag: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match flag {
+        None if is_set(DEFAULT_MODEL) || is_set(MODELS_DIR) => Ok(None),
+        None if !is_set(VARIABLE) => Ok(model(None).ok()),
+        Some(_) | None => model(flag).map(Some),
+    }
 }
 
 fn check(

@@ -224,6 +224,8 @@ fn overrides<'a>(
                 at.refuse(format!(
                     "another deployment is named {name:?}; names must be unique"
                 ));
+                // What the first one says is checked against the rest.
+                return None;
             } else if place.is_none() && certain {
                 let meant = crate::suggest::nearest(&name, names.iter().map(String::as_str));
                 let meant = meant

@@ -27,7 +27,7 @@ pub(crate) fn logging(node: &Node<'_>) {
     let _ = fields
         .read("logs_dir", String::new(), Node::any_text)
         .ignored(BY_FLAGS);
-    let why = "there is no access log; requests are counted by metrics and told by traces";
+    let why = "mobula-proxy logs a line for every request; --log of mobula-proxy sets what is logged";
     let _ = fields.read("enable_access_log", true, Node::flag).ignored(why);
     if let Some(attributes) = fields.get("additional_log_standard_attrs") {
         for attribute in attributes.list().unwrap_or_default() {

@@ -41,23 +41,10 @@ pub(crate) fn read(node: &Node<'_>) -> Option<Config> {
     let mut applications: Vec<Application> = Vec::new();
     let (mut names, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
     for node in nodes.iter().flatten() {
+        unique(node, &mut names, &mut prefixes);
         let Some(application) = application::read(node, &context) else {
             continue;
         };
-        if !names.insert(application.name.clone()) {
-            node.refuse(format!(
-                "another application is named {:?}; names must be unique",
-                application.name
-            ));
-        }
-        if let Some(prefix) = &application.route_prefix
-            && !prefixes.insert(prefix.clone())
-        {
-            node.refuse(format!(
-                "another application has the route_prefix {prefix:?}; prefixes must be unique (\"/\" when not given, null \
-                 for no route)"
-            ));
-        }
         for deployment in &application.deployments {
             if let Some(why) = group::shortage(&worker_groups, deployment) {
                 node.refuse(why);
@@ -78,6 +65,30 @@ pub(crate) fn read(node: &Node<'_>) -> Option<Config> {
         worker_groups,
         applications,
     })
+}
+
+/// Refuses a name or a route that another application has, whatever else is wrong with either.
+fn unique(node: &Node<'_>, names: &mut BTreeSet<String>, prefixes: &mut BTreeSet<String>) {
+    let text = |key: &str, otherwise: &str| match node.tree.get(key) {
+        Some(tree) if key == "route_prefix" && tree.is_null() => None,
+        Some(tree) if !tree.is_null() => tree.as_text().map(str::to_owned),
+        Some(_) | None => node.tree.as_map().map(|_| otherwise.to_owned()),
+    };
+    if let Some(name) = text("name", "default")
+        && !names.insert(name.clone())
+    {
+        node.refuse(format!(
+            "another application is named {name:?}; names must be unique"
+        ));
+    }
+    if let Some(prefix) = text("route_prefix", "/")
+        && !prefixes.insert(prefix.clone())
+    {
+        node.refuse(format!(
+            "another application has the route_prefix {prefix:?}; prefixes must be unique (\"/\" when not given, null for no \
+             route)"
+        ));
+    }
 }
 
 fn options(fields: &mut Fields<'_>) -> Options {

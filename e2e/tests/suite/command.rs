@@ -1,6 +1,6 @@
 //! The `mobula` command against a mesh: what a user types, and what comes back.
 
-use mobula_e2e::{Up, decode, until};
+use mobula_e2e::{Up, decode, get, until};
 use nix::sys::signal::Signal;
 
 fn text(bytes: &[u8]) -> String {
@@ -76,6 +76,25 @@ async fn a_user_draws_looks_and_is_told_what_is_wrong() -> anyhow::Result<()> {
         "{}",
         text(&output.stderr)
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn manifests_of_rays_samples_run_as_they_are_and_draw() -> anyhow::Result<()> {
+    let up = Up::start(&["--engine", "fake"], &[]).await?;
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/schema/tests/samples");
+    for sample in [
+        "kuberay-stable-diffusion",
+        "eks-stable-diffusion",
+        "gke-stable-diffusion-tpu",
+    ] {
+        let file = format!("{samples}/{sample}.yaml");
+        let output = up.mobula(&["deploy", &file, "--wait", "60"]).await?;
+        assert!(output.status.success(), "{sample}: {}", text(&output.stderr));
+        let picture = get(up.http(), "/imagine?prompt=a%20cat&img_size=64").await?;
+        assert_eq!(picture.status, 200, "{sample}");
+        decode(&picture.body)?;
+    }
     Ok(())
 }
 

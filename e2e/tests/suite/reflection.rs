@@ -4,10 +4,11 @@ use mobula_e2e::Mesh;
 use mobula_kit::channel;
 use tonic_reflection::pb::{v1, v1alpha};
 
-const SERVICES: [&str; 3] = [
+const SERVICES: [&str; 4] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "mobula.image.v1.ImageService",
+    "ray.serve.RayServeAPIService",
 ];
 
 #[tokio::test]

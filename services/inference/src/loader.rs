@@ -43,6 +43,8 @@ pub struct Loader(Arc<Stock>);
 #[derive(Debug)]
 pub(crate) struct Stock {
     models: Option<PathBuf>,
+    /// What a specification without a model means.
+    default: Option<String>,
     runtime: Runtime,
     setup: Setup,
     max_rows: usize,
@@ -101,6 +103,7 @@ impl Loader {
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self(Arc::new(Stock {
             models: config.models_dir.clone(),
+            default: config.worker.default_model.clone(),
             runtime: config.runtime(),
             setup: config.setup()?,
             max_rows: config.max_batch_rows,
@@ -118,10 +121,12 @@ impl Loader {
 impl Stock {
     /// Loads a model with the engine and the options of a replica, or shares one that is loaded.
     pub(crate) async fn load(&self, folder: &str, spec: &ReplicaSpec) -> Result<Share<Loaded>, Error> {
+        let folder = worker::model_name(self.default.as_deref(), folder);
         let mut options = spec.options.clone();
         let common = Common::take(&mut options, self.max_rows)?;
-        let fake = spec.engine == "fake" || (spec.engine.is_empty() && folder == "fake");
-        if !fake && !matches!(spec.engine.as_str(), "" | "onnx") {
+        // No config gives the model "fake" another engine; a worker whose default it is has no other.
+        let fake = spec.engine == "fake" || folder == "fake";
+        if !matches!(spec.engine.as_str(), "" | "onnx" | "fake") {
             return Err(Error::Option {
                 name: "engine".into(),
                 why: format!("{:?} is none of onnx, fake", spec.engine),

@@ -27,19 +27,21 @@ use crate::{
 pub struct Loader {
     /// Where relative model folders are; the working folder otherwise.
     models_dir: Option<PathBuf>,
+    /// What a specification without a model means.
+    default: Option<String>,
 }
 
 impl Loader {
-    /// Makes a loader that finds relative model folders in `models_dir`.
+    /// Makes a loader that finds relative model folders in `models_dir`, and takes `default` where none is named.
     #[must_use]
-    pub fn new(models_dir: Option<PathBuf>) -> Self {
-        Self { models_dir }
+    pub fn new(models_dir: Option<PathBuf>, default: Option<String>) -> Self {
+        Self { models_dir, default }
     }
 
     /// A model's folder, as this service finds it.
     fn folder(&self, model: &str) -> Result<PathBuf, String> {
-        match model {
-            FAKE => Ok(model.into()),
+        match worker::model_name(self.default.as_deref(), model) {
+            FAKE => Ok(FAKE.into()),
             model => worker::model_folder(self.models_dir.as_deref(), model),
         }
     }
@@ -266,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_relative_folder_is_found_in_the_models_folder_and_fake_needs_none() {
-        let loader = Loader::new(Some("/nowhere".into()));
+        let loader = Loader::new(Some("/nowhere".into()), None);
         assert!(
             loader
                 .load(&spec("demo"))
@@ -276,6 +278,16 @@ mod tests {
                 .contains("/nowhere/demo/tokenizer")
         );
         assert!(loader.load(&spec(FAKE)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_specification_without_a_model_means_the_workers_default() {
+        let why = Loader::default().load(&spec("")).await.unwrap_err();
+        assert!(why.contains("--default-model"), "{why}");
+        let loader = Loader::new(Some("/nowhere".into()), Some("demo".into()));
+        let why = loader.load(&spec("")).await.unwrap_err();
+        assert!(why.contains("/nowhere/demo/tokenizer"), "{why}");
+        assert!(Loader::new(None, Some(FAKE.into())).load(&spec("")).await.is_ok());
     }
 
     #[tokio::test]

@@ -31,7 +31,11 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let metrics = Metrics::new();
     let readiness = Readiness::new();
     let pool = Pool::start(config.threads(), config.queue, metrics.queue.clone())?;
-    let replicas = Replicas::new(Loader::new(config.models_dir.clone()), stop.clone());
+    let default_model = config.worker.default_model.clone();
+    let replicas = Replicas::new(
+        Loader::new(config.models_dir.clone(), default_model),
+        stop.clone(),
+    );
     replicas.ready_with(readiness.latch("the controller, or a replica"));
     join(&config, &listeners, &replicas, &stop)?;
     stop.spawn(

@@ -25,6 +25,7 @@ mod place;
 mod pool;
 mod prepare;
 mod problem;
+mod ray;
 mod registry;
 mod replica;
 mod report;

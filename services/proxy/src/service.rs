@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use mobula_kit::{Readiness, Stop, admin, grpc, listen};
-use mobula_proto::{control::v1::WatchRoutesRequest, image::v1::image_service_server::ImageServiceServer};
+use mobula_proto::{
+    control::v1::WatchRoutesRequest, image::v1::image_service_server::ImageServiceServer,
+    ray::serve::ray_serve_api_service_server::RayServeApiServiceServer,
+};
 
 use crate::{
     Config, Error, Listeners,
@@ -15,6 +18,7 @@ use crate::{
     malformed::Checked,
     metrics::Metrics,
     pool::Settings,
+    ray::RayApi,
     report::{Records, Reporter, Signal},
     table::Fleet,
 };
@@ -60,11 +64,12 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     })
     .max_decoding_message_size(config.max_request_bytes())
     .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
-    let grpc = grpc::Server::new("mobula-proxy").add(Checked(images)).serve(
-        listeners.grpc,
-        readiness.clone(),
-        stop.clone(),
-    );
+    let ray = RayServeApiServiceServer::new(RayApi {
+        generator: generator.clone(),
+        stop: stop.clone(),
+    });
+    let server = grpc::Server::new("mobula-proxy").add(Checked(images)).add(ray);
+    let grpc = server.serve(listeners.grpc, readiness.clone(), stop.clone());
     let http = http::serve(listeners.http, (generator.clone(), metrics), stop.clone());
     let admin = admin::serve(listeners.admin, readiness, stop);
     let doors = async { tokio::join!(grpc, http, admin) };

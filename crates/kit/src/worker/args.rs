@@ -42,6 +42,9 @@ pub struct WorkerArgs {
     /// A label to be placed by, key=value; may be repeated
     #[arg(long = "label", env = "MOBULA_LABELS", value_delimiter = ',', value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// The model of configs that name none, such as Ray's samples, as a config would name it: a folder, or fake
+    #[arg(long, value_name = "MODEL", env = "MOBULA_DEFAULT_MODEL")]
+    pub default_model: Option<String>,
 }
 
 /// What a worker says of itself.
@@ -74,6 +77,7 @@ impl Default for WorkerArgs {
             accelerator_type: None,
             resources: Vec::new(),
             labels: Vec::new(),
+            default_model: None,
         }
     }
 }

@@ -8,6 +8,16 @@ use std::{
 /// The file that makes a folder a model (diffusers).
 const INDEX: &str = "model_index.json";
 
+/// The model that a specification means: the one that it names, or else the worker's default.
+#[must_use]
+pub fn model_name<'a>(default: Option<&'a str>, name: &'a str) -> &'a str {
+    if name.is_empty() {
+        default.unwrap_or_default()
+    } else {
+        name
+    }
+}
+
 /// Finds a model's folder. A name is a path, below `dir` when it is relative and there is a `dir`. No name is the worker's
 /// own model, as for configs that were written for another cluster and name a model hub: `dir` itself if it is a model,
 /// else the one model in it.
@@ -19,7 +29,7 @@ pub fn model_folder(dir: Option<&Path>, name: &str) -> Result<PathBuf, String> {
         (None, "") => {
             return Err(
                 "the config names no model folder and this worker has none of its own; name one (args.model), or start \
-                 the worker with --models-dir"
+                 the worker with --default-model or --models-dir"
                     .to_owned(),
             );
         }
@@ -78,6 +88,13 @@ mod tests {
             model_folder(Some(Path::new("/m")), "/b").unwrap(),
             Path::new("/b")
         );
+    }
+
+    #[test]
+    fn a_name_comes_before_the_workers_default() {
+        assert_eq!(model_name(Some("sd15"), ""), "sd15");
+        assert_eq!(model_name(Some("sd15"), "xl"), "xl");
+        assert_eq!(model_name(None, ""), "");
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod table;
 pub use args::{Identity, NODE_LABEL, WorkerArgs};
 pub use attach::attach;
 pub use failure::Failure;
-pub use folder::model_folder;
+pub use folder::{model_folder, model_name};
 pub use lease::Lease;
 pub use replicas::Replicas;
 pub use table::Refused;

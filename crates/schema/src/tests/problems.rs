@@ -46,6 +46,35 @@ colour: red
 }
 
 #[test]
+fn names_and_routes_that_are_taken_are_told_beside_what_else_is_wrong() {
+    let found = problems(
+        "
+applications:
+- name: a
+  import_path: mobula.image:text_to_image
+  args: {model: m}
+  deployments:
+  - {name: pipeline, max_ongoing_requests: 2, user_config: {max_batch_size: 8}}
+  - name: pipeline
+- name: a
+  import_path: fruit:app
+",
+    );
+    let has = |text: &str| {
+        assert!(
+            found.iter().any(|problem| problem.contains(text)),
+            "{text}: {found:?}"
+        )
+    };
+    has("applications[1]: another application is named \"a\"");
+    has("applications[1]: another application has the route_prefix \"/\"");
+    has("applications[1].import_path: must name");
+    has("deployments[1].name: another deployment is named \"pipeline\"");
+    has("max_batch_size (8) is over max_ongoing_requests (2)");
+    assert_eq!(found.len(), 5, "{found:?}");
+}
+
+#[test]
 fn lines_are_those_of_json_too() {
     let text = "{\n  \"applications\": [\n    {\n      \"import_path\": \"fruit:app\",\n      \"colour\": 1\n    }\n  ]\n}";
     let lines: Vec<Option<u64>> = crate::parse(text).unwrap_err().iter().map(|p| p.line).collect();

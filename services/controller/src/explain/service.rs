@@ -197,8 +197,9 @@ fn add_deployment(deployment: &pb::DeploymentStatus, status: &pb::GetStatusRespo
                 ),
             );
         }
-        if scaling.state() == pb::ScalingState::Upscaling
-            && deployment.target_replicas >= scaling.max_replicas
+        // At its bound it is STABLE, whatever is asked for.
+        if deployment.target_replicas >= scaling.max_replicas
+            && scaling.desired_replicas > f64::from(scaling.max_replicas)
         {
             sheet.advise(format!(
                 "raise max_replicas of {name}: it is at {}",

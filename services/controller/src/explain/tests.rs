@@ -47,7 +47,8 @@ fn mesh() -> pb::GetStatusResponse {
             },
         ],
         scaling: Some(pb::Scaling {
-            state: pb::ScalingState::Upscaling.into(),
+            state: pb::ScalingState::Stable.into(),
+            desired_replicas: 3.0,
             message: "needs 3 replicas".into(),
             min_replicas: 1,
             max_replicas: 2,

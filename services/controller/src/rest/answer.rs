@@ -58,11 +58,21 @@ pub(super) fn status(error: &Error) -> StatusCode {
     }
 }
 
+/// For people: a problem a line, as `mobula check` has them.
+pub(super) fn plain(error: &Error) -> String {
+    if let Error::Invalid(problems) = error
+        && problems.len() > 1
+    {
+        return problems.iter().map(|problem| format!("{problem}\n")).collect();
+    }
+    format!("{error}\n")
+}
+
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         let status = status(&self.error);
         if !self.json {
-            return (status, format!("{}\n", self.error)).into_response();
+            return (status, plain(&self.error)).into_response();
         }
         let problems = if let Error::Invalid(problems) = &self.error {
             problems.as_slice()

@@ -153,6 +153,21 @@ fn a_replica_without_a_place_is_starting_and_says_why() {
 }
 
 #[test]
+fn people_are_told_one_problem_a_line() {
+    let problem = |path: &str| mobula_schema::Problem {
+        path: path.into(),
+        line: Some(3),
+        why: "must not be".into(),
+    };
+    let problems = Error::Invalid(vec![problem("a"), problem("b")]);
+    assert_eq!(
+        answer::plain(&problems),
+        "line 3: a: must not be\nline 3: b: must not be\n"
+    );
+    assert_eq!(answer::plain(&Error::Unknown("no x".into())), "no x\n");
+}
+
+#[test]
 fn errors_have_the_codes_that_rays_clients_know() {
     let of = |error: Error| answer::status(&error).as_u16();
     assert_eq!(of(Error::Invalid(Vec::new())), 400);

@@ -15,9 +15,9 @@ use super::{
     model::{App, Deployment},
 };
 
-/// How often proxies report demand: well within the scaler's look-back, and a thousand proxies are a hundred messages per
-/// second.
-const REPORT_INTERVAL: Time = Time::from_secs(10);
+/// How often proxies with callers report demand: often within a short look-back (2 s in Data on EKS's sample), and never so
+/// seldom that a proxy counts as silent between two reports. Fifty busy proxies are two hundred messages per second.
+const REPORT_INTERVAL: Time = Time::from_millis(250);
 
 /// Changes that come together (a worker's replicas, a burst of attaching workers) go out together.
 const GAP: Time = Time::from_millis(10);

@@ -286,6 +286,7 @@ impl State {
             },
             min_replicas: view.inputs.lower,
             max_replicas: view.inputs.upper,
+            desired_replicas: view.inputs.desired,
             total_requests: view.inputs.ongoing,
             // A sum of nothing is minus zero.
             work_s: view.inputs.work_s + 0.0,

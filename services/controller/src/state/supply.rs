@@ -1,7 +1,7 @@
 //! Has workers started that replicas lack, and those leave that nobody needs.
 //!
-//! Which groups there are is the intent's business. Without any, our provider has one for each kind of worker, of any number
-//! up to its limit, whose workers hold one replica each: a crash takes down one replica. Without a provider nothing is started
+//! Which groups there are is the intent's business. For a kind of worker that it names none for, our provider has one of its
+//! own, of any number up to its limit, whose workers hold one replica each: a crash takes down one replica. Without a provider nothing is started
 //! here, and the status says what somebody has to start.
 
 use std::collections::BTreeMap;
@@ -34,25 +34,19 @@ pub(super) struct Growth {
 }
 
 impl State {
-    /// The groups that there are, and whether the intent names them.
+    /// The groups that there are: those that the intent names, and our provider's own for the other kinds. A RayService names
+    /// groups of what draws alone; the rest of it runs beside Ray's head, which is not here.
     pub(super) fn regroup(&mut self) {
-        let named = &self.intent.config.worker_groups;
-        self.groups = match &self.settings.supply {
-            _ if !named.is_empty() => named.clone(),
-            Supply::External { .. } => Vec::new(),
-            Supply::Process { max_workers, .. } => [Kind::Preprocess, Kind::Inference]
-                .map(|kind| WorkerGroup {
-                    name: kind.to_string(),
-                    kind,
-                    min: 0,
-                    max: u32::try_from(*max_workers).unwrap_or(u32::MAX),
-                    idle_timeout: IDLE_TIMEOUT,
-                    resources: Amounts::default(),
-                    labels: BTreeMap::new(),
-                    replicas_per_worker: Some(1),
-                })
-                .into(),
+        self.groups = self.intent.config.worker_groups.clone();
+        let Supply::Process { max_workers, .. } = self.settings.supply else {
+            return;
         };
+        for kind in [Kind::Preprocess, Kind::Inference] {
+            if self.groups.iter().all(|group| group.kind != kind) {
+                let group = own_group(kind, max_workers, &self.groups);
+                self.groups.push(group);
+            }
+        }
     }
 
     /// The group of a worker: the one that its label names, or, of our own workers, the first of its kind.
@@ -283,6 +277,24 @@ impl State {
             ));
         }
         last
+    }
+}
+
+/// Our provider's group for a kind that the intent has none of, under a name that no other group has.
+fn own_group(kind: Kind, max_workers: usize, groups: &[WorkerGroup]) -> WorkerGroup {
+    let mut name = kind.to_string();
+    while groups.iter().any(|group| group.name == name) {
+        name.insert_str(0, "own-");
+    }
+    WorkerGroup {
+        name,
+        kind,
+        min: 0,
+        max: u32::try_from(max_workers).unwrap_or(u32::MAX),
+        idle_timeout: IDLE_TIMEOUT,
+        resources: Amounts::default(),
+        labels: BTreeMap::new(),
+        replicas_per_worker: Some(1),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     generate::{Call, Generator},
     metrics::{Door, Method as Label, Metrics, Seen},
     problem::{Problem, Rule},
+    ray,
     table::{Application, Table},
 };
 
@@ -118,19 +119,13 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
 /// Ray's words for a proxy that should not be sent anything.
 fn not_serving(shared: &Shared, table: &Table) -> Option<Response> {
     if shared.stop.is_triggered() {
-        return Some(answer::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "This node is being drained.",
-        ));
+        return Some(answer::text(StatusCode::SERVICE_UNAVAILABLE, ray::DRAINING));
     }
     (!table.is_populated).then(no_routes)
 }
 
 fn no_routes() -> Response {
-    answer::text(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "Route table is not populated yet.",
-    )
+    answer::text(StatusCode::SERVICE_UNAVAILABLE, ray::NO_ROUTES)
 }
 
 fn routes(table: &Table) -> Value {

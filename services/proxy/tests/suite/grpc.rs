@@ -284,6 +284,32 @@ async fn bytes_that_are_no_text_are_the_callers_fault() {
 }
 
 #[tokio::test]
+async fn ray_serves_own_clients_are_told_of_health_and_applications() {
+    use mobula_proto::ray::serve::{
+        HealthzRequest, ListApplicationsRequest, ray_serve_api_service_client::RayServeApiServiceClient,
+    };
+    let ray = |mesh: &Mesh| {
+        let channel = mobula_kit::channel::lazy(&mesh.grpc.to_string()).unwrap();
+        RayServeApiServiceClient::new(channel)
+    };
+    let bare = Mesh::bare(config()).await;
+    let status = ray(&bare).healthz(HealthzRequest {}).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "Route table is not populated yet.")
+    );
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let healthy = ray(&mesh).healthz(HealthzRequest {}).await.unwrap();
+    assert_eq!(healthy.into_inner().message, "success");
+    let listed = ray(&mesh)
+        .list_applications(ListApplicationsRequest {})
+        .await
+        .unwrap();
+    assert_eq!(listed.into_inner().application_names, ["demo"]);
+}
+
+#[tokio::test]
 async fn models_are_listed_described_and_asked_for_by_name() {
     let worker = Worker::start("a").await;
     let mesh = Mesh::start(config(), &[&worker], 4).await;

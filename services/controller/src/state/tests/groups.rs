@@ -80,6 +80,26 @@ fn the_cheapest_group_grows_and_its_workers_are_started_as_it_says() {
 }
 
 #[test]
+fn a_kind_without_a_group_has_one_of_our_own() {
+    let mut intent = schema(1);
+    // As a RayService has it: groups for what draws, and none for the rest. The name is no hindrance.
+    intent.config.worker_groups = vec![group("preprocess", Kind::Inference, 4, 1, 1)];
+    let mut world = World::new(process(&[]), intent.clone());
+    world.run(ms(300));
+    assert_eq!(started(&world), ["own-preprocess", "preprocess"]);
+    world.launch();
+    world.run(ms(300));
+    assert_eq!(world.application().0, ApplicationState::Running);
+    let mut alone = World::new(external(), intent);
+    alone.run(HEARTBEAT * 3);
+    assert_eq!(
+        alone.state.status(alone.now).worker_groups.len(),
+        1,
+        "who starts workers himself has the groups that he names"
+    );
+}
+
+#[test]
 fn a_full_group_gives_way_to_the_next_and_then_the_status_says_so() {
     let mut world = World::new(process(&[]), grouped(15));
     world.run(ms(300));

@@ -50,6 +50,27 @@ fn load_brings_replicas_and_their_lack_takes_them_away() {
     assert_eq!(world.application().0, ApplicationState::Running);
 }
 
+/// Data on EKS's sample: a proxy that were taken for silent between two reports would begin the delay anew each time.
+#[test]
+fn load_that_is_told_as_often_as_proxies_are_told_to_outlasts_a_long_delay() {
+    let mut intent = auto(1, 4);
+    let Count::Auto(scaling) = &mut intent.config.applications[0].deployments[1].count else {
+        panic!("it scales");
+    };
+    scaling.metrics_interval = ms(200);
+    scaling.look_back = ms(2_000);
+    scaling.upscale_delay = ms(30_000);
+    let mut world = mesh(intent);
+    let interval = u64::from(world.tables.last().unwrap().report_interval_ms);
+    let begun = world.now;
+    while world.now - begun < ms(32_000) {
+        world.ask("proxy", &[("pipeline", 4, 2)]);
+        // A proxy's timer is late, never early.
+        world.run(ms(interval + 1));
+    }
+    assert_eq!(world.deployment(1).target_replicas, 3, "6 requests, 2 for each");
+}
+
 #[test]
 fn at_zero_a_request_is_expected_to_wait_and_brings_a_replica_at_once() {
     let mut world = mesh(auto(0, 2));
