@@ -283,10 +283,10 @@ mod tests {
     #[tokio::test]
     async fn a_specification_without_a_model_means_the_workers_default() {
         let why = Loader::default().load(&spec("")).await.unwrap_err();
-        assert!(why.contains("--default-model"), "{why}");
+        assert!(why.why.contains("--default-model"), "{why}");
         let loader = Loader::new(Some("/nowhere".into()), Some("demo".into()));
         let why = loader.load(&spec("")).await.unwrap_err();
-        assert!(why.contains("/nowhere/demo/tokenizer"), "{why}");
+        assert!(why.why.contains("/nowhere/demo/tokenizer"), "{why}");
         assert!(Loader::new(None, Some(FAKE.into())).load(&spec("")).await.is_ok());
     }
 
