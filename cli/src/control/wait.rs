@@ -75,7 +75,7 @@ fn progress(status: &pb::GetStatusResponse) -> Progress {
                     return Progress::Failed(format!("{name} {}", rollout.message));
                 }
                 RolloutState::Progressing => {
-                    drop(waits.get_or_insert_with(|| format!("{name}: {}", rollout.message)));
+                    waits.get_or_insert_with(|| format!("{name}: {}", rollout.message));
                 }
                 RolloutState::Unspecified | RolloutState::Complete => {}
             }
