@@ -308,6 +308,7 @@ mod tests {
             queued_rows: 0,
             row_ns: 0,
             execution_provider: String::new(),
+            gpus: Vec::new(),
             lanes: 0,
         }
     }
