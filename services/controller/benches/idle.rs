@@ -95,7 +95,12 @@ impl Controller {
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_mobula-controller").into());
         let child = Command::new(binary)
             .args(["--rest-listen", "127.0.0.1:0", "--log", "warn"])
-            .args(["--listen", &grpc.to_string(), "--admin-listen", &admin.to_string()])
+            .args([
+                "--listen",
+                &grpc.to_string(),
+                "--admin-listen",
+                &admin.to_string(),
+            ])
             .arg("--config")
             .arg(&config)
             .arg("--state-dir")
@@ -203,11 +208,17 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
             ..WatchRoutesRequest::default()
         };
         let mut routes = client.watch_routes(request).await.unwrap().into_inner();
-        stop.spawn("proxy", async move { while let Ok(Some(_)) = routes.message().await {} });
+        stop.spawn("proxy", async move {
+            while let Ok(Some(_)) = routes.message().await {}
+        });
     }
     let begun = Instant::now();
     while controller.running().await < all {
-        assert!(begun.elapsed() < PATIENCE, "{} of {all} run", controller.running().await);
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{} of {all} run",
+            controller.running().await
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let started = controller.cpu();
@@ -244,7 +255,10 @@ impl Controller {
 
 fn main() {
     // cargo hands on `--bench`.
-    let numbers: Vec<u32> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let numbers: Vec<u32> = std::env::args()
+        .skip(1)
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
     let number = |nth: usize, default| numbers.get(nth).copied().unwrap_or(default);
     let (workers, proxies, seconds) = (number(0, 1_000), number(1, 50), number(2, 60));
     metrics::install();

@@ -8,9 +8,11 @@
 
 mod args;
 mod attach;
+mod busy;
 mod check;
 mod folder;
 mod lease;
+mod meter;
 mod replicas;
 mod table;
 
