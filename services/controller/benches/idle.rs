@@ -1,74 +1,128 @@
 //! What a controller costs while nothing happens but heartbeats: the real binary, with workers and proxies over real sockets.
 //!
-//! The workers are the kit's own life lines in this process, with replicas that load nothing; the controller's processor
-//! time is read from /proc, so that how busy the machine is otherwise does not count. Prints figures and asserts none.
+//! The workers are tasks of this process, each with a connection of its own, and say what the kit's life line says; the
+//! controller's processor time is read from /proc, so that how busy the machine is otherwise does not count. Prints figures
+//! and asserts none.
 //!
 //! `cargo bench -p mobula-controller --bench idle -- [WORKERS] [PROXIES] [SECONDS]`
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends here")]
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use mobula_kit::{
-    Stop, async_trait, metrics,
-    worker::{
-        Identity, Load, Loader, ModelInfo, Replica, ReplicaSpec, Replicas, Resources, WorkerKind, attach,
-    },
-};
 use mobula_proto::control::v1::{
-    GetStatusRequest, WatchRoutesRequest, control_service_client::ControlServiceClient,
-    serve_service_client::ServeServiceClient,
+    AttachRequest, Heartbeat, Hello, ModelInfo, ReplicaReport, ReplicaState, Resources, WatchRoutesRequest,
+    WorkerKind, attach_request, attach_response::Message, control_service_client::ControlServiceClient,
 };
-use tokio::time::Instant;
-use tonic::transport::Channel;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
 
 const PER_WORKER: u32 = 5;
 const APPLICATIONS: u32 = 10;
 /// Of each application.
 const PREPROCESS: u32 = 10;
 /// Until everything runs, and has run for longer than any gate.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(240);
 const SETTLE: Duration = Duration::from_secs(10);
+/// As the kit's life line has it: a heartbeat and a ping a second. A busy machine may answer the ping late.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(60);
 /// USER_HZ, which Linux fixes for everything that programs see.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-struct Nothing(WorkerKind);
-
-impl Replica for Nothing {
-    fn load(&self) -> Load {
-        Load::default()
-    }
-    /// As large as that of Stable Diffusion 1.5.
-    fn model(&self) -> Option<ModelInfo> {
-        (self.0 == WorkerKind::Inference).then(|| ModelInfo {
-            digest: "0".repeat(64),
-            pipeline_class: "StableDiffusionPipeline".into(),
-            default_width: 512,
-            default_height: 512,
-            default_steps: 50,
-            default_guidance_scale: 7.5,
-            default_scheduler: "pndm".into(),
-            schedulers: (0..18).map(|n| format!("scheduler_{n}")).collect(),
-            ..ModelInfo::default()
-        })
-    }
-    fn health(&self) -> Result<(), String> {
-        Ok(())
-    }
-    fn retire(&self) {}
+/// A worker that says what the kit's life line says, and whose replicas run as soon as they are assigned.
+struct Worker {
+    kind: WorkerKind,
+    replicas: BTreeMap<String, ReplicaReport>,
 }
 
-struct Loads;
+impl Worker {
+    fn obey(&mut self, message: Message) {
+        match message {
+            Message::Assign(assign) => {
+                let spec = assign.replica.unwrap();
+                let report = ReplicaReport {
+                    replica_id: spec.replica_id.clone(),
+                    state: ReplicaState::Running.into(),
+                    light: spec.light.clone().unwrap().version,
+                    load: Some(Default::default()),
+                    model: (self.kind == WorkerKind::Inference).then(model),
+                    spec: Some(spec.clone()),
+                    healthy_ms_ago: Some(1),
+                    ..ReplicaReport::default()
+                };
+                self.replicas.insert(spec.replica_id, report);
+            }
+            Message::Drain(drain) => drop(self.replicas.remove(&drain.replica_id)),
+            Message::Welcome(_) | Message::Shutdown(_) | Message::Reconfigure(_) => {}
+        }
+    }
 
-#[async_trait]
-impl Loader for Loads {
-    type Replica = Nothing;
-    async fn load(&self, spec: &ReplicaSpec) -> Result<Nothing, String> {
-        Ok(Nothing(spec.kind()))
+    fn heartbeat(&self) -> attach_request::Message {
+        attach_request::Message::Heartbeat(Heartbeat {
+            replicas: self.replicas.values().cloned().collect(),
+            resident_bytes: 1 << 30,
+        })
+    }
+
+    async fn live(mut self, number: u32, channel: Channel) {
+        let (sender, receiver) = mpsc::channel(8);
+        let say = async |message: attach_request::Message| {
+            let message = Some(message);
+            sender.send(AttachRequest { message }).await.unwrap();
+        };
+        let hello = Hello {
+            worker_id: format!("worker-{number:04}"),
+            kind: self.kind.into(),
+            address: format!("10.0.{}.{}:7200", number / 250, number % 250 + 1),
+            resources: Some(Resources {
+                cpus: f64::from(PER_WORKER),
+                ..Resources::default()
+            }),
+            version: "bench".into(),
+            pid: number + 1,
+            ..Hello::default()
+        };
+        say(attach_request::Message::Hello(hello)).await;
+        let mut client = ControlServiceClient::new(channel);
+        let attached = client.attach(ReceiverStream::new(receiver)).await;
+        let mut inbox = attached.unwrap().into_inner();
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                message = inbox.message() => match message {
+                    Ok(Some(said)) => self.obey(said.message.unwrap()),
+                    ended => panic!("worker {number} lost the controller: {:?}", ended.err()),
+                },
+                _ = beat.tick() => say(self.heartbeat()).await,
+            }
+        }
+    }
+}
+
+/// As large as that of Stable Diffusion 1.5.
+fn model() -> ModelInfo {
+    ModelInfo {
+        digest: "0".repeat(64),
+        pipeline_class: "StableDiffusionPipeline".into(),
+        default_width: 512,
+        default_height: 512,
+        default_steps: 50,
+        default_guidance_scale: 7.5,
+        default_scheduler: "pndm".into(),
+        schedulers: (0..18).map(|n| format!("scheduler_{n}")).collect(),
+        ..ModelInfo::default()
     }
 }
 
@@ -113,8 +167,12 @@ impl Controller {
     }
 
     fn channel(&self) -> Channel {
-        let address = format!("http://{}", self.grpc);
-        Channel::from_shared(address).unwrap().connect_lazy()
+        Endpoint::from_shared(format!("http://{}", self.grpc))
+            .unwrap()
+            .http2_keep_alive_interval(HEARTBEAT)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .connect_lazy()
     }
 
     /// Processor seconds since its start.
@@ -125,20 +183,15 @@ impl Controller {
         (seconds(11), seconds(12))
     }
 
+    /// How many replicas run, as its metrics say.
     async fn running(&self) -> usize {
-        let mut client = ServeServiceClient::new(self.channel()).max_decoding_message_size(64 << 20);
-        let Ok(status) = client.get_status(GetStatusRequest {}).await else {
-            return 0;
-        };
-        let status = status.into_inner();
-        let deployments = status.applications.iter().flat_map(|app| &app.deployments);
-        let replicas = deployments.flat_map(|deployment| &deployment.replicas);
-        replicas
-            .filter(|replica| replica.state() == mobula_kit::worker::ReplicaState::Running)
-            .count()
+        let page = self.page().await;
+        let line = r#"mobula_controller_replicas{state="running"} "#;
+        let count = page.lines().find_map(|l| l.strip_prefix(line));
+        count.map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Size of the metrics page in bytes.
+    /// The metrics.
     async fn page(&self) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(self.admin).await.unwrap();
@@ -166,22 +219,6 @@ fn free_port() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-fn worker(controller: SocketAddr, number: u32, kind: WorkerKind, stop: &Stop) {
-    let identity = Identity {
-        worker_id: format!("worker-{number:04}"),
-        kind,
-        address: format!("10.0.{}.{}:7200", number / 250, number % 250 + 1),
-        resources: Resources {
-            cpus: f64::from(PER_WORKER),
-            ..Resources::default()
-        },
-        labels: Default::default(),
-        version: "bench".into(),
-    };
-    let replicas = Replicas::new(Loads, stop.clone());
-    attach(&controller.to_string(), identity, replicas, stop).unwrap();
-}
-
 async fn measure(workers: u32, proxies: u32, time: Duration) {
     let dir = tempfile::tempdir().unwrap();
     let prep = PREPROCESS * APPLICATIONS / PER_WORKER;
@@ -191,15 +228,19 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
     while controller.channel_is_closed().await {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let stop = Stop::new(Duration::from_secs(1));
+    let mut tasks = tokio::task::JoinSet::new();
     for number in 0..workers {
         let kind = match number < prep {
             true => WorkerKind::Preprocess,
             false => WorkerKind::Inference,
         };
-        worker(controller.grpc, number, kind, &stop);
+        let worker = Worker {
+            kind,
+            replicas: BTreeMap::new(),
+        };
+        tasks.spawn(worker.live(number, controller.channel()));
         // Whole meshes do not start in one millisecond, and their heartbeats are not in step.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for number in 0..proxies {
         let mut client = ControlServiceClient::new(controller.channel()).max_decoding_message_size(64 << 20);
@@ -208,9 +249,7 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
             ..WatchRoutesRequest::default()
         };
         let mut routes = client.watch_routes(request).await.unwrap().into_inner();
-        stop.spawn("proxy", async move {
-            while let Ok(Some(_)) = routes.message().await {}
-        });
+        tasks.spawn(async move { while let Ok(Some(_)) = routes.message().await {} });
     }
     let begun = Instant::now();
     while controller.running().await < all {
@@ -219,7 +258,7 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
             "{} of {all} run",
             controller.running().await
         );
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let started = controller.cpu();
     tokio::time::sleep(SETTLE).await;
@@ -244,7 +283,8 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
         page.len() >> 10,
         1e3 * (after.0 + after.1 - before.0 - before.1)
     );
-    stop.trigger();
+    assert_eq!(controller.running().await, all, "it was not idle");
+    tasks.abort_all();
 }
 
 impl Controller {
@@ -261,7 +301,6 @@ fn main() {
         .collect();
     let number = |nth: usize, default| numbers.get(nth).copied().unwrap_or(default);
     let (workers, proxies, seconds) = (number(0, 1_000), number(1, 50), number(2, 60));
-    metrics::install();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -13,6 +13,7 @@ mod check;
 mod folder;
 mod lease;
 mod meter;
+mod multiplex;
 mod replicas;
 mod table;
 
@@ -20,6 +21,7 @@ pub use args::{Identity, NODE_LABEL, WorkerArgs};
 pub use attach::attach;
 pub use folder::model_folder;
 pub use lease::Lease;
+pub use multiplex::Multiplexed;
 pub use replicas::Replicas;
 pub use table::Refused;
 

@@ -26,6 +26,7 @@ mod convert;
 mod demand;
 mod document;
 mod events;
+mod gauges;
 mod groups;
 mod intend;
 mod model;
@@ -156,6 +157,8 @@ pub(crate) struct State {
     /// When workers are to be started or to leave though nothing happens.
     supply_due: Option<Time>,
     stopping: bool,
+    /// Replicas that began to run, for the metrics.
+    startups: Vec<gauges::Startup>,
     /// Totals since the start, for the metrics.
     pub(crate) totals: Totals,
 }
@@ -226,6 +229,7 @@ impl State {
             room_changed: true,
             supply_due: None,
             stopping: false,
+            startups: Vec::new(),
             totals: Totals::default(),
             settings,
         };

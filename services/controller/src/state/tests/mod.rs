@@ -4,6 +4,7 @@ mod adoption;
 mod check;
 mod failure;
 mod gangs;
+mod gauges;
 mod groups;
 mod health;
 mod intend;
