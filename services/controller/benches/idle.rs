@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const SETTLE: Duration = Duration::from_secs(10);
 /// As the kit's life line has it: a heartbeat and a ping a second. A busy machine may answer the ping late.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The kit's default, which proxies have.
+const PROXY_PING: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 /// USER_HZ, which Linux fixes for everything that programs see.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -166,10 +168,10 @@ impl Controller {
         Self { child, grpc, admin }
     }
 
-    fn channel(&self) -> Channel {
+    fn channel(&self, ping: Duration) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.grpc))
             .unwrap()
-            .http2_keep_alive_interval(HEARTBEAT)
+            .http2_keep_alive_interval(ping)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .connect_lazy()
@@ -238,12 +240,13 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
             kind,
             replicas: BTreeMap::new(),
         };
-        tasks.spawn(worker.live(number, controller.channel()));
+        tasks.spawn(worker.live(number, controller.channel(HEARTBEAT)));
         // Whole meshes do not start in one millisecond, and their heartbeats are not in step.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for number in 0..proxies {
-        let mut client = ControlServiceClient::new(controller.channel()).max_decoding_message_size(64 << 20);
+        let mut client =
+            ControlServiceClient::new(controller.channel(PROXY_PING)).max_decoding_message_size(64 << 20);
         let request = WatchRoutesRequest {
             proxy_id: format!("proxy-{number}"),
             ..WatchRoutesRequest::default()
