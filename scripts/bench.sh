@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what ARCHITECTURE.md reports, each figure beside what it is compared with, in one run. Needs jq and quiet cores.
 #   scripts/bench.sh            everything but cores
-#   scripts/bench.sh mesh       one part: engine, start, mesh, pictures; or cores
+#   scripts/bench.sh mesh       one part: engine, start, mesh, pictures, controller; or cores
 # The engine's figures are kept in target/bench/engine.json and drawn to docs/bench-engine.svg.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -74,6 +74,11 @@ bench_cores() {
   engine cores
 }
 
+# What an idle controller costs with 1,000 workers, 5,000 replicas and 50 proxies.
+bench_controller() {
+  cargo bench --quiet --locked -p mobula-controller --bench idle -- "${MOBULA_BENCH_WORKERS:-1000}" 50 60
+}
+
 bench_pictures() {
   cargo bench --quiet --locked -p mobula-inference --bench engine --no-run
   start_mesh
@@ -90,6 +95,6 @@ bench_pictures() {
   stop_mesh
 }
 
-for part in "${@:-engine start mesh pictures}"; do
+for part in "${@:-engine start mesh controller pictures}"; do
   for name in $part; do "bench_$name"; done
 done

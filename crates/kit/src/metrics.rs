@@ -2,13 +2,17 @@
 //! process. Services describe their own metrics in their own `metrics.rs`.
 //!
 //! Names are `mobula_<area>_<what>_<unit>`; beside them stand those of Ray Serve that its dashboards read, made by
-//! [`ray`]. Histograms must end in `_seconds`, `_rows` or `_ms`: those have buckets here.
+//! [`ray`]. Histograms must end in `_seconds`, `_rows` or `_ms`: those have buckets here. What tells of a replica or a
+//! deployment is a [`Family`], whose series end with it.
+
+mod series;
 
 use std::sync::OnceLock;
 
 use metrics::{SharedString, Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+pub use self::series::{Family, Kind, Series};
 use crate::process::Usage;
 
 /// gRPC requests that ended, by service, method and code.
@@ -33,9 +37,16 @@ const SECONDS: [f64; 19] = [
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Milliseconds, as Ray Serve divides them (DEFAULT_LATENCY_BUCKET_MS of 2.60), so that its dashboards add up.
-const MILLIS: [f64; 19] = [
+pub const MILLIS: [f64; 19] = [
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0,
     60_000.0, 120_000.0, 300_000.0, 600_000.0,
+];
+
+/// What replicas take to start and to end in milliseconds, as Ray Serve divides it
+/// (DEFAULT_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS of 2.60).
+pub const START_MILLIS: [f64; 15] = [
+    5.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0, 30_000.0, 60_000.0,
+    120_000.0, 240_000.0,
 ];
 
 /// Whether names of Ray Serve's metrics begin with `ray_`; decided once per process.
@@ -116,6 +127,7 @@ pub fn render(handle: &PrometheusHandle) -> String {
         "# HELP {CPU} Processor time, user and system.\n# TYPE {CPU} counter\n{CPU} {}\n",
         usage.cpu_seconds
     ));
+    series::render(&mut page);
     page
 }
 

@@ -1,4 +1,6 @@
-//! The controller's metrics; names and handles are made once.
+//! The controller's metrics; names and handles are made once. Those that Ray Serve has too are in [`ray`].
+
+mod ray;
 
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use metrics::{
     histogram,
 };
 
+pub(crate) use self::ray::Ray;
 use crate::state::{State, Totals};
 
 /// Workers that hold a lease, by state: attached, or suspect (the stream is broken).

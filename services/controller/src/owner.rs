@@ -27,7 +27,7 @@ use crate::{
     Error,
     explain::{self, Records},
     intent::Intent,
-    metrics::Metrics,
+    metrics::{Metrics, Ray},
     provider::Provider,
     state::{Action, End, Event, State, Time},
 };
@@ -114,6 +114,7 @@ impl Owner {
             intents,
         } = parts;
         let heartbeat = Duration::from_millis(welcome.heartbeat_interval_ms.into());
+        let ray = Ray::new(&welcome.controller_id, Instant::now());
         let shell = Shell {
             state,
             origin: Instant::now(),
@@ -125,6 +126,7 @@ impl Owner {
             notes: self.notes,
             records: Records::default(),
             metrics: Metrics::new(),
+            ray,
         };
         shell.run(self.inbox, intents, heartbeat, stop).await;
     }
@@ -143,6 +145,7 @@ struct Shell {
     /// Requests that ended, to explain them.
     records: Records,
     metrics: Metrics,
+    ray: Ray,
 }
 
 impl Shell {
@@ -277,7 +280,10 @@ impl Shell {
             self.metrics.published(table.version);
             self.routes.send_replace(Some(Arc::new(table)));
         }
-        self.metrics.show(&self.state, began.elapsed());
+        let now = Instant::now();
+        self.metrics
+            .show(&self.state, now.saturating_duration_since(began));
+        self.ray.turned(&mut self.state, began, now);
     }
 
     fn perform(&mut self, actions: Vec<Action>) {

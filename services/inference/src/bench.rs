@@ -11,6 +11,7 @@ use mobula_serving::tick::Policy;
 
 use crate::engine::fake::{Costs, SCHEDULER};
 use crate::engine::{Engine, Error};
+use crate::metrics::Place;
 use crate::replica::Loaded;
 use crate::runner::{Device, Hand, Inbox, Measured, Options};
 
@@ -61,6 +62,7 @@ impl Bench {
             zeros_for_empty: false,
             policy: Policy::default(),
             device: Device::new(),
+            place: Place::default(),
         };
         let (runner, hand) = Hand::new(options, engine, measured.into_iter().collect())?;
         let info = ModelInfo {

@@ -223,7 +223,7 @@ impl Error {
     }
 
     /// The machine-readable reason beside the code.
-    fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "INVALID_REQUEST",
             Self::Diffusion(_) => "SCHEDULER",

@@ -22,6 +22,7 @@ use crate::engine::onnx::{Onnx, Runtime, Setup};
 use crate::engine::{Engine, Info, trial};
 use crate::error::Error;
 use crate::memory::{self, Ledger};
+use crate::metrics::Place;
 use crate::model::{self, Model, Task};
 use crate::ondemand::OnDemand;
 use crate::profile;
@@ -146,8 +147,9 @@ impl Stock {
                 why: format!("is unknown; known are {}, {known}", Common::KNOWN),
             });
         }
+        let place = Place::of(spec);
         if fake {
-            let loaded = self.load_fake(common, costs);
+            let loaded = self.load_fake(common, costs, place);
             let key = format!("{} {folder}", spec.replica_id);
             return self.loaded.get(key, Loaded::is_sound, loaded).await;
         }
@@ -159,7 +161,7 @@ impl Stock {
         let at = folder.clone();
         let files = blocking(move || model::fingerprint(&at)).await?;
         let key = format!("{} {files} {common:?} {setup:?}", folder.display());
-        let loaded = self.load_model(folder, common, setup);
+        let loaded = self.load_model(folder, common, setup, place);
         self.loaded.get(key, Loaded::is_sound, loaded).await
     }
 
@@ -169,7 +171,7 @@ impl Stock {
         devices.entry(gpu).or_insert_with(Device::new).clone()
     }
 
-    async fn load_fake(&self, common: Common, costs: Costs) -> Result<Loaded, Error> {
+    async fn load_fake(&self, common: Common, costs: Costs, place: Place) -> Result<Loaded, Error> {
         let measured = costs.curve(common.max_rows).map(|curve| Measured {
             height: 8,
             width: 8,
@@ -185,6 +187,7 @@ impl Stock {
             policy: common.policy,
             // It stands for a device of its own.
             device: Device::new(),
+            place,
         };
         let runner = Runner::start(options, move || {
             let engine = Box::new(Fake::new(costs)) as Box<dyn Engine>;
@@ -209,7 +212,13 @@ impl Stock {
         Ok(Loaded::new(runner, scheduler, info, None))
     }
 
-    async fn load_model(&self, folder: PathBuf, common: Common, setup: Setup) -> Result<Loaded, Error> {
+    async fn load_model(
+        &self,
+        folder: PathBuf,
+        common: Common,
+        setup: Setup,
+        place: Place,
+    ) -> Result<Loaded, Error> {
         let model = blocking(move || Model::open(&folder)).await?;
         let computes = setup.computes(&model, self.runtime.threads);
         let known = computes.and_then(|name| model.footprint(&name));
@@ -234,6 +243,7 @@ impl Stock {
             zeros_for_empty: model.force_zeros_for_empty_prompt,
             policy: common.policy,
             device: device.clone(),
+            place,
         };
         let runner = Runner::start(options, move || {
             let mut engine = Onnx::load(&parts, &runtime, &setup).map_err(Error::of_file)?;

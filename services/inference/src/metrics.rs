@@ -1,7 +1,10 @@
-//! The inference service's metrics. Every queue has counters for what went in and out.
+//! The inference service's metrics. Every queue has counters for what went in and out. Ray Serve's of batches are in [`ray`].
+
+mod ray;
 
 use std::time::Duration;
 
+pub(crate) use self::ray::{Batches, Place};
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 use mobula_proto::common::v1::Timings;
 
@@ -44,6 +47,7 @@ pub(crate) struct Metrics {
     pub(crate) previews: Counter,
     pub(crate) previews_dropped: Counter,
     stages: [Histogram; 5],
+    pub(crate) batches: Batches,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -53,7 +57,8 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Those of a model that a replica loaded, of whose UNet's calls each has at most so many rows.
+    pub(crate) fn new(place: &Place, max_rows: usize) -> Self {
         describe_counter!(REQUESTS_IN, "Requests that replicas took.");
         describe_counter!(REQUESTS_OUT, "Requests that ended, by outcome.");
         describe_counter!(TICKS, "UNet calls.");
@@ -81,6 +86,7 @@ impl Metrics {
             previews: counter!(PREVIEWS, "outcome" => "made"),
             previews_dropped: counter!(PREVIEWS, "outcome" => "dropped"),
             stages: ["queue", "encode_text", "denoise", "decode", "encode_image"].map(stage),
+            batches: Batches::new(place, max_rows),
         }
     }
 
@@ -94,6 +100,7 @@ impl Metrics {
         self.ticks.increment(1);
         self.tick_rows.record(rows as f64);
         self.tick_seconds.record(took.as_secs_f64());
+        self.batches.ran(rows, took);
     }
 
     /// A request was finished, with the times it was told.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mobula_kit::worker::{HeldModel, Load, ReplicaSpec};
+use mobula_kit::worker::{HeldModel, Load, Multiplexed, ReplicaSpec};
 use mobula_serving::shelf::{Shelf, Taken};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ type Cell = Arc<OnceCell<Share<Loaded>>>;
 pub(crate) struct OnDemand {
     stock: Arc<Stock>,
     spec: ReplicaSpec,
+    metrics: Multiplexed,
     inner: Mutex<Inner>,
 }
 
@@ -72,6 +73,7 @@ impl OnDemand {
             Arc::new(Self {
                 stock: Arc::clone(stock),
                 spec: spec.clone(),
+                metrics: Multiplexed::new(spec),
                 inner: Mutex::new(inner),
             })
         })
@@ -88,6 +90,7 @@ impl OnDemand {
         deadline: Option<Instant>,
     ) -> Result<(Held, bool), Error> {
         let folder = self.spec.models.get(id).ok_or_else(|| self.unknown(id))?;
+        self.metrics.asked();
         let (held, leaver) = self.reserve(id)?;
         let mut was_loaded = false;
         let load = held.cell.get_or_try_init(|| {
@@ -126,9 +129,10 @@ impl OnDemand {
 
     /// Retires all of them. It blocks: not for async threads.
     pub(crate) fn retire(&self) {
-        let cells: Vec<Cell> = self.lock().cells.drain().map(|(_, cell)| cell).collect();
-        for cell in cells {
-            give_up(&cell);
+        let cells: Vec<(String, Cell)> = self.lock().cells.drain().collect();
+        for (id, cell) in cells {
+            self.metrics.leaves(&id);
+            self.give_up(&cell);
         }
     }
 
@@ -140,12 +144,16 @@ impl OnDemand {
             why: full.to_string(),
         })?;
         let mut leaver = match taken {
-            Taken::New { leaves: Some(leaves) } => inner.cells.remove(&leaves),
+            Taken::New { leaves: Some(leaves) } => {
+                self.metrics.leaves(&leaves);
+                inner.cells.remove(&leaves)
+            }
             Taken::Held | Taken::New { leaves: None } => None,
         };
         let cell = inner.cells.entry(id.to_owned()).or_default();
         // One whose engine failed is of no use to anybody; those who still have it see it fail.
         if cell.get().is_some_and(|model| !model.is_sound()) {
+            self.metrics.leaves(id);
             leaver = Some(std::mem::take(cell));
         }
         let held = Held {
@@ -157,26 +165,49 @@ impl OnDemand {
     }
 
     /// Loads a model; while memory is short, the models that nobody uses go first, the least recently used before others.
-    async fn load(&self, id: &str, folder: &str, leaver: Option<Cell>) -> Result<Share<Loaded>, Error> {
+    async fn load(
+        self: &Arc<Self>,
+        id: &str,
+        folder: &str,
+        leaver: Option<Cell>,
+    ) -> Result<Share<Loaded>, Error> {
         let mut leaver = leaver;
         loop {
             if let Some(cell) = leaver.take() {
                 // Its memory must be back before another model asks for it.
-                let _ = tokio::task::spawn_blocking(move || give_up(&cell)).await;
+                let of = Arc::clone(self);
+                let _ = tokio::task::spawn_blocking(move || of.give_up(&cell)).await;
             }
+            let begun = Instant::now();
             tracing::info!(model = id, folder, "loading on demand");
             let why = match self.stock.load(folder, &self.spec).await {
                 Err(Error::Memory { needs, left, budget }) => Error::Memory { needs, left, budget },
-                loaded => return loaded,
+                loaded => {
+                    if loaded.is_ok() {
+                        self.metrics.loaded(id, begun.elapsed());
+                    }
+                    return loaded;
+                }
             };
             let mut inner = self.lock();
-            leaver = inner.shelf.evict().and_then(|id| inner.cells.remove(&id));
+            leaver = inner.shelf.evict().and_then(|id| {
+                self.metrics.leaves(&id);
+                inner.cells.remove(&id)
+            });
             if leaver.is_none() {
                 return Err(Error::NoRoom {
                     id: id.to_owned(),
                     why: why.to_string(),
                 });
             }
+        }
+    }
+
+    fn give_up(&self, cell: &Cell) {
+        if let Some(model) = cell.get() {
+            let begun = Instant::now();
+            model.give_up(Loaded::retire);
+            self.metrics.unloaded(begun.elapsed());
         }
     }
 
@@ -193,11 +224,5 @@ impl OnDemand {
     /// Nothing under this lock can panic half-way, so a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn give_up(cell: &Cell) {
-    if let Some(model) = cell.get() {
-        model.give_up(Loaded::retire);
     }
 }

@@ -11,6 +11,7 @@ use mobula_proto::inference::v1::inference_service_server::InferenceService;
 use mobula_proto::inference::v1::{GenerateRequest, GenerateResponse, LoadModelRequest, LoadModelResponse};
 use tonic::{Request, Response, Status};
 
+use crate::error::Error;
 use crate::loader::Loader;
 use crate::ondemand::Held;
 use crate::replica::Replica;
@@ -30,6 +31,11 @@ impl Service {
     }
 }
 
+/// Counts a request that fails as an error of its replica.
+fn told<T>(lease: &Lease<Replica>, result: Result<T, Error>) -> Result<T, Error> {
+    result.inspect_err(|error| lease.fails(error.reason()))
+}
+
 /// One request's events; holds its place in the replica until it is dropped.
 #[derive(Debug)]
 pub struct Events {
@@ -47,6 +53,9 @@ impl Stream for Events {
         let Some(item) = ready!(Pin::new(&mut self.inbox).poll_next(context)) else {
             return Poll::Ready(None);
         };
+        if let Err(error) = &item {
+            self.lease.fails(error.reason());
+        }
         let item = item.map(|event| {
             let tells_load = matches!(event, Event::Accepted(_) | Event::Done(_));
             GenerateResponse {
@@ -74,12 +83,13 @@ impl InferenceService for Service {
         let deadline = Deadline::of(&request).map(|deadline| deadline.0);
         let request = request.into_inner();
         let lease = self.replicas.lease(&request.replica_id)?;
-        let held = lease.take(&request.model_id, deadline).await?;
+        let held = told(&lease, lease.take(&request.model_id, deadline).await)?;
         let held = held.map(|(held, _)| held);
         let inbox = match &held {
-            None => lease.generate(request, deadline)?,
-            Some(model) => model.generate(request, deadline)?,
+            None => lease.generate(request, deadline),
+            Some(model) => model.generate(request, deadline),
         };
+        let inbox = told(&lease, inbox)?;
         let events = Events {
             inbox,
             _held: held,
@@ -98,7 +108,7 @@ impl InferenceService for Service {
         let deadline = Deadline::of(&request).map(|deadline| deadline.0);
         let request = request.into_inner();
         let lease = self.replicas.lease(&request.replica_id)?;
-        let (model, was_loaded) = match lease.take(&request.model_id, deadline).await? {
+        let (model, was_loaded) = match told(&lease, lease.take(&request.model_id, deadline).await)? {
             None => (lease.info().clone(), false),
             Some((held, was_loaded)) => (held.info().clone(), was_loaded),
         };

@@ -148,7 +148,7 @@ impl Error {
     }
 
     /// The reason in ErrorInfo.
-    fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "INVALID_FIELD",
             Self::NoTokenizer { .. }

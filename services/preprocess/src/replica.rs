@@ -11,10 +11,10 @@ use std::{
 
 use mobula_kit::{
     async_trait, chain,
-    worker::{self, Failure, Load, ModelInfo, ReplicaSpec, WorkerKind},
+    worker::{self, Failure, Load, ModelInfo, Multiplexed, ReplicaSpec, WorkerKind},
 };
 
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 use crate::{
     Error, Model,
@@ -54,6 +54,8 @@ pub struct Replica {
     model: Arc<Model>,
     /// By id, each loaded when it is first asked for and kept: a tokenizer takes some megabytes.
     on_demand: BTreeMap<String, (PathBuf, OnceCell<Arc<Model>>)>,
+    /// Where there are any.
+    metrics: Option<Multiplexed>,
 }
 
 impl Replica {
@@ -63,11 +65,18 @@ impl Replica {
             return Ok(Arc::clone(&self.model));
         }
         let (folder, cell) = self.on_demand.get(id).ok_or_else(|| self.unknown(id))?;
+        if let Some(metrics) = &self.metrics {
+            metrics.asked();
+        }
         let model = cell
             .get_or_try_init(|| async {
-                let folder = folder.clone();
+                let (folder, begun) = (folder.clone(), Instant::now());
                 let loading = tokio::task::spawn_blocking(move || load(&folder));
-                loading.await.map_err(|_| Error::Panicked).flatten()
+                let model = loading.await.map_err(|_| Error::Panicked).flatten()?;
+                if let Some(metrics) = &self.metrics {
+                    metrics.loaded(id, begun.elapsed());
+                }
+                Ok::<_, Error>(model)
             })
             .await?;
         Ok(Arc::clone(model))
@@ -105,6 +114,7 @@ impl worker::Loader for Loader {
         }
         Ok(Replica {
             model: model.map_err(failure)?,
+            metrics: (!on_demand.is_empty()).then(|| Multiplexed::new(spec)),
             on_demand,
         })
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mobula_kit::worker::Replicas;
+use mobula_kit::worker::{Lease, Replicas};
 use mobula_proto::{
     common::v1::Pixels,
     image::v1::PromptSyntax,
@@ -23,6 +23,7 @@ use crate::{
     metrics::{Metrics, Place},
     pool::Pool,
     prompt::{self, Ask, Limits, Syntax},
+    replica::Replica,
 };
 
 /// Texts in a request: the prompts of a picture are two, or four for two text encoders.
@@ -57,6 +58,15 @@ impl Service {
         let syntax = syntax(&request)?;
         check(&request.texts)?;
         let lease = self.replicas.lease(&request.replica_id)?;
+        told(&lease, self.tokenized(&lease, request, syntax).await)
+    }
+
+    async fn tokenized(
+        &self,
+        lease: &Lease<Replica>,
+        request: TokenizeRequest,
+        syntax: Syntax,
+    ) -> Result<TokenizeResponse, Error> {
         let model = lease.model(&request.model_id).await?;
         let span = tracing::debug_span!(
             "tokenize",
@@ -98,6 +108,15 @@ impl Service {
         };
         // A replica that drains finishes what it has, so the lease lives as long as the work.
         let lease = self.replicas.lease(&request.replica_id)?;
+        told(&lease, self.prepared(&lease, request, kind).await)
+    }
+
+    async fn prepared(
+        &self,
+        lease: &Lease<Replica>,
+        request: PrepareImageRequest,
+        kind: Kind,
+    ) -> Result<PrepareImageResponse, Error> {
         lease.model(&request.model_id).await?;
         let permit = Arc::clone(&self.pictures).try_acquire_owned();
         let permit = permit.map_err(|_| Error::Pictures { limit: MAX_PICTURES })?;
@@ -147,6 +166,11 @@ impl PreprocessService for Service {
         // UNAVAILABLE: the replica starts, drains or has failed, or the service stops. INTERNAL: the decoder panicked.
         Ok(Response::new(self.picture(request.into_inner()).await?))
     }
+}
+
+/// Counts a request that fails as an error of its replica.
+fn told<T>(lease: &Lease<Replica>, result: Result<T, Error>) -> Result<T, Error> {
+    result.inspect_err(|error| lease.fails(error.reason()))
 }
 
 fn invalid(field: &str, why: String) -> Error {

@@ -1,8 +1,14 @@
 //! A place among a replica's ongoing requests, by value: freed by drop, moved into the response stream.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
-use super::{Replica, replicas::Shared};
+use tokio::time::Instant;
+
+use super::{Replica, meter::Meter, replicas::Shared};
 
 /// One ongoing request of a replica; dereferences to the replica.
 pub struct Lease<R: Replica> {
@@ -10,12 +16,20 @@ pub struct Lease<R: Replica> {
     pub(super) id: Arc<str>,
     pub(super) serial: u64,
     pub(super) replica: Arc<R>,
+    pub(super) meter: Option<Arc<Meter>>,
+    pub(super) begun: Instant,
+    pub(super) failed: OnceLock<&'static str>,
 }
 
 impl<R: Replica> Lease<R> {
     /// The replica's id.
     pub fn replica_id(&self) -> &str {
         &self.id
+    }
+
+    /// Says that the request fails, and why: a word of a closed set, for the metrics. The first counts.
+    pub fn fails(&self, reason: &'static str) {
+        let _ = self.failed.set(reason);
     }
 }
 
@@ -29,6 +43,9 @@ impl<R: Replica> Deref for Lease<R> {
 
 impl<R: Replica> Drop for Lease<R> {
     fn drop(&mut self) {
+        if let Some(meter) = &self.meter {
+            meter.ended(self.begun, self.failed.get().copied(), Instant::now());
+        }
         self.shared.release(&self.id, self.serial);
     }
 }

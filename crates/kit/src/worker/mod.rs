@@ -8,10 +8,13 @@
 
 mod args;
 mod attach;
+mod busy;
 mod check;
 mod failure;
 mod folder;
 mod lease;
+mod meter;
+mod multiplex;
 mod replicas;
 mod table;
 
@@ -20,6 +23,7 @@ pub use attach::attach;
 pub use failure::Failure;
 pub use folder::{model_folder, model_name};
 pub use lease::Lease;
+pub use multiplex::Multiplexed;
 pub use replicas::Replicas;
 pub use table::Refused;
 

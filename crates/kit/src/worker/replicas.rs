@@ -6,7 +6,7 @@ use std::{
     fmt,
     future::Future,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     Failure, Lease, Loader, Refused, Replica,
+    meter::Meters,
     table::{Assigned, Drain, Retiree, Table},
 };
 use crate::{Latch, Stop};
@@ -42,6 +43,8 @@ pub struct Replicas<L: Loader> {
 #[derive(Debug)]
 pub(super) struct Shared<R> {
     table: Mutex<Table<R>>,
+    /// What is measured of each replica in the table.
+    meters: Meters,
     /// Counts changes that reports show.
     changes: watch::Sender<u64>,
     /// Wakes the keeper.
@@ -54,6 +57,7 @@ impl<L: Loader> Replicas<L> {
     pub fn new(loader: L, stop: Stop) -> Self {
         let shared = Arc::new(Shared {
             table: Mutex::new(Table::default()),
+            meters: Meters::default(),
             changes: watch::Sender::new(0),
             wake: Notify::new(),
             latch: Mutex::new(None),
@@ -96,11 +100,16 @@ impl<L: Loader> Replicas<L> {
                 "loading"
             );
             let (loader, shared, stop) = (self.loader.clone(), self.shared.clone(), self.stop.clone());
+            let begun = Instant::now();
+            let meter = shared.meters.start(&spec, begun);
             self.stop.spawn("replica load", async move {
                 let result = AssertUnwindSafe(loader.load(&spec)).catch_unwind().await;
                 let panicked =
                     || Failure::from("loading panicked; the log of the worker says where".to_owned());
                 let result = result.unwrap_or_else(|_| Err(panicked()));
+                if result.is_ok() {
+                    meter.loaded(begun.elapsed());
+                }
                 shared.loaded(&spec, serial, result.map(Arc::new), &stop);
             });
         }
@@ -125,6 +134,9 @@ impl<L: Loader> Replicas<L> {
                 until: now + grace,
             },
         );
+        if let Some(meter) = self.shared.meters.get(id) {
+            meter.drains(now);
+        }
         tracing::info!(replica = id, ?grace, "draining");
         self.shared.changed();
         self.shared.wake.notify_one();
@@ -166,12 +178,20 @@ impl<L: Loader> Replicas<L> {
     /// # Errors
     /// [`Refused`] says why not; it becomes a status by `?`.
     pub fn lease(&self, id: &str) -> Result<Lease<L::Replica>, Refused> {
-        let (id, serial, replica) = lock(&self.shared.table).lease(id, Instant::now())?;
+        let begun = Instant::now();
+        let (id, serial, replica) = lock(&self.shared.table).lease(id, begun)?;
+        let meter = self.shared.meters.get(&id);
+        if let Some(meter) = &meter {
+            meter.begun(begun);
+        }
         Ok(Lease {
             shared: self.shared.clone(),
             id,
             serial,
             replica,
+            meter,
+            begun,
+            failed: OnceLock::new(),
         })
     }
 
@@ -245,7 +265,12 @@ impl<R: Replica> Shared<R> {
     fn reconfigure(self: &Arc<Self>, stop: &Stop) {
         let due = lock(&self.table).due_for_config();
         for (Retiree { id, serial, replica }, user_config) in due {
-            if let Err(why) = replica.reconfigure(&user_config) {
+            let begun = Instant::now();
+            let taken = replica.reconfigure(&user_config);
+            if let Some(meter) = self.meters.get(&id) {
+                meter.reconfigured(begun.elapsed());
+            }
+            if let Err(why) = taken {
                 let failure = Failure::permanent(format!("user_config: {why}"));
                 self.fail(&id, serial, failure, stop);
             }
@@ -292,6 +317,7 @@ impl<R: Replica> Shared<R> {
             let (shared, of) = (self.clone(), stop.clone());
             stop.spawn("health check", async move {
                 let Retiree { id, serial, replica } = running;
+                let begun = Instant::now();
                 let result = tokio::select! {
                     biased;
                     () = of.triggered() => Ok(()),
@@ -299,6 +325,9 @@ impl<R: Replica> Shared<R> {
                         Err(format!("no answer within {} s", policy.timeout.as_secs_f64()))
                     }),
                 };
+                if let Some(meter) = shared.meters.get(&id) {
+                    meter.checked(begun.elapsed(), result.is_ok());
+                }
                 let checked = lock(&shared.table).checked((&id, serial), result, Instant::now());
                 if let Err(why) = checked {
                     shared.fail(&id, serial, why.into(), &of);
@@ -337,6 +366,7 @@ async fn keep<R: Replica>(shared: Arc<Shared<R>>, stop: Stop) {
                 let until = stop.deadline().unwrap_or(now);
                 let reserve = RETIRE_RESERVE.min(until.saturating_duration_since(now) / 4);
                 let until = until - reserve;
+                shared.meters.drain_all(now);
                 lock(&shared.table).drain_all(Drain { refuse_from: now + NOTICE, until });
                 shared.changed();
             }
@@ -346,6 +376,9 @@ async fn keep<R: Replica>(shared: Arc<Shared<R>>, stop: Stop) {
             _ = health.tick() => shared.check_health(&stop),
         }
         shared.retire_due(&stop);
+        shared
+            .meters
+            .keep(Instant::now(), || lock(&shared.table).places());
         if stopping && lock(&shared.table).is_empty() {
             return;
         }

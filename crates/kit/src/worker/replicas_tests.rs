@@ -190,3 +190,69 @@ async fn the_first_running_replica_makes_the_worker_ready() {
     replicas.assign(spec("a", "demo"));
     readiness.ready().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_measured_of_a_replica_has_rays_names_and_ends_with_it() {
+    let handle = crate::metrics::install();
+    let page = || crate::metrics::render(&handle);
+    let stop = Stop::new(Duration::from_secs(1));
+    let replicas = Replicas::new(Shelf(Handle::default()), stop);
+    let named = |id: &str| ReplicaSpec {
+        application: "measured".to_owned(),
+        deployment: "pipeline".to_owned(),
+        ..spec(id, "fine")
+    };
+    replicas.assign(named("measured#1"));
+    until(&replicas, ReplicaState::Running).await;
+    let (done, failed) = (
+        replicas.lease("measured#1").unwrap(),
+        replicas.lease("measured#1").unwrap(),
+    );
+    let of = r#"application="measured",deployment="pipeline",replica="measured#1""#;
+    let routed = format!(r#"{of},route="measured""#);
+    let shown = page();
+    let busy = format!("serve_replica_processing_queries{{{of}}} 2\n");
+    assert!(shown.contains(&busy), "{busy} in {shown}");
+    failed.fails("RUN_FAILED");
+    failed.fails("LATER");
+    drop((done, failed));
+    replicas.reconfigure(
+        "measured#1",
+        LightConfig {
+            version: "2".to_owned(),
+            max_ongoing_requests: 2,
+            ..LightConfig::default()
+        },
+    );
+    let shown = page();
+    let deployment = r#"application="measured",deployment="pipeline""#;
+    for line in [
+        format!("serve_deployment_replica_starts_total{{{of}}} 1\n"),
+        format!("serve_deployment_request_counter_total{{{routed}}} 2\n"),
+        format!("serve_deployment_error_counter_total{{{routed},exception_type=\"RUN_FAILED\"}} 1\n"),
+        format!("serve_deployment_processing_latency_ms_count{{{routed}}} 2\n"),
+        format!("serve_replica_processing_queries{{{of}}} 0\n"),
+        format!("serve_replica_initialization_latency_ms_count{{{deployment}}} 1\n"),
+        format!("serve_replica_reconfigure_latency_ms_count{{{deployment}}} 1\n"),
+    ] {
+        assert!(shown.contains(&line), "{line} in {shown}");
+    }
+    assert!(!shown.contains("LATER"), "{shown}");
+
+    replicas.drain("measured#1", Duration::ZERO);
+    until_gone(&replicas).await;
+    // The keeper ends the series in the same turn or the next.
+    while page().contains("measured#1") {
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+    let shown = page();
+    let stopped = format!("serve_replica_shutdown_duration_ms_count{{{deployment}}} 1\n");
+    assert!(shown.contains(&stopped), "{stopped} in {shown}");
+    assert!(
+        !shown.contains("serve_replica_utilization_percent{application=\"measured\""),
+        "{shown}"
+    );
+    while page().contains("measured") {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}

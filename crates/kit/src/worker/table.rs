@@ -401,6 +401,14 @@ impl<R> Table<R> {
             .collect()
     }
 
+    /// How many requests each replica takes.
+    pub(crate) fn places(&self) -> BTreeMap<Arc<str>, u32> {
+        let entries = self.entries.iter();
+        entries
+            .map(|(id, entry)| (id.clone(), entry.light.max_ongoing_requests))
+            .collect()
+    }
+
     /// How every replica is, in the order of their ids; with the replica itself where it can be asked for more.
     pub(crate) fn reports(&self, now: Instant) -> Vec<(ReplicaReport, u32, Option<Arc<R>>)> {
         self.entries.values().map(|entry| entry.report(now)).collect()

@@ -165,6 +165,12 @@ impl Scaler {
         self.state.target
     }
 
+    /// Queued and running requests as of the last tick: Ray's `total_num_requests`.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        self.scene().total(self.done.unwrap_or_default())
+    }
+
     /// The last decisions, the newest last.
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = &Decision> + '_ {
         self.decisions.iter()

@@ -27,6 +27,7 @@ mod demand;
 mod document;
 mod events;
 mod failing;
+mod gauges;
 mod groups;
 mod intend;
 mod model;
@@ -157,6 +158,8 @@ pub(crate) struct State {
     /// When workers are to be started or to leave though nothing happens.
     supply_due: Option<Time>,
     stopping: bool,
+    /// Replicas that began to run, for the metrics.
+    startups: Vec<gauges::Startup>,
     /// Totals since the start, for the metrics.
     pub(crate) totals: Totals,
 }
@@ -227,6 +230,7 @@ impl State {
             room_changed: true,
             supply_due: None,
             stopping: false,
+            startups: Vec::new(),
             totals: Totals::default(),
             settings,
         };

@@ -112,6 +112,9 @@ impl State {
 
     /// Books that a replica takes requests from now on.
     fn runs(&mut self, id: &str, worker: &str, now: Time) {
+        if let Some(replica) = self.replicas.get(id) {
+            self.note_startup(replica.deployment, now.saturating_sub(replica.made));
+        }
         self.enter(id, Phase::Running { since: now });
         self.gates.insert((now + self.gate(), id.to_owned()));
         if let Some(key) = self.replicas.get(id).map(|replica| replica.deployment)

@@ -13,6 +13,7 @@ use super::{
     Action, State, Time,
     condition::Happened,
     convert::{count32, millis},
+    gauges::Scaling,
     model::{Deployment, Key},
 };
 
@@ -42,6 +43,18 @@ pub(super) struct Auto {
     pub(super) nudged: bool,
     /// The newest first.
     decisions: VecDeque<pb::Decision>,
+}
+
+impl Auto {
+    /// What Ray's dashboards show of it.
+    pub(super) fn gauges(&self) -> Scaling {
+        Scaling {
+            desired: self.scaler.target(),
+            // A sum of nothing is minus zero.
+            total_requests: self.scaler.total() + 0.0,
+            target_ongoing: self.config.target_ongoing,
+        }
+    }
 }
 
 impl State {

@@ -55,21 +55,25 @@ impl State {
         self.settings.origin_unix_ms.saturating_add(millis(at))
     }
 
-    fn application_status(&self, name: &str, app: &App, now: Time) -> pb::ApplicationStatus {
+    /// The deployment that says most decides (Ray: `_determine_app_status`).
+    pub(super) fn application_state(&self, app: &App) -> ApplicationState {
         let deployments = || app.deployments.iter().filter_map(|key| self.deployments.get(key));
-        // The deployment that says most decides (Ray: `_determine_app_status`).
         let worst = deployments()
             .map(|deployment| &deployment.condition)
             .min_by_key(|condition| condition.rank());
         let waits = self.grace.is_some() && !deployments().all(Deployment::is_complete);
-        let state = match worst {
+        match worst {
             _ if app.deleting => ApplicationState::Deleting,
             Some(worst) if worst.rank() == 0 => ApplicationState::DeployFailed,
             Some(worst) if worst.rank() == 1 => ApplicationState::Unhealthy,
             Some(worst) if worst.rank() == 2 && waits => ApplicationState::NotStarted,
             Some(worst) if worst.rank() == 2 => ApplicationState::Deploying,
             Some(_) | None => ApplicationState::Running,
-        };
+        }
+    }
+
+    fn application_status(&self, name: &str, app: &App, now: Time) -> pb::ApplicationStatus {
+        let deployments = || app.deployments.iter().filter_map(|key| self.deployments.get(key));
         let message: Vec<String> = deployments()
             .filter_map(|deployment| {
                 let why = self.deployment_message(deployment, now);
@@ -79,7 +83,7 @@ impl State {
         pb::ApplicationStatus {
             name: name.to_owned(),
             route_prefix: app.route_prefix.clone().unwrap_or_default(),
-            state: state.into(),
+            state: self.application_state(app).into(),
             message: message.join("; "),
             deployments: app
                 .deployments

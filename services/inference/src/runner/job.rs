@@ -77,8 +77,8 @@ impl Job {
         self.progress().encode += took;
     }
 
-    /// A tick with rows of this job is about to run.
-    pub(crate) fn tick_begins(&self, now: Instant) {
+    /// A tick with rows of this job is about to run; whether it is its first.
+    pub(crate) fn tick_begins(&self, now: Instant) -> bool {
         let mut progress = self.progress();
         if progress.started.is_none() {
             progress.started = Some(now);
@@ -90,7 +90,9 @@ impl Job {
             ));
             drop(progress);
             self.outbox.send(Event::Started(Started {}));
+            return true;
         }
+        false
     }
 
     /// A picture (by its place in `Work::pictures`) took a model call; tells the reader when that makes another step of the

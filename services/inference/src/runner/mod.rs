@@ -39,7 +39,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::{Engine, Info};
 use crate::error::Error;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Place};
 pub(crate) use device::Device;
 pub(crate) use groups::Measured;
 pub(crate) use hand::Hand;
@@ -73,6 +73,8 @@ pub(crate) struct Options {
     pub(crate) policy: Policy,
     /// Where calls run, with those of other models.
     pub(crate) device: Device,
+    /// What it is loaded for.
+    pub(crate) place: Place,
 }
 
 /// The handle.
@@ -106,7 +108,7 @@ impl Ends {
         let ends = Self {
             sender,
             stats: Arc::new(Stats::default()),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(&options.place, options.max_rows),
             running: Arc::new(Running::default()),
         };
         let parts = thread::Parts {

@@ -188,6 +188,7 @@ impl Loop {
         }
         self.stats.turned();
         self.sweep();
+        self.metrics.batches.queued(self.waiting.len());
         match self.next_turn() {
             None => {}
             Some(turn) => {
@@ -249,6 +250,7 @@ impl Loop {
             *kept = Vec::new();
         }
         self.planned = None;
+        self.metrics.batches.queued(0);
         if std::mem::take(&mut self.worked) {
             self.place.run(false, || self.engine.trim());
         }

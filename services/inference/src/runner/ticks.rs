@@ -75,7 +75,9 @@ impl Loop {
         self.batch.reset(first.job.work.shape, first.tokens());
         for index in &self.chosen {
             let track = &mut self.tracks[*index];
-            track.job.tick_begins(begun);
+            if track.job.tick_begins(begun) {
+                self.metrics.batches.waited(begun - track.job.work.arrived);
+            }
             track.times.get_or_insert_with(|| PictureTimes::begin(begun));
             let timestep = track.trajectory.timestep();
             let mut push = |condition: &Arc<Condition>| -> Result<(), Error> {

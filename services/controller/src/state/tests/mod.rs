@@ -5,6 +5,7 @@ mod check;
 mod devices;
 mod failure;
 mod gangs;
+mod gauges;
 mod groups;
 mod health;
 mod intend;

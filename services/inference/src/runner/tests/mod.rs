@@ -222,6 +222,7 @@ fn options(cache_bytes: usize) -> Options {
         zeros_for_empty: false,
         policy: Policy::default(),
         device: Device::new(),
+        place: Place::default(),
     }
 }
 
