@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
@@ -25,6 +26,9 @@ pub struct KeepAlive {
     pub interval: Duration,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// Time after which a host that acknowledges nothing is given up, by the kernel's own probes and retransmissions, which cost
+    /// neither side's process anything; none leaves it to the pings.
+    pub silence: Option<Duration>,
 }
 
 impl Default for KeepAlive {
@@ -32,6 +36,7 @@ impl Default for KeepAlive {
         Self {
             interval: KEEP_ALIVE,
             timeout: KEEP_ALIVE_TIMEOUT,
+            silence: None,
         }
     }
 }
@@ -71,6 +76,24 @@ pub fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error>
         // Fixed windows: the adaptive kind sends a ping with every burst of data.
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW))
+}
+
+/// How [`endpoint`]'s connections are dialled, where a host's silence is to be noticed by the kernel
+/// (`Endpoint::connect_with_connector`): probes after half of that time, and TCP_USER_TIMEOUT for what is not acknowledged.
+#[must_use]
+pub fn connector(keep_alive: KeepAlive) -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    if let Some(silence) = keep_alive.silence {
+        connector.set_keepalive(Some(silence / 2));
+        connector.set_keepalive_interval(Some(silence / 2));
+        connector.set_keepalive_retries(Some(1));
+        #[cfg(target_os = "linux")]
+        connector.set_tcp_user_timeout(Some(silence));
+    }
+    connector
 }
 
 #[cfg(test)]

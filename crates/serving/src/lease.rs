@@ -43,6 +43,16 @@ impl<K: Ord + Clone> Leases<K> {
         }
     }
 
+    /// Changes how long leases last from their next renewal. Those that run are prolonged where leases become longer, because
+    /// their holders may have been told to be slower already; they are never cut.
+    pub fn set_term(&mut self, term: Duration) {
+        let more = term.saturating_sub(self.term);
+        self.term = term;
+        if !more.is_zero() {
+            self.forgive(more);
+        }
+    }
+
     /// Grants a lease, or prolongs the one that the holder has.
     pub fn renew(&mut self, holder: &K, now: Duration) {
         self.set(
@@ -137,6 +147,18 @@ mod tests {
         assert_eq!(leases.age(&"a", ms(3_499)), Some(ms(2_999)));
         assert_eq!(leases.expire(ms(3_500)), ["a"]);
         assert!(leases.expire(ms(9_000)).is_empty(), "it ends once");
+    }
+
+    #[test]
+    fn a_longer_term_prolongs_what_runs_and_a_shorter_one_cuts_nothing() {
+        let mut leases = Leases::new(term(SECOND));
+        leases.renew(&"a", ms(0));
+        leases.set_term(term(SECOND * 4));
+        assert_eq!(leases.next(), Some(ms(12_000)));
+        leases.set_term(term(SECOND));
+        assert_eq!(leases.next(), Some(ms(12_000)));
+        leases.renew(&"a", ms(2_000));
+        assert_eq!(leases.next(), Some(ms(5_000)));
     }
 
     #[test]

@@ -290,6 +290,14 @@ impl Shell {
         for action in actions {
             match action {
                 Action::Welcome { session } => self.greet(session),
+                Action::Pace { session, heartbeat } => {
+                    let heartbeat_interval_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
+                    let welcome = pb::Welcome {
+                        heartbeat_interval_ms,
+                        ..self.welcome.clone()
+                    };
+                    self.tell(session, Command::Welcome(welcome));
+                }
                 Action::Refuse { session, why } => {
                     if let Some(reply) = self.greeted.remove(&session) {
                         let _ = reply.send(Err(Error::Duplicate(why)));

@@ -18,14 +18,16 @@ use tonic::{Status, Streaming};
 use super::{Identity, Loader, Replicas};
 use crate::{
     Backoff, Error, Stop, Usage, chain,
-    channel::{KeepAlive, endpoint},
+    channel::{KeepAlive, connector, endpoint},
     status,
 };
 
-/// A dead controller is noticed after interval and timeout: two seconds.
 const KEEP_ALIVE: KeepAlive = KeepAlive {
-    interval: Duration::from_secs(1),
-    timeout: Duration::from_secs(1),
+    // A controller that hangs is noticed by pings. One whose process died closes the stream, and one whose machine is gone is
+    // missed by the kernel after two seconds, soon enough to be found by the next one before it counts its workers.
+    interval: Duration::from_secs(10),
+    timeout: Duration::from_secs(5),
+    silence: Some(Duration::from_secs(2)),
 };
 /// A controller that comes back is found within a second, and not hammered by hundreds of workers.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -140,7 +142,8 @@ impl<L: Loader> Line<L> {
     /// Connects, says hello, and waits for the welcome.
     async fn dial(&self, deadline: Instant) -> Result<(Outbox, Inbox), String> {
         let late = |_| "it does not answer a hello".to_owned();
-        let channel = self.endpoint.connect().await.map_err(|error| chain(&error))?;
+        let connecting = self.endpoint.connect_with_connector(connector(KEEP_ALIVE));
+        let channel = connecting.await.map_err(|error| chain(&error))?;
         let (sender, receiver) = mpsc::channel(OUTBOX);
         let outbox = Outbox(sender);
         outbox.say(attach_request::Message::Hello(self.hello()));

@@ -97,6 +97,8 @@ pub(crate) enum End {
 pub(crate) enum Action {
     /// Answer a hello.
     Welcome { session: u64 },
+    /// Tell a worker how often to send heartbeats from now on.
+    Pace { session: u64, heartbeat: Duration },
     /// Refuse a hello: another live worker has its id.
     Refuse { session: u64, why: String },
     /// Tell a worker something.

@@ -32,6 +32,7 @@ mod groups;
 mod intend;
 mod model;
 mod names;
+mod pace;
 mod placing;
 mod reconcile;
 mod replicas;
@@ -136,6 +137,8 @@ pub(crate) struct State {
     workers: BTreeMap<String, Worker>,
     sessions: HashMap<u64, String>,
     leases: Leases<String>,
+    /// How many times slower than set heartbeats are asked for.
+    slowdown: u32,
     launched: BTreeMap<String, Launch>,
     /// How starting workers goes, by group.
     starts: BTreeMap<String, Starts>,
@@ -216,6 +219,7 @@ impl State {
             workers: BTreeMap::new(),
             sessions: HashMap::new(),
             leases: Leases::new(lease::term(settings.heartbeat)),
+            slowdown: 1,
             launched: BTreeMap::new(),
             starts: BTreeMap::new(),
             groups: Vec::new(),

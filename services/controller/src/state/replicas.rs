@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use mobula_proto::control::v1::{self as pb, ReplicaState, attach_response::Message as Command};
-use mobula_serving::lease;
 use tracing::{info, warn};
 
 use super::{
@@ -127,7 +126,7 @@ impl State {
 
     /// Tells a running replica of a light change, unless it is in force or on its way.
     pub(super) fn tell_light(&mut self, id: &str, hello: bool, now: Time, actions: &mut Vec<Action>) {
-        let lease = lease::term(self.settings.heartbeat);
+        let lease = self.lease_term();
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
@@ -222,12 +221,13 @@ impl State {
 
     /// A replica that should be on a worker is not in its list.
     fn missing(&mut self, id: &str, hello: bool, now: Time, actions: &mut Vec<Action>) {
+        let lease = self.lease_term();
         let Some(replica) = self.replicas.get_mut(id) else {
             return;
         };
         if !replica.seen {
             // The list may be older than the assignment; after a lease's time, or a new stream, the assignment was lost.
-            if hello || now.saturating_sub(replica.assigned) >= lease::term(self.settings.heartbeat) {
+            if hello || now.saturating_sub(replica.assigned) >= lease {
                 replica.assigned = now;
                 self.assign(id, now, actions);
             }

@@ -82,6 +82,7 @@ impl State {
         self.room_changed = true;
         // The address may be a new one.
         self.routes.changed = true;
+        self.keep_pace(Some(session), actions);
         self.report(&id, hello.replicas, true, now, actions);
     }
 
@@ -172,6 +173,7 @@ impl State {
             self.sessions.remove(&session);
             actions.push(Action::Close { session });
         }
+        self.keep_pace(None, actions);
         info!(worker = %id, %why, replicas = worker.replicas.len(), "worker is gone");
         self.routes.changed |= !worker.replicas.is_empty();
         for (stray, of) in worker.strays {

@@ -78,6 +78,8 @@ struct Mesh {
     now: Duration,
     workers: BTreeMap<String, (u64, BTreeMap<String, pb::ReplicaReport>)>,
     by_session: HashMap<u64, String>,
+    /// What sessions were told of their heartbeats.
+    paces: HashMap<u64, Duration>,
     /// Workers on their way, by when they attach.
     coming: VecDeque<(Duration, Start)>,
     table: Option<pb::WatchRoutesResponse>,
@@ -105,6 +107,7 @@ impl Mesh {
             now: Duration::ZERO,
             workers: BTreeMap::new(),
             by_session: HashMap::new(),
+            paces: HashMap::new(),
             coming: VecDeque::new(),
             table: None,
             tables: 0,
@@ -167,6 +170,9 @@ impl Mesh {
                     self.workers.remove(&worker_id);
                     let why = "ended as it was told".into();
                     self.take(Event::Exited { worker_id, why });
+                }
+                Action::Pace { session, heartbeat } => {
+                    self.paces.insert(session, heartbeat);
                 }
                 Action::Welcome { .. }
                 | Action::Refuse { .. }
@@ -302,6 +308,8 @@ fn a_thousand_workers_are_kept_with_work_that_follows_what_happens_and_not_what_
     let mut mesh = Mesh::new();
     mesh.run(Duration::from_secs(4));
     assert_eq!(mesh.workers.len(), 1_000);
+    assert_eq!(mesh.paces.len(), 1_000);
+    assert!(mesh.paces.values().all(|pace| *pace == HEARTBEAT * 8));
     assert_eq!(mesh.routed(), 5_000);
     assert!(mesh.running());
     mesh.measured("start of 5,000 replicas on 1,000 workers");

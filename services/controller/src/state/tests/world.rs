@@ -229,7 +229,7 @@ impl World {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Welcome { .. } => {}
+                Action::Welcome { .. } | Action::Pace { .. } => {}
                 Action::Refuse { why, .. } => self.refused.push(why),
                 Action::Send { session, command } => self.obey(session, *command),
                 Action::Close { session } => {
