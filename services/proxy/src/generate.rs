@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     draw::Draw,
     events::{Emit, Events},
-    hold::Holder,
+    hold::{Held, Holder},
     metrics::{Door, Metrics},
     problem::Problem,
     registry::Registry,
@@ -145,6 +145,14 @@ impl Generator {
         entry.attach(events.running());
         events.hold(entry);
         Ok((id, events))
+    }
+
+    /// Counts bytes of pictures that a door holds before its request begins.
+    ///
+    /// # Errors
+    /// [`Error::PicturesFull`] when that would be too many.
+    pub(crate) fn hold(&self, bytes: u64) -> Result<Held, Error> {
+        self.0.holder.hold(bytes)
     }
 
     /// Ends, for ever, the requests of callers who stay and do not read: they would keep their places at the replicas.

@@ -11,7 +11,7 @@ use crate::{
     follow::Follower,
     generate::Generator,
     grpc::Images,
-    http,
+    http::{self, OpenAi},
     malformed::Checked,
     metrics::Metrics,
     pool::Settings,
@@ -65,7 +65,12 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         readiness.clone(),
         stop.clone(),
     );
-    let http = http::serve(listeners.http, (generator.clone(), metrics), stop.clone());
+    let openai = OpenAi::new(&config, &metrics, clock);
+    let http = http::serve(
+        listeners.http,
+        (generator.clone(), metrics, openai.clone()),
+        stop.clone(),
+    );
     let admin = admin::serve(listeners.admin, readiness, stop);
     let doors = async { tokio::join!(grpc, http, admin) };
     let (grpc, (), admin) = tokio::select! {
@@ -73,6 +78,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         never = follower.run() => match never {},
         never = reporter.run() => match never {},
         never = generator.give_up_unread() => match never {},
+        never = openai.sweep() => match never {},
     };
     grpc?;
     admin?;

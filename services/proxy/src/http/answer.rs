@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::{
-    door::MODEL_ID,
+    caller::MODEL_ID,
     fastapi::{self, Given},
     query::Query,
 };

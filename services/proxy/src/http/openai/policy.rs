@@ -1,0 +1,86 @@
+//! OpenAI's fields that choose nothing here: hints are read and have no effect, what would be promised and not kept is
+//! refused by name. Pure.
+
+use super::fields::Fields;
+
+/// Words that are hints, by field.
+const HINTS: &[(&str, &[&str])] = &[
+    (
+        "quality",
+        &["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"],
+    ),
+    ("style", &["vivid", "natural"]),
+    // Nothing is filtered: `low` asks for little of it, and `auto` leaves it to the server.
+    ("moderation", &["low", "auto"]),
+    ("complexity", &["low", "medium", "high"]),
+    ("input_fidelity", &["high", "low"]),
+];
+
+/// Compression without loss.
+const LOSSLESS: u64 = 100;
+
+/// Reads them all.
+pub(super) fn read(fields: &mut Fields) {
+    for (field, words) in HINTS {
+        fields.word(field, words);
+    }
+    // Who the caller's own users are: nobody's business here, and in no log.
+    fields.text("user");
+    fields.text("safety_identifier");
+    if fields.word("background", &["auto", "opaque", "transparent"]) == Some("transparent") {
+        fields.wrong("background", "is transparent; pictures are opaque here");
+    }
+    match fields.word("output_format", &["png", "jpeg", "webp", "gif", "svg"]) {
+        None | Some("png") => {}
+        Some(other) => fields.wrong("output_format", format!("is {other}; pictures are png here")),
+    }
+    if let Some(level) = fields.integer("output_compression", 0..=LOSSLESS)
+        && level != LOSSLESS
+    {
+        let why = format!("is {level}; pictures are png here, of which all have {LOSSLESS}");
+        fields.wrong("output_compression", why);
+    }
+    for field in ["frame_count", "frame_duration_ms", "svg"] {
+        if fields.has(field) {
+            fields.wrong(field, "is of a format that is not made here; pictures are png");
+        }
+    }
+    if fields.has("markup") {
+        fields.wrong("markup", "cannot be followed; give a mask instead");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(body: &str) -> Vec<String> {
+        let mut fields = Fields::json(body.as_bytes()).unwrap();
+        read(&mut fields);
+        let words = |p: &crate::Problem| format!("{} {}", p.field, p.rule);
+        fields.problems.iter().map(words).collect()
+    }
+
+    #[test]
+    fn hints_are_read_and_promises_that_cannot_be_kept_are_refused() {
+        let fine = r#"{"quality": "hd", "style": "vivid", "moderation": "low", "user": "u-1", "safety_identifier": "x",
+            "background": "opaque", "output_format": "png", "output_compression": 100, "input_fidelity": "high"}"#;
+        assert_eq!(told(fine), [""; 0]);
+        let body = r#"{"quality": "best", "user": 7, "background": "transparent", "output_format": "webp",
+            "output_compression": 80, "frame_count": 4, "svg": {}, "markup": "x"}"#;
+        let told = told(body);
+        let names: Vec<_> = told.iter().map(|told| told.split(' ').next().unwrap()).collect();
+        let expected = [
+            "quality",
+            "user",
+            "background",
+            "output_format",
+            "output_compression",
+            "frame_count",
+            "svg",
+            "markup",
+        ];
+        assert_eq!(names, expected);
+        assert!(told[3].ends_with("is webp; pictures are png here"), "{told:?}");
+    }
+}
