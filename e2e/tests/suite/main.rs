@@ -8,6 +8,7 @@ mod demo;
 mod faults;
 mod limits;
 mod mesh;
+mod openai;
 mod pictures;
 mod processes;
 mod refine;

@@ -334,7 +334,8 @@ fn draw_seed() -> u64 {
     rand::random::<u32>().into()
 }
 
-fn new_id() -> String {
+/// A new id for a request whose caller names none.
+pub(crate) fn new_id() -> String {
     uuid::Builder::from_random_bytes(rand::random())
         .into_uuid()
         .to_string()

@@ -5,6 +5,7 @@ mod demand;
 mod grpc;
 mod http;
 mod on_demand;
+mod openai;
 mod pictures;
 mod refine;
 mod replicas;

@@ -31,7 +31,7 @@ use crate::{
     Config, Error,
     clock::Clock,
     events::Events,
-    generate::{Call, Generator},
+    generate::{Call, Generator, new_id},
     metrics::{self, Metrics, Seen},
 };
 
@@ -150,6 +150,10 @@ impl Drawing<'_> {
         // Before the body: a time limit counts from the head.
         let (mut request, mut problems) = Default::default();
         let deadline = caller::read(&self.parts.headers, &mut request, &mut problems);
+        if request.request_id.is_empty() {
+            // OpenAI's answers have one whatever they tell.
+            request.request_id = new_id();
+        }
         *id = request.request_id.as_str().into();
         let mut asked = translate(&self.ask.endpoint, self.fields(&self.parts.headers, body).await?);
         let named = std::mem::take(&mut asked.request.model);
