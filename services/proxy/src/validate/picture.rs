@@ -157,7 +157,7 @@ pub(super) fn size(
             let rounded = own - own % multiple;
             if rounded == 0 || model.max_size > 0 && rounded > model.max_size {
                 let why = format!(
-                    "its {field} is {own} pixels and must be {multiple} to {}; give {field} to bring it there",
+                    "its {field} is {own} pixels and must be {multiple} to {}; ask for a size to bring it there",
                     model.max_size
                 );
                 // One complaint about the file is enough.
