@@ -11,6 +11,7 @@ mod door;
 mod error;
 mod fields;
 mod form;
+mod format;
 mod kept;
 mod link;
 mod models;

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use mobula_proto::{
     common::v1::Timings,
-    image::v1::{Image, Parameters, generate_response::Event},
+    image::v1::{Image, ImageFormat, Parameters, generate_response::Event},
 };
 use serde_json::{Value, json};
 
-use super::pieces::Pieces;
+use super::{format, pieces::Pieces};
 use crate::Error;
 
 /// What a request brought.
@@ -42,16 +42,17 @@ impl Drawn {
     pub(super) fn answer(
         mut self,
         created: u64,
-        link: Option<impl Fn(Bytes) -> Option<String>>,
+        link: Option<impl Fn(Bytes, ImageFormat) -> Option<String>>,
     ) -> Result<Response, Error> {
         let Some((parameters, timings)) = self.end.filter(|_| !self.images.is_empty()) else {
             return Err(Error::Answer("a request ended without a picture"));
         };
         self.images.sort_by_key(|image| image.index);
+        let format = self.images.first().map(Image::format).unwrap_or_default();
         let about = json!({
             "created": created,
             "background": "opaque",
-            "output_format": "png",
+            "output_format": format::word(format),
             "size": size(parameters.width, parameters.height),
             "usage": usage(),
         });
@@ -67,7 +68,7 @@ impl Drawn {
             pieces = match &link {
                 None => pieces.picture(image.data, &json!({ "seed": seed })),
                 Some(link) => {
-                    let url = link(image.data);
+                    let url = link(image.data, format);
                     let url = url.ok_or(Error::Answer("a picture is larger than all that may be kept"))?;
                     pieces.text(json!({ "url": url, "seed": seed }).to_string())
                 }
@@ -86,10 +87,11 @@ impl Drawn {
 }
 
 /// A picture that a link led to.
-pub(super) fn file(data: Bytes, left: Duration) -> Response {
+pub(super) fn file(data: Bytes, format: ImageFormat, left: Duration) -> Response {
     let mut response = Response::new(Body::from(data));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
+    let media_type = HeaderValue::from_static(format::media_type(format));
+    headers.insert(header::CONTENT_TYPE, media_type);
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, Request, StatusCode, request::Parts};
 use mobula_kit::trace;
+use mobula_proto::image::v1::ImageFormat;
 use serde_json::json;
 use tracing::{debug_span, field::Empty};
 
@@ -123,7 +124,7 @@ pub(in crate::http) async fn answer(
         }
         Endpoint::File(name) => {
             let found = door.0.kept.get(name).ok_or(Failure::NoFile);
-            found.map(|(data, left)| pictures::file(data, left))
+            found.map(|((data, format), left)| pictures::file(data, format, left))
         }
     };
     answered.unwrap_or_else(|failure| error::response(&failure))
@@ -220,7 +221,10 @@ impl Drawing<'_> {
             &self.parts.headers,
             &self.parts.uri,
         );
-        let link = |data: Bytes| Some(format!("{base}{FILES}{}", self.door.kept.put(data)?));
+        let link = |data: Bytes, format: ImageFormat| {
+            let name = self.door.kept.put((data, format))?;
+            Some(format!("{base}{FILES}{name}"))
+        };
         drawn.answer(now(), links.then_some(link))
     }
 }

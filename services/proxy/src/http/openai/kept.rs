@@ -12,13 +12,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use mobula_proto::image::v1::ImageFormat;
 
+use super::format;
 use crate::{clock::Clock, metrics::Metrics};
 
 /// How long links are good: OpenAI's own hour.
 const GOOD: Duration = Duration::from_secs(3600);
 /// How often what is too old is let go: memory is given back within a fiftieth of that time.
 const SWEEP: Duration = Duration::from_secs(72);
+
+/// A picture and how it is encoded.
+type File = (Bytes, ImageFormat);
 
 /// What is kept, without a clock of its own.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ struct Shelf {
     held: u64,
     /// By age, the oldest first; until when each is kept.
     order: VecDeque<(Duration, u128)>,
-    files: HashMap<u128, (Duration, Bytes)>,
+    files: HashMap<u128, (Duration, File)>,
 }
 
 impl Shelf {
@@ -41,9 +46,9 @@ impl Shelf {
     }
 
     /// Keeps a picture by a name; gives how many others had to go before their time, or nothing when it is too large.
-    fn put(&mut self, now: Duration, name: u128, data: Bytes) -> Option<u64> {
+    fn put(&mut self, now: Duration, name: u128, file: File) -> Option<u64> {
         self.sweep(now);
-        let bytes = data.len() as u64;
+        let bytes = file.0.len() as u64;
         if bytes > self.limit {
             return None;
         }
@@ -54,15 +59,15 @@ impl Shelf {
         }
         self.held += bytes;
         self.order.push_back((now + GOOD, name));
-        self.files.insert(name, (now + GOOD, data));
+        self.files.insert(name, (now + GOOD, file));
         Some(gone)
     }
 
     /// A picture, and how long it stays.
-    fn get(&self, now: Duration, name: u128) -> Option<(Bytes, Duration)> {
-        let (until, data) = self.files.get(&name)?;
+    fn get(&self, now: Duration, name: u128) -> Option<(File, Duration)> {
+        let (until, file) = self.files.get(&name)?;
         let left = until.checked_sub(now).filter(|left| !left.is_zero())?;
-        Some((data.clone(), left))
+        Some((file.clone(), left))
     }
 
     /// Lets go of what is too old.
@@ -74,7 +79,7 @@ impl Shelf {
 
     fn drop_oldest(&mut self) {
         let oldest = self.order.pop_front();
-        if let Some((_, data)) = oldest.and_then(|(_, name)| self.files.remove(&name)) {
+        if let Some((_, (data, _))) = oldest.and_then(|(_, name)| self.files.remove(&name)) {
             self.held -= data.len() as u64;
         }
     }
@@ -106,20 +111,23 @@ impl Kept {
     }
 
     /// Keeps a picture and gives its name; nothing when it is larger than all that may be kept.
-    pub(super) fn put(&self, data: Bytes) -> Option<String> {
+    pub(super) fn put(&self, file: File) -> Option<String> {
+        let end = format::word(file.1);
         let name = rand::random::<u128>();
         let mut shelf = self.lock();
-        let gone = shelf.put(self.clock.now(), name, data)?;
+        let gone = shelf.put(self.clock.now(), name, file)?;
         self.bytes.set(shelf.held as f64);
         self.dropped.increment(gone);
-        Some(format!("{name:032x}.png"))
+        Some(format!("{name:032x}.{end}"))
     }
 
     /// A picture by its name, and how long it stays.
-    pub(super) fn get(&self, name: &str) -> Option<(Bytes, Duration)> {
-        let digits = name.strip_suffix(".png").filter(|digits| digits.len() == 32)?;
+    pub(super) fn get(&self, name: &str) -> Option<(File, Duration)> {
+        let (digits, end) = name.split_once('.')?;
         let name = u128::from_str_radix(digits, 16).ok()?;
-        self.lock().get(self.clock.now(), name)
+        let (file, left) = self.lock().get(self.clock.now(), name)?;
+        // Nothing but the name that was given.
+        (digits.len() == 32 && end == format::word(file.1)).then_some((file, left))
     }
 
     /// Lets go, for ever, of what is too old.
@@ -144,8 +152,8 @@ mod tests {
 
     use super::*;
 
-    fn file(bytes: usize) -> Bytes {
-        vec![7; bytes].into()
+    fn file(bytes: usize) -> File {
+        (vec![7; bytes].into(), ImageFormat::Png)
     }
 
     #[test]
@@ -188,7 +196,7 @@ mod tests {
                 now += Duration::from_secs(wait);
                 let put = shelf.put(now, name as u128, file(bytes));
                 prop_assert_eq!(put.is_some(), bytes as u64 <= limit);
-                let sum: usize = shelf.files.values().map(|(_, data)| data.len()).sum();
+                let sum: usize = shelf.files.values().map(|(_, (data, _))| data.len()).sum();
                 prop_assert!(shelf.held <= limit && shelf.held == sum as u64);
                 prop_assert_eq!(shelf.order.len(), shelf.files.len());
             }

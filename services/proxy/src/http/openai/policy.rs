@@ -1,7 +1,9 @@
 //! OpenAI's fields that choose nothing here: hints are read and have no effect, what would be promised and not kept is
 //! refused by name. Pure.
 
-use super::fields::Fields;
+use mobula_proto::image::v1::ImageFormat;
+
+use super::{fields::Fields, format};
 
 /// Words that are hints, by field.
 const HINTS: &[(&str, &[&str])] = &[
@@ -19,8 +21,8 @@ const HINTS: &[(&str, &[&str])] = &[
 /// Compression without loss.
 const LOSSLESS: u64 = 100;
 
-/// Reads them all.
-pub(super) fn read(fields: &mut Fields) {
+/// Reads them all; gives the format that is asked for.
+pub(super) fn read(fields: &mut Fields) -> ImageFormat {
     for (field, words) in HINTS {
         fields.word(field, words);
     }
@@ -30,9 +32,16 @@ pub(super) fn read(fields: &mut Fields) {
     if fields.word("background", &["auto", "opaque", "transparent"]) == Some("transparent") {
         fields.wrong("background", "is transparent; pictures are opaque here");
     }
-    match fields.word("output_format", &["png", "jpeg", "webp", "gif", "svg"]) {
-        None | Some("png") => {}
-        Some(other) => fields.wrong("output_format", format!("is {other}; pictures are png here")),
+    let asked = fields.word("output_format", format::WORDS);
+    let chosen = asked.and_then(format::read).unwrap_or_default();
+    if let Some(asked) = asked
+        && format::read(asked).is_none()
+    {
+        let made: Vec<_> = format::MADE.iter().map(|made| format::word(*made)).collect();
+        fields.wrong(
+            "output_format",
+            format!("is {asked}; pictures are {} here", made.join(" or ")),
+        );
     }
     if let Some(level) = fields.integer("output_compression", 0..=LOSSLESS)
         && level != LOSSLESS
@@ -48,6 +57,7 @@ pub(super) fn read(fields: &mut Fields) {
     if fields.has("markup") {
         fields.wrong("markup", "cannot be followed; give a mask instead");
     }
+    chosen
 }
 
 #[cfg(test)]
@@ -66,6 +76,8 @@ mod tests {
         let fine = r#"{"quality": "hd", "style": "vivid", "moderation": "low", "user": "u-1", "safety_identifier": "x",
             "background": "opaque", "output_format": "png", "output_compression": 100, "input_fidelity": "high"}"#;
         assert_eq!(told(fine), [""; 0]);
+        let format = read(&mut Fields::json(fine.as_bytes()).unwrap());
+        assert_eq!(format, ImageFormat::Png);
         let body = r#"{"quality": "best", "user": 7, "background": "transparent", "output_format": "webp",
             "output_compression": 80, "frame_count": 4, "svg": {}, "markup": "x"}"#;
         let told = told(body);

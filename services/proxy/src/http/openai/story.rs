@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{size, usage},
-    error,
+    error, format,
     path::Endpoint,
     pieces::Pieces,
     translate::interval,
@@ -72,6 +72,7 @@ impl Story {
                     "partial_image_index": index,
                     "image_index": preview.image_index,
                     "size": self.size,
+                    "output_format": "png",
                 });
                 Some(self.event("partial_image", preview.png, about, now))
             }
@@ -79,6 +80,7 @@ impl Story {
                 let about = json!({
                     "image_index": image.index,
                     "size": size(image.width, image.height),
+                    "output_format": format::word(image.format()),
                     "seed": image.seed,
                     "usage": usage(),
                 });
@@ -94,7 +96,6 @@ impl Story {
             ("type", json!(kind)),
             ("created_at", json!(now)),
             ("background", json!("opaque")),
-            ("output_format", json!("png")),
             ("quality", json!("auto")),
         ];
         if let Some(about) = about.as_object_mut() {

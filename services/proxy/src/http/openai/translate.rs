@@ -136,7 +136,7 @@ pub(super) fn translate(endpoint: &Endpoint, mut fields: Fields) -> Asked {
         }
     }
     asked.rest(&mut fields);
-    policy::read(&mut fields);
+    asked.request.format = policy::read(&mut fields).into();
     asked.problems = fields.problems;
     asked
 }
