@@ -7,8 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{EDITS, GENERATIONS, b64, config, error, events, form, post, with};
-use crate::support::{Act, Mesh, Worker, picture, png, soon};
+use super::{GENERATIONS, b64, config, error, events, post, with};
+use crate::support::{Act, Mesh, Worker, picture, soon};
 
 #[tokio::test]
 async fn a_stream_tells_of_pictures_on_the_way_and_of_those_that_are_done() {
