@@ -46,8 +46,9 @@ pub struct Config {
     /// The oldest go first.
     #[arg(long, env = "MOBULA_MAX_KEPT_IMAGE_BYTES", default_value_t = MAX_KEPT_IMAGE_BYTES)]
     pub max_kept_image_bytes: u64,
-    /// Where callers reach this proxy, as https://pictures.example, for links to pictures; by default as each request says
-    /// (Forwarded, X-Forwarded-Host and X-Forwarded-Proto, Host). Only this proxy has what its links lead to.
+    /// Where callers reach this proxy, for links to pictures: scheme, host and the path in front of /v1, if there is one. By
+    /// default as each request says (X-Forwarded-Host and X-Forwarded-Proto, Forwarded, Host). Only this proxy has what its
+    /// links lead to.
     #[arg(long, env = "MOBULA_PUBLIC_URL", value_parser = web_address)]
     pub public_url: Option<String>,
 }
