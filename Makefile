@@ -91,7 +91,7 @@ compose-test: image ## Start the compose file, draw a picture through it, stop i
 
 .PHONY: tools-test tools-deny tools-buf
 tools-test:
-	@bash scripts/tools.sh nextest
+	@bash scripts/tools.sh nextest openai
 tools-deny:
 	@bash scripts/tools.sh deny
 tools-buf:

@@ -12,14 +12,16 @@ fuzz_target!(|data: &[u8]| {
         memory: 16 << 20,
         ..Limits::default()
     };
-    let ask = Ask {
-        data,
-        width: 24,
-        height: 16,
-        kind: Kind::Mask,
-        limits,
-    };
-    if let Ok(raster) = prepare(ask) {
-        assert_eq!(raster.data.len(), 24 * 16);
+    for kind in [Kind::Mask, Kind::Transparency] {
+        let ask = Ask {
+            data,
+            width: 24,
+            height: 16,
+            kind,
+            limits,
+        };
+        if let Ok(raster) = prepare(ask) {
+            assert_eq!(raster.data.len(), 24 * 16);
+        }
     }
 });

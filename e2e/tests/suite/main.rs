@@ -9,6 +9,7 @@ mod faults;
 mod limits;
 mod mesh;
 mod multiplex;
+mod openai;
 mod pictures;
 mod processes;
 mod refine;

@@ -98,9 +98,10 @@ impl Service {
         let kind = match request.kind() {
             ImageKind::Picture => Kind::Picture,
             ImageKind::Mask => Kind::Mask,
+            ImageKind::Transparency => Kind::Transparency,
             ImageKind::Unspecified => {
                 let why = format!(
-                    "is {}; IMAGE_KIND_PICTURE or IMAGE_KIND_MASK is needed",
+                    "is {}; IMAGE_KIND_PICTURE, IMAGE_KIND_MASK or IMAGE_KIND_TRANSPARENCY is needed",
                     request.kind
                 );
                 return Err(invalid("kind", why));

@@ -48,6 +48,15 @@ pub struct Config {
     /// Bytes that all requests may hold together for pictures that are drawn from.
     #[arg(long, env = "MOBULA_MAX_HELD_IMAGE_BYTES", default_value_t = MAX_HELD_IMAGE_BYTES)]
     pub max_held_image_bytes: u64,
+    /// Bytes of pictures that this proxy keeps for an hour behind links (OpenAI's response_format "url"); 0 gives no links.
+    /// The oldest go first.
+    #[arg(long, env = "MOBULA_MAX_KEPT_IMAGE_BYTES", default_value_t = MAX_KEPT_IMAGE_BYTES)]
+    pub max_kept_image_bytes: u64,
+    /// Where callers reach this proxy, for links to pictures: scheme, host and the path in front of /v1, if there is one. By
+    /// default as each request says (X-Forwarded-Host and X-Forwarded-Proto, Forwarded, Host). Only this proxy has what its
+    /// links lead to.
+    #[arg(long, env = "MOBULA_PUBLIC_URL", value_parser = web_address)]
+    pub public_url: Option<String>,
 }
 
 /// What files say of how they were made; mobula.image.v1.Provenance.
@@ -75,6 +84,8 @@ impl From<Provenance> for image::Provenance {
 const MAX_IMAGE_BYTES: usize = 16 << 20;
 /// A fourth of a small proxy's memory of 4 GiB.
 const MAX_HELD_IMAGE_BYTES: u64 = 1 << 30;
+/// A thousand pictures of 512 x 512.
+const MAX_KEPT_IMAGE_BYTES: u64 = 256 << 20;
 /// Bytes of a request beside its prompts and files, with room.
 const REQUEST_REST: usize = 1 << 20;
 
@@ -131,12 +142,22 @@ impl Default for Config {
             max_image_bytes: MAX_IMAGE_BYTES,
             provenance: Provenance::Full,
             max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
+            max_kept_image_bytes: MAX_KEPT_IMAGE_BYTES,
+            public_url: None,
         }
     }
 }
 
 /// A year: long enough to mean never, short enough for every clock.
 const LONGEST_SECONDS: f64 = 366.0 * 86_400.0;
+
+fn web_address(text: &str) -> Result<String, String> {
+    let uri = text.parse::<http::Uri>().map_err(|error| error.to_string())?;
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.authority().is_some() && uri.query().is_none() => Ok(text.to_owned()),
+        Some(_) | None => Err("must be an address as https://pictures.example".to_owned()),
+    }
+}
 
 fn positive_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -163,6 +184,20 @@ mod tests {
     fn the_defaults_of_the_flags_are_the_defaults_of_the_struct() {
         let parsed = Line::parse_from(["mobula-proxy"]).config;
         assert_eq!(format!("{parsed:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for (text, is_taken) in [
+            ("https://pictures.example/draw", true),
+            ("http://10.0.0.1:8000", true),
+            ("pictures.example", false),
+            ("ftp://pictures.example", false),
+            ("https://a/?b", false),
+        ] {
+            let line = Line::try_parse_from(["mobula-proxy", "--public-url", text]);
+            assert_eq!(line.is_ok(), is_taken, "{text}");
+        }
     }
 
     #[test]

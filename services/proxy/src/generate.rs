@@ -32,7 +32,7 @@ use crate::{
     clock::Clock,
     draw::Draw,
     events::{Emit, Events},
-    hold::Holder,
+    hold::{Held, Holder},
     metrics::{Door, Metrics},
     problem::Problem,
     registry::Registry,
@@ -151,6 +151,14 @@ impl Generator {
         entry.attach(events.running());
         events.hold(entry);
         Ok((id, events))
+    }
+
+    /// Counts bytes of pictures that a door holds before its request begins.
+    ///
+    /// # Errors
+    /// [`Error::PicturesFull`] when that would be too many.
+    pub(crate) fn hold(&self, bytes: u64) -> Result<Held, Error> {
+        self.0.holder.hold(bytes)
     }
 
     /// Ends, for ever, the requests of callers who stay and do not read: they would keep their places at the replicas.
@@ -345,7 +353,8 @@ fn draw_seed() -> u64 {
     rand::random::<u32>().into()
 }
 
-fn new_id() -> String {
+/// A new id for a request whose caller names none.
+pub(crate) fn new_id() -> String {
     uuid::Builder::from_random_bytes(rand::random())
         .into_uuid()
         .to_string()

@@ -25,6 +25,8 @@ const IMAGES: &str = "mobula_proxy_images_total";
 const RESTARTS: &str = "mobula_proxy_restarts_total";
 const HANDOVERS: &str = "mobula_proxy_handovers_total";
 const HELD: &str = "mobula_proxy_held_image_bytes";
+const KEPT: &str = "mobula_proxy_kept_image_bytes";
+const DROPPED: &str = "mobula_proxy_kept_images_dropped_total";
 const REROUTES: &str = "mobula_proxy_reroutes_total";
 const REPORTS: &str = "mobula_proxy_demand_reports_total";
 const UNTOLD: &str = "mobula_proxy_finished_untold_total";
@@ -82,6 +84,10 @@ pub(crate) struct Metrics {
     pub(crate) restarts: Counter,
     pub(crate) handovers: Counter,
     pub(crate) held: Gauge,
+    /// Bytes of pictures behind links.
+    pub(crate) kept: Gauge,
+    /// Pictures that went before their links' time.
+    pub(crate) dropped: Counter,
     full: Counter,
     unreachable: Counter,
     lacking: Counter,
@@ -125,6 +131,8 @@ impl Metrics {
             restarts: counter!(RESTARTS),
             handovers: counter!(HANDOVERS),
             held: gauge!(HELD),
+            kept: gauge!(KEPT),
+            dropped: counter!(DROPPED),
             full: counter!(REROUTES, "reason" => "full"),
             unreachable: counter!(REROUTES, "reason" => "unreachable"),
             lacking: counter!(REROUTES, "reason" => "no_model"),
@@ -191,6 +199,11 @@ fn describe() {
     );
     describe_counter!(HANDOVERS, "Requests whose latents were handed over to a refiner.");
     describe_gauge!(HELD, "Bytes of pictures that requests hold to draw from.");
+    describe_gauge!(KEPT, "Bytes of pictures that are kept behind links.");
+    describe_counter!(
+        DROPPED,
+        "Pictures behind links that made room for newer ones before their time."
+    );
     describe_counter!(
         REROUTES,
         "Calls that a replica did not take, by reason; the request went elsewhere."

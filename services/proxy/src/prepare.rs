@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mobula_proto::{
     common::v1::Pixels,
+    image::v1::MaskChannel,
     preprocess::v1::{ImageKind, PrepareImageRequest},
 };
 use tracing::{Instrument, debug_span};
@@ -29,7 +30,13 @@ pub(crate) async fn run(job: &Job, served: &Served, plan: &Plan) -> Result<Input
     let image = file(job, served, plan, (ImageKind::Picture, &source.image));
     let mask = async {
         match &source.mask {
-            Some(mask) => file(job, served, plan, (ImageKind::Mask, mask)).await.map(Some),
+            Some(mask) => {
+                let kind = match source.channel {
+                    MaskChannel::Unspecified | MaskChannel::Luminance => ImageKind::Mask,
+                    MaskChannel::Transparency => ImageKind::Transparency,
+                };
+                file(job, served, plan, (kind, mask)).await.map(Some)
+            }
             None => Ok(None),
         }
     };
@@ -47,7 +54,7 @@ async fn file(
     (kind, data): (ImageKind, &Bytes),
 ) -> Result<Pixels, Error> {
     let (field, channels) = match kind {
-        ImageKind::Mask => ("mask_image", 1),
+        ImageKind::Mask | ImageKind::Transparency => ("mask_image", 1),
         ImageKind::Picture | ImageKind::Unspecified => ("init_image", 3),
     };
     let make = |replica_id| PrepareImageRequest {

@@ -14,7 +14,7 @@ use crate::{
     follow::Follower,
     generate::Generator,
     grpc::Images,
-    http,
+    http::{self, OpenAi},
     malformed::Checked,
     metrics::Metrics,
     pool::Settings,
@@ -70,7 +70,12 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     });
     let server = grpc::Server::new("mobula-proxy").add(Checked(images)).add(ray);
     let grpc = server.serve(listeners.grpc, readiness.clone(), stop.clone());
-    let http = http::serve(listeners.http, (generator.clone(), metrics), stop.clone());
+    let openai = OpenAi::new(&config, &metrics, clock);
+    let http = http::serve(
+        listeners.http,
+        (generator.clone(), metrics, openai.clone()),
+        stop.clone(),
+    );
     let admin = admin::serve(listeners.admin, readiness, stop);
     let doors = async { tokio::join!(grpc, http, admin) };
     let (grpc, (), admin) = tokio::select! {
@@ -78,6 +83,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         never = follower.run() => match never {},
         never = reporter.run() => match never {},
         never = generator.give_up_unread() => match never {},
+        never = openai.sweep() => match never {},
     };
     grpc?;
     admin?;

@@ -257,7 +257,7 @@ pub(crate) fn plan(
 }
 
 fn prompts(problems: &mut Problems, request: &image::GenerateRequest, limits: Limits) {
-    if request.prompt.is_empty() {
+    if request.prompt.is_empty() && request.init_image.is_empty() {
         problems.add("prompt", Rule::TooShort { min: 1 });
     }
     for (field, text) in [

@@ -20,6 +20,23 @@ use super::{Limits, Raster, Refused, chunks, jpeg};
 ///
 /// [`Refused`] says which limit is broken, or what is wrong with the file.
 pub fn decode(data: &[u8], limits: &Limits) -> Result<Raster, Refused> {
+    read(data, limits, |picture| Ok(rgb(picture)))
+}
+
+/// Decodes a PNG or WebP file to one channel: 255 where it is fully transparent, and 0 elsewhere.
+///
+/// # Errors
+///
+/// As [`decode`], and [`Refused`] for a file without transparency.
+pub fn transparency(data: &[u8], limits: &Limits) -> Result<Raster, Refused> {
+    read(data, limits, clear)
+}
+
+fn read(
+    data: &[u8],
+    limits: &Limits,
+    shape: impl FnOnce(DynamicImage) -> Result<Raster, Refused>,
+) -> Result<Raster, Refused> {
     if data.len() > limits.bytes {
         return Err(Refused::data(format!(
             "is {} bytes long, more than {}",
@@ -36,13 +53,14 @@ pub fn decode(data: &[u8], limits: &Limits) -> Result<Raster, Refused> {
                 PngDecoder::with_limits(file, bounds(limits)).map_err(broken)?,
                 limits,
             )
+            .and_then(shape)
         }
         [0xff, 0xd8, 0xff, ..] => {
             let jpeg::Decoded { pixels, exif } = jpeg::decode(data, limits)?;
-            Ok(turned(pixels, exif.and_then(Orientation::from_exif_chunk)))
+            shape(turned(pixels, exif.and_then(Orientation::from_exif_chunk)))
         }
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
-            pixels(WebPDecoder::new(file).map_err(broken)?, limits)
+            pixels(WebPDecoder::new(file).map_err(broken)?, limits).and_then(shape)
         }
         _ => Err(Refused::data("is no PNG, JPEG or WebP file")),
     }
@@ -83,7 +101,7 @@ pub(super) fn size((width, height): (u32, u32), limits: &Limits) -> Result<(), R
 }
 
 /// Decodes what is within the limits.
-fn pixels(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Raster, Refused> {
+fn pixels(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<DynamicImage, Refused> {
     size(decoder.dimensions(), limits)?;
     if decoder.total_bytes() > limits.memory {
         return Err(Refused::data(format!(
@@ -99,20 +117,48 @@ fn pixels(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Raster, Ref
     if let Ok(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
-    Ok(rgb(picture))
+    Ok(picture)
 }
 
 /// Turns RGB.
-fn turned(pixels: Raster, orientation: Option<Orientation>) -> Raster {
-    match orientation {
-        None | Some(Orientation::NoTransforms) => pixels,
-        Some(orientation) => {
-            let picture = RgbImage::from_raw(pixels.width, pixels.height, pixels.data);
-            let mut picture = DynamicImage::from(picture.expect("a raster is as long as its size says"));
-            picture.apply_orientation(orientation);
-            rgb(picture)
-        }
+fn turned(pixels: Raster, orientation: Option<Orientation>) -> DynamicImage {
+    let picture = RgbImage::from_raw(pixels.width, pixels.height, pixels.data);
+    let mut picture = DynamicImage::from(picture.expect("a raster is as long as its size says"));
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
     }
+    picture
+}
+
+/// Where it is fully transparent.
+fn clear(picture: DynamicImage) -> Result<Raster, Refused> {
+    fn mark<T: PartialEq + Default>(alpha: T) -> u8 {
+        if alpha == T::default() { u8::MAX } else { 0 }
+    }
+    let (width, height) = (picture.width(), picture.height());
+    let data = match picture {
+        DynamicImage::ImageLumaA8(picture) => picture.pixels().map(|pixel| mark(pixel.0[1])).collect(),
+        DynamicImage::ImageRgba8(picture) => picture.pixels().map(|pixel| mark(pixel.0[3])).collect(),
+        DynamicImage::ImageLumaA16(picture) => picture.pixels().map(|pixel| mark(pixel.0[1])).collect(),
+        DynamicImage::ImageRgba16(picture) => picture.pixels().map(|pixel| mark(pixel.0[3])).collect(),
+        DynamicImage::ImageLuma8(_)
+        | DynamicImage::ImageRgb8(_)
+        | DynamicImage::ImageLuma16(_)
+        | DynamicImage::ImageRgb16(_)
+        | DynamicImage::ImageRgb32F(_)
+        | DynamicImage::ImageRgba32F(_)
+        | _ => {
+            return Err(Refused::data(
+                "has no transparency; what is fully transparent in it is drawn anew",
+            ));
+        }
+    };
+    Ok(Raster {
+        width,
+        height,
+        channels: 1,
+        data,
+    })
 }
 
 fn rgb(picture: DynamicImage) -> Raster {

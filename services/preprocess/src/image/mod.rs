@@ -1,6 +1,7 @@
 //! Files to pixels, as diffusers brings a picture to a pipeline: `load_image`, then `VaeImageProcessor.resize`.
 //!
-//! Steps: decode, turn as EXIF says, drop alpha, resize with Lanczos (Pillow's numbers), and for a mask to luminance.
+//! Steps: decode, turn as EXIF says, drop alpha (or all but alpha), resize with Lanczos (Pillow's numbers), and for a mask to
+//! luminance.
 //! Refuses other formats than PNG, JPEG and WebP, and everything beyond [`Limits`], before memory is taken for it.
 //! Invariant: pixels come back in exactly the size that was asked for.
 
@@ -9,7 +10,10 @@ mod decode;
 mod jpeg;
 mod resize;
 
-pub use self::{decode::decode, resize::resize};
+pub use self::{
+    decode::{decode, transparency},
+    resize::resize,
+};
 
 /// What a file may be.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +49,8 @@ pub enum Kind {
     Picture,
     /// Luminance comes back.
     Mask,
+    /// 255 comes back where it is fully transparent, and 0 elsewhere.
+    Transparency,
 }
 
 /// Pixels without gaps, row by row, 8 bits a channel.
@@ -131,7 +137,10 @@ pub fn prepare(ask: Ask<'_>) -> Result<Raster, Refused> {
             .ok_or_else(|| Refused { field, why: why() })
     };
     fits(ask.width, ask.height, "width", "a result")?;
-    let decoded = decode(ask.data, limits)?;
+    let decoded = match ask.kind {
+        Kind::Picture | Kind::Mask => decode(ask.data, limits)?,
+        Kind::Transparency => transparency(ask.data, limits)?,
+    };
     let (width, height) = match (ask.width, ask.height) {
         (0, _) => (decoded.width, decoded.height),
         size => size,
@@ -151,7 +160,7 @@ pub fn prepare(ask: Ask<'_>) -> Result<Raster, Refused> {
     }
     let resized = resize(decoded, width, height);
     Ok(match ask.kind {
-        Kind::Picture => resized,
+        Kind::Picture | Kind::Transparency => resized,
         Kind::Mask => resized.luminance(),
     })
 }

@@ -218,8 +218,17 @@ async fn a_file_comes_back_as_pixels_and_a_broken_one_is_refused_with_the_field(
     assert_eq!((mask.width, mask.height, &mask.data[..]), (2, 1, &[0, 255][..]));
     let picture = prepare(png, ImageKind::Picture, 4).await.unwrap();
     assert_eq!((picture.width, picture.data.len()), (4, 12));
+    // Three pixels: fully transparent, all but fully, opaque.
+    let clear = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x03\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1b\xe0\x14\xb4\x00\x00\x00\x18\x49\x44\x41\x54\x78\x01\x01\x0d\x00\xf2\xff\
+        \x00\xff\x00\x00\x00\x00\xff\x00\x01\x00\x00\xff\xff\x15\xfc\x03\xfe\xcb\xe6\x4f\x56\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
+    let mask = prepare(clear, ImageKind::Transparency, 0).await.unwrap();
+    assert_eq!(
+        (mask.width, mask.height, &mask.data[..]),
+        (3, 1, &[255, 0, 0][..])
+    );
     for (data, kind, field) in [
         (&png[..20], ImageKind::Picture, "data"),
+        (png, ImageKind::Transparency, "data"),
         (png, ImageKind::Unspecified, "kind"),
     ] {
         let status = prepare(data, kind, 0).await.unwrap_err();

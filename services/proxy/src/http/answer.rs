@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::{
-    door::MODEL_ID,
+    caller::MODEL_ID,
     fastapi::{self, Given},
     query::Query,
 };
@@ -102,7 +102,7 @@ pub(super) fn picture(image: Image, parameters: &Parameters, timings: Timings) -
 }
 
 /// The media type of a file.
-fn media_type(format: ImageFormat) -> &'static str {
+pub(super) fn media_type(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Unspecified | ImageFormat::Png => "image/png",
         ImageFormat::Jpeg => "image/jpeg",

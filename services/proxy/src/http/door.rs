@@ -4,38 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State, response::Response};
 use futures::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header::HOST};
+use http::{Method, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt as _, Limited};
-use mobula_kit::{Deadline, Stop, trace};
+use mobula_kit::{Stop, trace};
 use mobula_proto::image::v1::generate_response::Event;
 use serde_json::{Map, Value};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug_span, field::Empty};
 
-use super::{
-    answer,
-    query::{self, Query},
-};
+use super::{answer, caller, openai, query::Query};
 use crate::{
     Error,
     error::JUST_DEPLOYED,
     events::Events,
     generate::{Call, Generator},
     metrics::{Door, Method as Label, Metrics, Seen},
-    problem::{Problem, Rule},
     ray,
     table::{Application, Table},
 };
 
-/// A caller's name for its request, in and out.
-const REQUEST_ID: &str = "x-request-id";
-/// A caller's time limit in milliseconds.
-const TIMEOUT: &str = "x-mobula-timeout-ms";
-/// Who goes first, for whoever cannot change the query.
-const PRIORITY: &str = "x-mobula-priority";
-/// Which of an application's models on demand is to draw: Ray Serve's header, also with hyphens, into which some proxies
-/// turn underscores.
-pub(super) const MODEL_ID: [&str; 2] = ["serve_multiplexed_model_id", "serve-multiplexed-model-id"];
 /// The path that draws, below an application's prefix.
 const IMAGINE: &str = "/imagine";
 /// A body on a GET is read, because some clients send one, and thrown away up to this many bytes.
@@ -47,16 +34,18 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 struct Shared {
     generator: Generator,
     metrics: Arc<Metrics>,
+    openai: openai::Door,
     stop: Stop,
 }
 
 /// The pages and the door of a generator.
-pub(super) fn app(generator: Generator, metrics: Arc<Metrics>, stop: Stop) -> Router {
+pub(super) fn app(generator: Generator, metrics: Arc<Metrics>, openai: openai::Door, stop: Stop) -> Router {
     Router::new()
         .fallback(answer_request)
         .with_state(Shared {
             generator,
             metrics,
+            openai,
             stop,
         })
         // Outermost: a panic is this request's 500, not this connection's end.
@@ -65,8 +54,12 @@ pub(super) fn app(generator: Generator, metrics: Arc<Metrics>, stop: Stop) -> Ro
 
 async fn answer_request(State(shared): State<Shared>, request: Request<Body>) -> Response {
     let mut seen = Seen::new(&shared.metrics, Label::http(request.method()));
-    let response = route(&shared, request, &mut seen).await;
-    seen.answered(response.status());
+    let mut response = route(&shared, request, &mut seen).await;
+    match response.extensions_mut().remove::<openai::Told>() {
+        // It is under way until its last event.
+        Some(told) => told.keep(seen, response.status()),
+        None => seen.answered(response.status()),
+    }
     response
 }
 
@@ -77,6 +70,9 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
         "/-/healthz" | "/-/routes" => shared.generator.table(),
         _ => shared.generator.heard_table().await,
     };
+    if let Some(ask) = openai::Ask::of(&table, path) {
+        return openai::answer((&shared.openai, &shared.generator), ask, request, seen).await;
+    }
     match path {
         "/-/healthz" => seen.page(&shared.metrics.healthz),
         "/-/routes" => seen.page(&shared.metrics.routes),
@@ -176,16 +172,8 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
     let mut asked = std::mem::take(&mut query.request);
     let mut problems = std::mem::take(&mut query.problems);
     asked.model.clone_from(&application.name);
-    asked.model_id = model_id(&parts.headers);
-    asked.request_id = request_id(&parts.headers, &mut problems);
+    let deadline = caller::read(&parts.headers, &mut asked, &mut problems);
     let given: Arc<str> = asked.request_id.as_str().into();
-    let deadline = deadline(&parts.headers, &mut problems);
-    if let Some(given) = parts.headers.get(PRIORITY) {
-        match query::priority(given.to_str().unwrap_or_default()) {
-            Ok(priority) => asked.priority = priority,
-            Err(rule) => problems.push(Problem::new(PRIORITY, rule)),
-        }
-    }
     let span = debug_span!(
         "generate",
         otel.kind = "server",
@@ -205,13 +193,7 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
         Err(error) => (given, Err(error)),
     };
     let mut response = ended.unwrap_or_else(|error| answer::error(&error, &query));
-    if !id.is_empty()
-        && let Ok(id) = HeaderValue::from_str(&id)
-    {
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static(REQUEST_ID), id);
-    }
+    caller::name(response.headers_mut(), &id);
     response
 }
 
@@ -233,40 +215,5 @@ async fn collect(mut events: Events) -> Result<Response, Error> {
     match (picture, end) {
         (Some(image), Some((parameters, timings))) => Ok(answer::picture(image, &parameters, timings)),
         (None, _) | (_, None) => Err(Error::Answer("a request ended without a picture")),
-    }
-}
-
-/// The caller's id, or nothing when it has none or one that cannot be used.
-fn request_id(headers: &HeaderMap, problems: &mut Vec<Problem>) -> String {
-    let Some(given) = headers.get(REQUEST_ID) else {
-        return String::new();
-    };
-    let given = given.to_str().unwrap_or("\u{7f}");
-    match crate::validate::request_id(given) {
-        Ok(()) => given.to_owned(),
-        Err(problem) => {
-            problems.push(Problem::new(REQUEST_ID, problem.rule));
-            String::new()
-        }
-    }
-}
-
-/// The model that the caller names; one that cannot be a name is none that there is.
-fn model_id(headers: &HeaderMap) -> String {
-    let given = MODEL_ID.iter().find_map(|name| headers.get(*name));
-    given.map_or_else(String::new, |given| {
-        String::from_utf8_lossy(given.as_bytes()).into_owned()
-    })
-}
-
-/// The caller's time limit.
-fn deadline(headers: &HeaderMap, problems: &mut Vec<Problem>) -> Option<Deadline> {
-    let given = headers.get(TIMEOUT)?.to_str().unwrap_or_default();
-    match given.trim().parse::<u32>() {
-        Ok(millis) => Some(Deadline::after(Duration::from_millis(millis.into()))),
-        Err(_) => {
-            problems.push(Problem::new(TIMEOUT, Rule::NotInteger));
-            None
-        }
     }
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use mobula_kit::Stop;
 use tokio::net::TcpListener;
 
-use super::door;
+use super::{door, openai};
 use crate::{generate::Generator, metrics::Metrics};
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
 pub(crate) async fn serve(
     listener: TcpListener,
-    (generator, metrics): (Generator, Arc<Metrics>),
+    (generator, metrics, openai): (Generator, Arc<Metrics>, openai::Door),
     stop: Stop,
 ) {
-    let app = door::app(generator, metrics, stop.clone());
+    let app = door::app(generator, metrics, openai, stop.clone());
     mobula_kit::http::serve(listener, app, stop).await;
 }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use mobula_proto::{
     common::v1::{Determinism, Priority, RandomSource, SamplerOptions},
-    image::v1::{GuidanceInterval, ImageFormat, PromptSyntax, Provenance},
+    image::v1::{GuidanceInterval, ImageFormat, MaskChannel, PromptSyntax, Provenance},
 };
 use mobula_serving::route::Cost;
 
@@ -95,6 +95,7 @@ fn what_is_not_as_usual_is_written_as_a1111_names_it() {
         source: Some(Source {
             image: Bytes::from_static(b"png"),
             mask: None,
+            channel: MaskChannel::Unspecified,
             strength: 0.6,
         }),
         refine: Some(Refine {

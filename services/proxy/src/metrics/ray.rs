@@ -240,9 +240,14 @@ impl Seen {
         self.metrics.ongoing(super::Door::Http).increment(1.0);
     }
 
+    /// It is being answered.
+    pub(crate) fn answering(&mut self, status: http::StatusCode) {
+        self.status = status.as_u16();
+    }
+
     /// It was answered.
     pub(crate) fn answered(mut self, status: http::StatusCode) {
-        self.status = status.as_u16();
+        self.answering(status);
     }
 }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use mobula_proto::{
     control::v1::ModelInfo,
-    image::v1::{self as image, Task},
+    image::v1::{self as image, MaskChannel, Task},
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub(crate) struct Source {
     pub(crate) image: Bytes,
     /// The mask's file.
     pub(crate) mask: Option<Bytes>,
+    /// How it says what is drawn anew.
+    pub(crate) channel: MaskChannel,
     /// How much is drawn anew.
     pub(crate) strength: f32,
 }
@@ -67,6 +69,8 @@ pub(super) fn source(
         std::mem::take(&mut request.init_image),
         std::mem::take(&mut request.mask_image),
     );
+    let names = ["MASK_CHANNEL_LUMINANCE", "MASK_CHANNEL_TRANSPARENCY"];
+    let channel = problems.choice("mask_channel", request.mask_channel, &names);
     if let Some(strength) = request.strength {
         if init.is_empty() {
             problems.wrong("strength", "needs init_image");
@@ -106,6 +110,7 @@ pub(super) fn source(
     let source = Source {
         image: init,
         mask: (!mask.is_empty()).then_some(mask),
+        channel,
         strength: request.strength.unwrap_or(default),
     };
     Some((source, size))
@@ -152,7 +157,7 @@ pub(super) fn size(
             let rounded = own - own % multiple;
             if rounded == 0 || model.max_size > 0 && rounded > model.max_size {
                 let why = format!(
-                    "its {field} is {own} pixels and must be {multiple} to {}; give {field} to bring it there",
+                    "its {field} is {own} pixels and must be {multiple} to {}; ask for a size to bring it there",
                     model.max_size
                 );
                 // One complaint about the file is enough.

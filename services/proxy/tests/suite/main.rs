@@ -6,6 +6,7 @@ mod doors;
 mod grpc;
 mod http;
 mod on_demand;
+mod openai;
 mod pictures;
 mod refine;
 mod replicas;

@@ -27,6 +27,21 @@ impl Answered {
         std::str::from_utf8(&self.body).unwrap()
     }
 
+    /// The text of a body that came in chunks.
+    pub(crate) fn unchunked(&self) -> String {
+        assert_eq!(self.header("transfer-encoding"), "chunked");
+        let (mut whole, mut rest) = (String::new(), self.text());
+        loop {
+            let (length, chunk) = rest.split_once("\r\n").unwrap();
+            let length = usize::from_str_radix(length, 16).unwrap();
+            if length == 0 {
+                return whole;
+            }
+            whole.push_str(&chunk[..length]);
+            rest = chunk[length..].strip_prefix("\r\n").unwrap();
+        }
+    }
+
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -40,9 +55,9 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Answered {
     .await
 }
 
-pub(crate) async fn call(address: SocketAddr, request: &str) -> Answered {
+pub(crate) async fn call(address: SocketAddr, request: impl AsRef<[u8]>) -> Answered {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request.as_ref()).await.unwrap();
     let mut answer = Vec::new();
     soon("an answer", stream.read_to_end(&mut answer)).await.unwrap();
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();

@@ -7,7 +7,7 @@ mod workers;
 
 use std::time::Duration;
 
-pub(crate) use http::{call, get};
+pub(crate) use http::{Answered, call, get};
 pub(crate) use mesh::{Mesh, images, model, names, of, prompt};
 pub(crate) use preprocess::{broken_png, encoded, pixels, png};
 pub(crate) use workers::{Act, Worker, latents, picture};

@@ -34,6 +34,7 @@ pub(crate) fn png(width: u32, height: u32) -> bytes::Bytes {
 pub(crate) fn pixels(width: u32, height: u32, kind: ImageKind) -> Pixels {
     let (channels, value) = match kind {
         ImageKind::Mask => (1, 255),
+        ImageKind::Transparency => (1, 254),
         ImageKind::Picture | ImageKind::Unspecified => (3, 7),
     };
     let bytes = width * height * channels;
