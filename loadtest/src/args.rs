@@ -20,7 +20,7 @@ pub struct Args {
     pub command: Option<Command>,
     /// One run.
     #[command(flatten)]
-    pub run: Option<RunArgs>,
+    pub run: RunArgs,
 }
 
 /// Something else than one run.

@@ -34,14 +34,13 @@ pub struct Outcome {
 /// # Errors
 /// When an option makes no sense, the target does not answer at all, or a report cannot be written.
 pub async fn execute(args: &Args, stop: &CancellationToken) -> Result<Outcome, Error> {
-    match (&args.command, &args.run) {
-        (Some(Command::Sweep(args)), _) => sweep(args, stop).await,
-        (Some(Command::Null(args)), _) => null(args, stop).await,
-        (None, Some(args)) => match &args.compare {
-            Some(other) => compare(args, other, stop).await,
-            None => one(args, stop).await,
+    match &args.command {
+        Some(Command::Sweep(args)) => sweep(args, stop).await,
+        Some(Command::Null(args)) => null(args, stop).await,
+        None => match &args.run.compare {
+            Some(other) => compare(&args.run, other, stop).await,
+            None => one(&args.run, stop).await,
         },
-        (None, None) => unreachable!("the command line asks for a load where there is no subcommand"),
     }
 }
 

@@ -23,17 +23,17 @@ const REFRESH: Duration = Duration::from_millis(200);
 
 /// What does not change from run to run.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// What is asked for.
-    pub mix: Mix,
+    pub(crate) mix: Mix,
     /// What is asked of answers.
-    pub verify: Verify,
+    pub(crate) verify: Verify,
     /// What requests have in common.
-    pub common: Common,
+    pub(crate) common: Common,
     /// Threads that send.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// Requests in flight at most, over all threads.
-    pub max_in_flight: usize,
+    pub(crate) max_in_flight: usize,
 }
 
 /// One run.

@@ -24,7 +24,7 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     authority: Authority,
     uri: Uri,
     timeout: HeaderValue,
@@ -282,7 +282,20 @@ fn refuse(trailers: &HeaderMap) -> Result<(), Ending> {
             }
         }
         tonic::Code::DeadlineExceeded => Kind::Deadline,
-        _ => Kind::Failed,
+        tonic::Code::Ok
+        | tonic::Code::Cancelled
+        | tonic::Code::Unknown
+        | tonic::Code::InvalidArgument
+        | tonic::Code::NotFound
+        | tonic::Code::AlreadyExists
+        | tonic::Code::PermissionDenied
+        | tonic::Code::FailedPrecondition
+        | tonic::Code::Aborted
+        | tonic::Code::OutOfRange
+        | tonic::Code::Unimplemented
+        | tonic::Code::Internal
+        | tonic::Code::DataLoss
+        | tonic::Code::Unauthenticated => Kind::Failed,
     };
     Err(Ending::other(kind, format!("{:?}", status.code())))
 }

@@ -18,7 +18,7 @@ use crate::{Card, Mix, Priority};
 const DIGEST_HEADER: &str = "x-mobula-image-digest";
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     authority: Authority,
     host: HeaderValue,
     /// Every card's path and query.

@@ -93,11 +93,11 @@ impl Shared {
             return Answer::BadSize;
         }
         if self.behaviour.slots > 0 {
-            let Some(_place) = Place::take(&self.waiting, self.behaviour.queue) else {
+            let Some(place) = Place::take(&self.waiting, self.behaviour.queue) else {
                 return Answer::Refused(Some(1));
             };
             let _slot = self.slots.acquire().await;
-            drop(_place);
+            drop(place);
             tokio::time::sleep(self.behaviour.service).await;
         } else if !self.behaviour.service.is_zero() {
             tokio::time::sleep(self.behaviour.service).await;

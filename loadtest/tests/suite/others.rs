@@ -163,9 +163,8 @@ async fn a_client_of_tonic_understands_the_null_server() {
         queue: 4,
     })
     .await;
-    let mut client = ImageServiceClient::connect(format!("http://{}", server.grpc))
-        .await
-        .unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    let mut client = ImageServiceClient::new(endpoint.connect().await.unwrap());
     let ask = |prompt: &str, width| GenerateRequest {
         prompt: prompt.into(),
         width,
