@@ -73,10 +73,11 @@ mod imp {
             self.0.get_ref().0.set(expiration, TimerSetTimeFlags::empty())?;
             loop {
                 let mut ready = self.0.readable().await?;
-                // Reading takes the expiration; one of an earlier, abandoned wait was taken away by setting it anew.
-                match ready.try_io(|timer| timer.get_ref().0.wait().map_err(std::io::Error::from)) {
-                    Ok(result) => return result,
-                    Err(_would_block) => {}
+                let wait = ready.try_io(|timer| timer.get_ref().0.wait().map_err(std::io::Error::from));
+                // Not a would-block: the expiration was taken, and nothing more comes before the timer is set again.
+                if let Ok(result) = wait {
+                    ready.clear_ready();
+                    return result;
                 }
             }
         }

@@ -93,11 +93,16 @@ impl Shared {
             return Answer::BadSize;
         }
         if self.behaviour.slots > 0 {
-            let Some(place) = Place::take(&self.waiting, self.behaviour.queue) else {
-                return Answer::Refused(Some(1));
+            // Nobody overtakes: a slot that is given back goes to who waits.
+            let _slot = match self.slots.try_acquire() {
+                Ok(slot) => Ok(slot),
+                Err(_) => {
+                    let Some(_place) = Place::take(&self.waiting, self.behaviour.queue) else {
+                        return Answer::Refused(Some(1));
+                    };
+                    self.slots.acquire().await
+                }
             };
-            let _slot = self.slots.acquire().await;
-            drop(place);
             tokio::time::sleep(self.behaviour.service).await;
         } else if !self.behaviour.service.is_zero() {
             tokio::time::sleep(self.behaviour.service).await;
@@ -129,7 +134,7 @@ struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
     fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        if waiting.fetch_add(1, Ordering::Relaxed) > most {
+        if waiting.fetch_add(1, Ordering::Relaxed) >= most {
             waiting.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
