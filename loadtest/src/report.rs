@@ -3,6 +3,7 @@
 mod chart;
 mod compare;
 mod page;
+mod point;
 mod search;
 mod summary;
 mod table;
@@ -10,5 +11,6 @@ mod table;
 pub use chart::{Axis, Chart, Line};
 pub use compare::{Comparison, Ratio, Spread};
 pub use page::Page;
+pub use point::Point;
 pub use search::{Search, Sweep, Tried};
 pub use summary::{Counts, Generator, Latency, Meta, Report, Verdict};
