@@ -18,7 +18,7 @@ pub use answer::{Behaviour, picture};
 use crate::Error;
 
 /// Connections that wait for a thread to take them.
-const BACKLOG: usize = 256;
+const BACKLOG: usize = 4096;
 /// After a connection could not be taken (no more files), the next is not tried at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -8,6 +8,8 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 40.0;
+/// What is not smaller is no measurement, and is left out.
+const LARGEST: f64 = 1e15;
 /// Lines of the grid, about.
 const TICKS: f64 = 5.0;
 /// Told apart by most who see colours differently (Okabe and Ito 2008).
@@ -66,7 +68,12 @@ impl Scale {
             high = 10f64.powf(high.log10().ceil()).max(low * 10.0);
         } else {
             low = low.min(0.0);
-            high = if high > low { high } else { low + 1.0 };
+            // Values that are all the same still need a scale.
+            high = if high - low > 1.0 / LARGEST {
+                high
+            } else {
+                low + 1.0
+            };
         }
         Self {
             log: axis.log,
@@ -113,7 +120,7 @@ impl Chart {
     #[must_use]
     pub fn svg(&self) -> String {
         let drawn = |point: &&(f64, f64)| {
-            let fits = |value: f64, axis: Axis| value.is_finite() && (!axis.log || value > 0.0);
+            let fits = |value: f64, axis: Axis| value.abs() < LARGEST && (!axis.log || value > 1.0 / LARGEST);
             fits(point.0, self.x) && fits(point.1, self.y)
         };
         let points = || {
