@@ -165,7 +165,9 @@ mod tests {
         let profile = Profile::parse("100s@0-2000").unwrap();
         let due: Vec<_> = Arrivals::new(Pattern::Constant, 1.0, profile, 0).collect();
         let early = due.iter().filter(|due| due.as_secs() < 50).count();
-        assert_eq!((early, due.len()), (25_000, 99_999));
+        // The one that is due at half-time itself may be rounded to either side.
+        assert!((24_999..=25_000).contains(&early), "{early}");
+        assert_eq!(due.len(), 99_999);
     }
 
     proptest! {
