@@ -27,7 +27,7 @@ pub struct Args {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Finds capacity: the highest rate of an open loop at which enough answers are good
-    Sweep(SweepArgs),
+    Sweep(Box<SweepArgs>),
     /// A server that answers at once, to measure this program itself
     Null(NullArgs),
 }

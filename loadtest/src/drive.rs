@@ -106,7 +106,7 @@ impl Driver {
         };
         let mut pacer = Pacer::new().map_err(timer)?;
         let in_flight = Arc::new(AtomicU64::new(0));
-        let mut turn = 0;
+        let mut turn = 0u32;
         for due in schedule.walk(index, self.shared.threads) {
             if due.at >= self.shared.end {
                 break;
@@ -121,7 +121,7 @@ impl Driver {
                 }
             } else {
                 turn += 1;
-                if turn % TURN == 0 {
+                if turn.is_multiple_of(TURN) {
                     tokio::task::yield_now().await;
                     if self.shared.stop.is_cancelled() {
                         return Ok(());

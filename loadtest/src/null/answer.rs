@@ -89,7 +89,7 @@ impl Shared {
             return self.fault(fault, size);
         }
         let size = size.unwrap_or(DEFAULT_SIZE);
-        if size == 0 || size % MULTIPLE != 0 || size > LARGEST {
+        if size == 0 || !size.is_multiple_of(MULTIPLE) || size > LARGEST {
             return Answer::BadSize;
         }
         if self.behaviour.slots > 0 {

@@ -45,9 +45,8 @@ async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Body> 
             .next_back()
     };
     let prompt = field("prompt").unwrap_or_default().replace("%3A", ":");
-    let size = match field("img_size").map(str::parse).transpose() {
-        Ok(size) => size,
-        Err(_) => return text(StatusCode::UNPROCESSABLE_ENTITY, "img_size"),
+    let Ok(size) = field("img_size").map(str::parse).transpose() else {
+        return text(StatusCode::UNPROCESSABLE_ENTITY, "img_size");
     };
     match shared.answer(&prompt, size).await {
         Answer::Picture(encoded) => png(encoded.file.clone()),

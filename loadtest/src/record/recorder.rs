@@ -238,10 +238,8 @@ mod tests {
             let mut one = recorder();
             for (due, took, kind, part) in requests {
                 let sample = sample(due, took);
-                let ending = match Kind::ALL[kind] {
-                    Kind::Right => Ending::right(7),
-                    kind => Ending::other(kind, "why"),
-                };
+                let kind = Kind::ALL[kind];
+                let ending = if kind == Kind::Right { Ending::right(7) } else { Ending::other(kind, "why") };
                 for recorder in [&mut parts[part], &mut one] {
                     recorder.due(sample.due, 0);
                     recorder.end(&sample, &ending);
