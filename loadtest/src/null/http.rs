@@ -65,7 +65,11 @@ async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Body> 
         ),
         Answer::Cut => {
             let begun = stream::iter([Ok(Frame::data(Bytes::from_static(b"\x89PNG")))]);
-            let cut = stream::iter([Err(std::io::Error::other("as asked for"))]);
+            // What was begun leaves first, while this waits.
+            let cut = stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("as asked for"))
+            });
             Response::new(BodyExt::boxed(StreamBody::new(begun.chain(cut))))
         }
         Answer::Silent => std::future::pending().await,
