@@ -9,6 +9,7 @@ Settings come from the environment, since Serve imports this file in every repli
 
 import io
 import os
+import threading
 
 from fastapi import FastAPI
 from fastapi.responses import Response
@@ -67,18 +68,22 @@ class Pictures:
             os.environ["COMPARE_MODEL"], provider="CPUExecutionProvider", session_options=options
         )
         self.pipe.set_progress_bar_config(disable=True)
+        # Serve may call from several threads at once, and a diffusers pipeline keeps its scheduler's state to itself: without
+        # this, concurrent requests fail.
+        self.one = threading.Lock()
 
     def generate(self, prompt: str, size: int, seed: int, steps: int, guidance_scale: float) -> bytes:
         import torch
 
-        image = self.pipe(
-            prompt,
-            height=size,
-            width=size,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-        ).images[0]
+        with self.one:
+            image = self.pipe(
+                prompt,
+                height=size,
+                width=size,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                generator=torch.Generator().manual_seed(seed),
+            ).images[0]
         file = io.BytesIO()
         image.save(file, "PNG")
         return file.getvalue()
