@@ -67,7 +67,7 @@ impl Recorder {
             classes: vec![Tally::default(); slos.len()],
             slos,
             warm_up: Tally::default(),
-            series: Series::new(window.length()),
+            series: Series::default(),
             lag: histogram(3),
             answered: 0,
         }
@@ -232,10 +232,13 @@ mod tests {
     proptest! {
         #[test]
         fn recorders_merge_into_what_one_would_have_recorded(
-            requests in proptest::collection::vec((0u64..11_000, 0u64..3000, 0usize..Kind::ALL.len(), 0usize..3), 0..200),
+            requests in proptest::collection::vec((0u64..60_000, 0u64..3000, 0usize..Kind::ALL.len(), 0usize..3), 0..200),
         ) {
-            let mut parts = vec![recorder(); 3];
-            let mut one = recorder();
+            // Long enough for parts of different coarseness.
+            let window = Window { start: WINDOW.start, end: Duration::from_secs(61) };
+            let empty = Recorder::new(window, vec![Some(Duration::from_millis(500))]);
+            let mut parts = vec![empty.clone(); 3];
+            let mut one = empty.clone();
             for (due, took, kind, part) in requests {
                 let sample = sample(due, took);
                 let kind = Kind::ALL[kind];
@@ -245,7 +248,7 @@ mod tests {
                     recorder.end(&sample, &ending);
                 }
             }
-            let mut merged = recorder();
+            let mut merged = empty;
             for part in &parts {
                 merged.merge(part);
             }

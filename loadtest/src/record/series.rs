@@ -1,4 +1,4 @@
-//! The same counts over time, for charts: a fixed number of stretches of equal length.
+//! The same counts over time, for charts: stretches of equal length, which grow with the run so that their number does not.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use hdrhistogram::Histogram;
 
 use super::{Kind, add, histogram};
 
-/// Stretches of a run at most, as many as a chart can show.
-const MAX_BUCKETS: u32 = 120;
-/// A stretch is no shorter, or it holds too few requests to say anything.
+/// Stretches of a run at most: twice what a chart can show. One more, and every two become one.
+const MAX_BUCKETS: usize = 240;
+/// What they begin with; shorter ones hold too few requests to say anything.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// Significant digits: a chart shows no more.
 const DIGITS: u8 = 2;
@@ -37,29 +37,38 @@ pub struct Series {
     buckets: Vec<Bucket>,
 }
 
-impl Series {
-    /// Stretches that cover `length`.
-    #[must_use]
-    pub fn new(length: Duration) -> Self {
-        let width = (length / MAX_BUCKETS).max(SHORTEST);
-        let count = length
-            .as_nanos()
-            .div_ceil(width.as_nanos())
-            .clamp(1, u128::from(MAX_BUCKETS));
-        let empty = Bucket {
+impl Default for Series {
+    fn default() -> Self {
+        Self {
+            width: SHORTEST,
+            buckets: Vec::new(),
+        }
+    }
+}
+
+impl Bucket {
+    fn empty() -> Self {
+        Self {
             due: 0,
             good: 0,
             refused: 0,
             bad: 0,
             answered: 0,
             latency: histogram(DIGITS),
-        };
-        Self {
-            width,
-            buckets: vec![empty; count as usize],
         }
     }
 
+    fn merge(&mut self, other: &Self) {
+        self.due += other.due;
+        self.good += other.good;
+        self.refused += other.refused;
+        self.bad += other.bad;
+        self.answered += other.answered;
+        add(&mut self.latency, &other.latency);
+    }
+}
+
+impl Series {
     /// How long each stretch is.
     #[must_use]
     pub fn width(&self) -> Duration {
@@ -72,11 +81,28 @@ impl Series {
         &self.buckets
     }
 
-    /// The stretch at this time since the window's start; the last one also for what comes at its very end.
+    /// The stretch at this time since the window's start.
     pub(super) fn at(&mut self, since: Duration) -> &mut Bucket {
+        while since.as_nanos() / self.width.as_nanos() >= MAX_BUCKETS as u128 {
+            self.coarsen();
+        }
         let index = (since.as_nanos() / self.width.as_nanos()) as usize;
-        let last = self.buckets.len() - 1;
-        &mut self.buckets[index.min(last)]
+        if index >= self.buckets.len() {
+            self.buckets.resize_with(index + 1, Bucket::empty);
+        }
+        &mut self.buckets[index]
+    }
+
+    /// Every two stretches become one.
+    fn coarsen(&mut self) {
+        self.width *= 2;
+        let mut pairs = std::mem::take(&mut self.buckets).into_iter();
+        while let Some(mut first) = pairs.next() {
+            if let Some(second) = pairs.next() {
+                first.merge(&second);
+            }
+            self.buckets.push(first);
+        }
     }
 
     pub(super) fn end(&mut self, since: Duration, kind: Kind, good: bool, latency: Duration) {
@@ -93,13 +119,38 @@ impl Series {
 
     /// Adds another series of the same window.
     pub fn merge(&mut self, other: &Self) {
-        for (own, others) in self.buckets.iter_mut().zip(&other.buckets) {
-            own.due += others.due;
-            own.good += others.good;
-            own.refused += others.refused;
-            own.bad += others.bad;
-            own.answered += others.answered;
-            add(&mut own.latency, &others.latency);
+        let mut other = other.clone();
+        while self.width < other.width {
+            self.coarsen();
         }
+        while other.width < self.width {
+            other.coarsen();
+        }
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize_with(other.buckets.len(), Bucket::empty);
+        }
+        for (own, others) in self.buckets.iter_mut().zip(&other.buckets) {
+            own.merge(others);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_has_longer_stretches_and_loses_nothing() {
+        let mut series = Series::default();
+        for second in 0..86_400 {
+            series.at(Duration::from_secs(second)).due += 1;
+        }
+        assert!((MAX_BUCKETS / 2..=MAX_BUCKETS).contains(&series.buckets.len()));
+        assert_eq!(
+            series.buckets.iter().map(|bucket| bucket.due).sum::<u64>(),
+            86_400
+        );
+        // 0.1 s times a power of two.
+        assert_eq!(series.width(), SHORTEST * 4096);
     }
 }

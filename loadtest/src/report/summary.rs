@@ -363,7 +363,7 @@ pub(super) mod tests {
     #[test]
     fn the_series_adds_up_to_the_counts() {
         let report = report();
-        let width = report.seconds / report.series.len() as f64;
+        let width = 2.0 * report.series[0].at;
         let sum = |value: fn(&Point) -> f64| (report.series.iter().map(value).sum::<f64>() * width).round();
         assert_eq!(
             (
