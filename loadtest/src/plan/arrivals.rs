@@ -171,7 +171,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(12))]
 
         #[test]
         fn due_times_never_go_back(rate in 0.1f64..10_000.0, cv in 0.1f64..5.0, seed: u64) {
