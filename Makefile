@@ -72,6 +72,11 @@ bench: build ## Measure: the engine against bare ONNX Runtime and whole-request 
 ray-cli: build ## Drive a mesh with Ray's own `serve` command; installs Ray into .tools/ray unless RAY_SERVE names it
 	bash scripts/ray-cli.sh
 
+.PHONY: compare
+compare: build ## Measure beside Ray Serve by turns on the same cores; installs Ray and torch into .tools/ray-compare; ARGS=--quick tries it
+	bash loadtest/ray/install.sh .tools/ray-compare
+	.tools/ray-compare/bin/python loadtest/ray/compare.py $(ARGS)
+
 .PHONY: chaos
 chaos: ## Change and kill (proxies, too) at random under load, MOBULA_CHAOS_S seconds (600) in the order of MOBULA_CHAOS_SEED
 	cargo build --locked --workspace --bins

@@ -28,7 +28,7 @@ start_mesh() {
 # load NAME FLAGS...: a closed loop over gRPC; leaves NAME.json.
 load() {
   local name=$1; shift
-  "$BIN/mobula-loadtest" --target "$GRPC" --duration "$SECONDS_EACH" --json "$work/$name.json" "$@" >"$work/$name.txt" || { cat "$work/$name.txt"; exit 1; }
+  "$BIN/mobula-loadtest" --target "$GRPC" --duration "${SECONDS_EACH}s" --json "$work/$name.json" "$@" >"$work/$name.txt" || { cat "$work/$name.txt"; exit 1; }
 }
 figure() { jq -r "$2" "$work/$1.json"; }
 median() { sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
@@ -56,7 +56,7 @@ bench_mesh() {
   start_mesh --engine fake
   load one --callers 1 --steps 1
   load many --callers 64 --steps 1 --connections 4
-  echo "mesh      fake engine, 64 callers: $(figure many '.pictures_per_second | floor') requests/s (asked: 5000)"
+  echo "mesh      fake engine, 64 callers: $(figure many '.rates.answered | floor') requests/s (asked: 5000)"
   echo "mesh      fake engine, one caller: p50 $(figure one '.latency_ms.p50') ms, p99 $(figure one '.latency_ms.p99') ms (asked: p50 under 1)"
   stop_mesh
 }
@@ -86,7 +86,7 @@ bench_pictures() {
   for round in $(seq "$ROUNDS"); do
     engine bare --models demo --seconds "$SECONDS_EACH" | tail -1 >>"$work/bare"
     load "round$round" --callers 16
-    figure "round$round" .pictures_per_second >>"$work/mesh"
+    figure "round$round" .rates.answered >>"$work/mesh"
   done
   local bare mesh_rate
   bare=$(median <"$work/bare") mesh_rate=$(median <"$work/mesh")

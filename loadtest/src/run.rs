@@ -1,187 +1,234 @@
-//! The loops: an open one that keeps to a schedule, a closed one that keeps callers busy.
+//! Runs: threads that each have their own runtime, connections, schedule and recorder; one report.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::task::TaskTracker;
+use nix::sys::resource::{UsageWho, getrusage};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-use crate::target::Target;
-use crate::{Args, Arrivals, Error, Mix, Outcome, Recorder, Report};
+use crate::client::{Client, Common};
+use crate::drive::{Driver, Load, Shared, judge};
+use crate::record::{Kind, Recorder, Window};
+use crate::report::{Meta, Report};
+use crate::verify::{Book, Verify};
+use crate::{Error, Mix};
 
-/// Longer than this the answers of the last requests are not waited for, beyond the request's own timeout.
-const GRACE: Duration = Duration::from_secs(1);
-/// How long a caller of a closed loop waits after a failure: without it, refusals would be counted by the thousand.
-const REFUSED_PAUSE: Duration = Duration::from_millis(10);
-/// The schedule of an open loop; the same for every run, so that runs can be compared.
-const SCHEDULE_SEED: u64 = 1;
+/// From the moment when all threads are connected to the first moment of the schedule, so that none begins late.
+const LEAD: Duration = Duration::from_millis(20);
+/// How often a progress bar moves.
+const REFRESH: Duration = Duration::from_millis(200);
 
-/// Runs the load and reports.
-///
-/// # Errors
-/// When the target is no address, does not answer at all, or the report cannot be written.
-pub async fn run(args: &Args) -> Result<Report, Error> {
-    let target = Target::new(args)?;
-    let mix = Mix::new(prompts(args)?, args.seeds);
-    let session = Session {
-        target,
-        mix,
-        recorder: Arc::new(Mutex::new(Recorder::new())),
-    };
-    session.first_answer(&args.target).await?;
-
-    let bar = progress(args);
-    let begin = Instant::now();
-    let start = begin + Duration::from_secs_f64(args.warmup);
-    let end = start + Duration::from_secs_f64(args.duration);
-    let counting = {
-        let recorder = Arc::clone(&session.recorder);
-        async move {
-            sleep_until(start).await;
-            lock(&recorder).start();
-        }
-    };
-    let (load, ()) = match (args.rate, args.callers) {
-        (Some(rate), _) => tokio::join!(open(&session, args, rate, begin, end, &bar), counting),
-        (None, callers) => tokio::join!(closed(&session, callers.unwrap_or(1).max(1), end, &bar), counting),
-    };
-    bar.finish_and_clear();
-    let report = Report::new(args.target.clone(), load, end - start, &lock(&session.recorder));
-    if let Some(path) = &args.json {
-        let json = serde_json::to_vec_pretty(&report).expect("a report has only string keys and numbers");
-        std::fs::write(path, json).map_err(|source| Error::Write {
-            path: path.clone(),
-            source,
-        })?;
-    }
-    Ok(report)
-}
-
-/// What all requests of a run share.
+/// What does not change from run to run.
 #[derive(Debug, Clone)]
-struct Session {
-    target: Target,
-    mix: Mix,
-    recorder: Arc<Mutex<Recorder>>,
+pub(crate) struct Setup {
+    /// What is asked for.
+    pub(crate) mix: Mix,
+    /// What is asked of answers.
+    pub(crate) verify: Verify,
+    /// What requests have in common.
+    pub(crate) common: Common,
+    /// Threads that send.
+    pub(crate) threads: usize,
+    /// Requests in flight at most, over all threads.
+    pub(crate) max_in_flight: usize,
 }
 
-impl Session {
-    async fn first_answer(&self, target: &str) -> Result<(), Error> {
-        match self.target.draw(0, &self.mix.shot(0)).await {
-            Outcome::Picture { .. } => Ok(()),
-            Outcome::Failed(why) => Err(Error::Unreachable {
-                target: target.into(),
-                why,
-            }),
-        }
-    }
-
-    /// Draws one picture and records it; returns whether one came.
-    async fn draw(&self, number: u64, due: Instant, end: Instant) -> bool {
-        let shot = self.mix.shot(number);
-        let outcome = self.target.draw(number, &shot).await;
-        let drawn = matches!(outcome, Outcome::Picture { .. });
-        let now = Instant::now();
-        lock(&self.recorder).record(shot, now - due, outcome, now > end);
-        drawn
-    }
+/// One run.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) load: Load,
+    /// The same in words.
+    pub(crate) words: String,
+    pub(crate) window: Window,
 }
 
-/// Every request leaves when it is due; answers that come after the end still count, since they were due before it.
-async fn open(
-    session: &Session,
-    args: &Args,
-    rate: f64,
-    begin: Instant,
-    end: Instant,
-    bar: &ProgressBar,
-) -> String {
-    let slots = Arc::new(Semaphore::new(args.max_in_flight));
-    let tasks = TaskTracker::new();
-    for (number, offset) in (0u64..).zip(Arrivals::new(args.arrivals, rate, SCHEDULE_SEED)) {
-        let due = begin + offset;
-        if due >= end {
-            break;
-        }
-        // The timer's grain is a millisecond: what is already due leaves at once, together.
-        if due > Instant::now() {
-            bar.set_position((due - begin).as_millis() as u64);
-            sleep_until(due).await;
-        }
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            lock(&session.recorder).miss();
-            continue;
+/// Puts one load on one target.
+pub(crate) async fn measure(
+    setup: &Setup,
+    target: &str,
+    run: &Run,
+    stop: &CancellationToken,
+) -> Result<Report, Error> {
+    let threads = setup.threads.max(1);
+    let shared = Arc::new(Shared {
+        mix: setup.mix.clone(),
+        book: Book::new(setup.verify, setup.mix.cards()),
+        load: run.load.clone(),
+        timeout: setup.common.timeout,
+        max_in_flight: setup.max_in_flight.div_ceil(threads) as u64,
+        threads: threads as u64,
+        end: run.window.end,
+        answered: AtomicU64::new(0),
+        stop: stop.child_token(),
+    });
+    first_answer(&shared, target, &setup.common).await?;
+    let slos: Vec<_> = setup.mix.classes().iter().map(|class| class.slo).collect();
+    let mut whole = Recorder::new(run.window, slos);
+
+    let cpu = cpu_time();
+    let (connected, mut all_connected) = tokio::sync::mpsc::channel(threads);
+    let (start, _) = tokio::sync::broadcast::channel(1);
+    let mut parts = Vec::new();
+    for index in 0..threads {
+        let part = Part {
+            index: index as u64,
+            shared: Arc::clone(&shared),
+            client: Client::new(target, &setup.mix, &setup.common)?,
+            recorder: whole.clone(),
+            connected: connected.clone(),
+            start: start.subscribe(),
         };
-        let session = session.clone();
-        // All were due before the end, and the rate is given: an answer is in time as long as its request may run.
-        let last = end + Duration::from_secs_f64(args.timeout);
-        tasks.spawn(async move {
-            session.draw(number, due, last).await;
-            drop(slot);
-        });
+        let (done, over) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name(format!("load-{index}"))
+            .spawn(move || {
+                // Nobody waits any more when the run itself has failed.
+                let _ = done.send(part.run());
+            })
+            .map_err(|source| Error::System {
+                what: "start a thread".into(),
+                source,
+            })?;
+        parts.push(over);
     }
-    tasks.close();
-    let patience = Duration::from_secs_f64(args.timeout) + GRACE;
-    if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
-        bar.println("some requests outlived their timeout and are not in the report");
+    drop(connected);
+    // Ends early where a thread fails, which its result tells.
+    for _ in 0..threads {
+        let _ = all_connected.recv().await;
     }
-    format!("{rate} requests/s ({:?} arrivals)", args.arrivals).to_lowercase()
-}
+    let begin = Instant::now() + LEAD;
+    let _ = start.send(begin);
 
-/// Each caller asks again as soon as it was answered.
-async fn closed(session: &Session, callers: usize, end: Instant, bar: &ProgressBar) -> String {
-    let begin = Instant::now();
-    let tasks = TaskTracker::new();
-    for caller in 0..callers as u64 {
-        let session = session.clone();
-        let bar = bar.clone();
-        tasks.spawn(async move {
-            let mut number = caller;
-            loop {
-                let due = Instant::now();
-                if due >= end {
-                    break;
-                }
-                if caller == 0 {
-                    bar.set_position((due - begin).as_millis() as u64);
-                }
-                if !session.draw(number, due, end).await {
-                    sleep(REFUSED_PAUSE).await;
-                }
-                number += callers as u64;
-            }
-        });
-    }
-    tasks.close();
-    tasks.wait().await;
-    format!("{callers} caller{}", if callers == 1 { "" } else { "s" })
-}
-
-fn prompts(args: &Args) -> Result<Vec<String>, Error> {
-    let Some(path) = &args.prompts else {
-        return Ok(Vec::new());
+    let over = CancellationToken::new();
+    let collect = async {
+        for part in parts {
+            let recorder = part.await.map_err(|_| Error::System {
+                what: "finish a thread".into(),
+                source: std::io::Error::other("it panicked"),
+            })??;
+            whole.merge(&recorder);
+        }
+        over.cancel();
+        Ok::<_, Error>(())
     };
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Prompts {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect())
+    let (collected, ()) = tokio::join!(collect, show(&shared, begin, &over));
+    shared.stop.cancel();
+    collected?;
+    let interrupted = stop.is_cancelled();
+    if interrupted {
+        whole.cut(begin.elapsed());
+    }
+    let meta = Meta {
+        target: target.to_owned(),
+        load: run.words.clone(),
+        cpu: cpu_time().saturating_sub(cpu),
+        threads,
+        interrupted,
+    };
+    let names: Vec<_> = setup
+        .mix
+        .classes()
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    Ok(Report::new(meta, &names, &whole))
 }
 
-/// Drawn on a terminal only.
-fn progress(args: &Args) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {elapsed_precise} of the run")
-        .expect("the template is a constant");
-    ProgressBar::new(((args.warmup + args.duration) * 1000.0) as u64).with_style(style)
+/// One request before the load: a target that is not there is an error of whoever started this, not a result.
+async fn first_answer(shared: &Arc<Shared>, target: &str, common: &Common) -> Result<(), Error> {
+    let unreachable = |why: String| Error::Unreachable {
+        target: target.into(),
+        why,
+    };
+    let common = Common {
+        connections: 1,
+        ..common.clone()
+    };
+    let client = Client::new(target, &shared.mix, &common)?;
+    let card = shared.mix.pick(0, None).0;
+    let ending = match client.draw(card, common.timeout).await {
+        Ok(picture) => judge(shared, card, picture).await,
+        Err(ending) => ending,
+    };
+    match ending.kind {
+        // Whether refusals are right is the report's question.
+        Kind::Right | Kind::Refused | Kind::RefusedBare => Ok(()),
+        Kind::Deadline | Kind::Failed | Kind::Transport | Kind::Wrong => {
+            Err(unreachable(format!("{}: {}", ending.kind.name(), ending.label)))
+        }
+    }
 }
 
-fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
-    recorder.lock().expect("nothing panics while it records")
+/// One thread's part of a run.
+struct Part {
+    index: u64,
+    shared: Arc<Shared>,
+    client: Client,
+    recorder: Recorder,
+    connected: tokio::sync::mpsc::Sender<()>,
+    start: tokio::sync::broadcast::Receiver<Instant>,
+}
+
+impl Part {
+    fn run(mut self) -> Result<Recorder, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Decoding of first answers, beside the thread that sends.
+            .max_blocking_threads(1)
+            .build()
+            .map_err(|source| Error::System {
+                what: "start a runtime".into(),
+                source,
+            })?;
+        let recorder = runtime.block_on(async move {
+            // What fails here fails again with the first request, and is counted there.
+            let _ = self.client.connect().await;
+            let _ = self.connected.send(()).await;
+            let Ok(begin) = self.start.recv().await else {
+                return Ok(self.recorder);
+            };
+            Driver::new(self.shared, self.client, self.recorder, begin)
+                .run(self.index)
+                .await
+        });
+        runtime.shutdown_background();
+        recorder
+    }
+}
+
+/// Shows how far a run is; on a terminal only.
+async fn show(shared: &Shared, begin: Instant, over: &CancellationToken) {
+    let style =
+        ProgressStyle::with_template("{bar:40} {elapsed_precise} {msg}").expect("the template is a constant");
+    let bar = ProgressBar::new(shared.end.as_millis() as u64).with_style(style);
+    let mut ticks = interval(REFRESH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut before = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = over.cancelled() => break,
+            _ = ticks.tick(), if !bar.is_hidden() => {}
+        }
+        let answered = shared.answered.load(Ordering::Relaxed);
+        let rate = (answered - before) as f64 / REFRESH.as_secs_f64();
+        before = answered;
+        bar.set_message(format!("{answered} answered, {rate:.0}/s"));
+        bar.set_position(begin.elapsed().as_millis() as u64);
+    }
+    bar.finish_and_clear();
+}
+
+/// Processor time of this process so far.
+fn cpu_time() -> Duration {
+    let of = |value: nix::sys::time::TimeVal| {
+        Duration::from_secs(value.tv_sec().unsigned_abs())
+            + Duration::from_micros(value.tv_usec().unsigned_abs())
+    };
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        of(usage.user_time()) + of(usage.system_time())
+    })
 }
