@@ -17,7 +17,8 @@ use std::{
 
 use mobula_proto::control::v1::{
     AttachRequest, Heartbeat, Hello, ModelInfo, ReplicaReport, ReplicaState, Resources, WatchRoutesRequest,
-    WorkerKind, attach_request, attach_response::Message, control_service_client::ControlServiceClient,
+    Welcome, WorkerKind, attach_request, attach_response::Message,
+    control_service_client::ControlServiceClient,
 };
 use tokio::{
     sync::mpsc,
@@ -33,10 +34,8 @@ const PREPROCESS: u32 = 10;
 /// Until everything runs, and has run for longer than any gate.
 const PATIENCE: Duration = Duration::from_secs(240);
 const SETTLE: Duration = Duration::from_secs(10);
-/// As the kit's life line has it: a heartbeat and a ping a second. A busy machine may answer the ping late.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The kit's default, which proxies have.
-const PROXY_PING: Duration = Duration::from_secs(10);
+/// The kit's default, which workers and proxies have. A busy machine may answer a ping late.
+const PING: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 /// USER_HZ, which Linux fixes for everything that programs see.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -98,13 +97,25 @@ impl Worker {
         let mut client = ControlServiceClient::new(channel);
         let attached = client.attach(ReceiverStream::new(receiver)).await;
         let mut inbox = attached.unwrap().into_inner();
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first message says how often; another says so anew when the mesh grows.
+        let every = |welcome: &Welcome| {
+            let every = Duration::from_millis(welcome.heartbeat_interval_ms.into());
+            let mut beat = tokio::time::interval(every);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            beat
+        };
+        let mut beat = every(&Welcome {
+            heartbeat_interval_ms: 1000,
+            ..Welcome::default()
+        });
         loop {
             tokio::select! {
                 biased;
                 message = inbox.message() => match message {
-                    Ok(Some(said)) => self.obey(said.message.unwrap()),
+                    Ok(Some(said)) => match said.message.unwrap() {
+                        Message::Welcome(welcome) => beat = every(&welcome),
+                        other => self.obey(other),
+                    },
                     ended => panic!("worker {number} lost the controller: {:?}", ended.err()),
                 },
                 _ = beat.tick() => say(self.heartbeat()).await,
@@ -240,13 +251,13 @@ async fn measure(workers: u32, proxies: u32, time: Duration) {
             kind,
             replicas: BTreeMap::new(),
         };
-        tasks.spawn(worker.live(number, controller.channel(HEARTBEAT)));
+        tasks.spawn(worker.live(number, controller.channel(PING)));
         // Whole meshes do not start in one millisecond, and their heartbeats are not in step.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for number in 0..proxies {
         let mut client =
-            ControlServiceClient::new(controller.channel(PROXY_PING)).max_decoding_message_size(64 << 20);
+            ControlServiceClient::new(controller.channel(PING)).max_decoding_message_size(64 << 20);
         let request = WatchRoutesRequest {
             proxy_id: format!("proxy-{number}"),
             ..WatchRoutesRequest::default()
