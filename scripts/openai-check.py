@@ -173,7 +173,7 @@ def errors(client, model, picture):
         ("n", "integer_above_max_value", {"n": 11}),
         ("size", "invalid_value", {"size": "100x100"}),
         ("background", "invalid_value", {"background": "transparent"}),
-        ("output_format", "invalid_value", {"output_format": "webp"}),
+        ("output_format", "invalid_value", {"output_format": "gif"}),
         ("sampler", "unknown_parameter", {"extra_body": {"sampler": "x"}}),
         ("size", "invalid_value", {"size": "100x100", "stream": True}),
     ]:

@@ -89,7 +89,7 @@ async fn what_is_wrong_is_told_in_openais_words() {
             "invalid_value",
         ),
         (
-            json!({ "prompt": "a", "output_format": "webp" }),
+            json!({ "prompt": "a", "output_format": "gif" }),
             400,
             json!("output_format"),
             "invalid_value",
