@@ -29,5 +29,5 @@ cmp "$out/first.png" "$out/after-kill.png"
 curl --silent --show-error --fail --output /dev/null --request PUT --header 'content-type: application/json' \
   --data '{"applications": [{"name": "sample", "route_prefix": "/sample", "import_path": "stable_diffusion:entrypoint"}]}' \
   http://127.0.0.1:8265/api/serve/applications/
-draw "$out/sample.png" 7 /sample
+draw "$out/sample.png" "7&img_size=128" /sample
 echo "compose: the same picture before scaling, after it, and after a killed worker; a picture with no model named"
