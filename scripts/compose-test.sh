@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts docker-compose.yml with the images of `make image`, draws a picture through HTTP and gRPC, scales inference to
-# two, kills one, draws again, stops everything.
+# two, kills one, draws again, draws with a config that names no model, stops everything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,10 +8,10 @@ compose() { if docker compose version >/dev/null 2>&1; then docker compose -p mo
 out=$(mktemp -d)
 trap 'status=$?; [ $status -eq 0 ] || compose logs --tail 50; compose down --timeout 25 --volumes >/dev/null 2>&1 || true; rm -rf "$out"; exit $status' EXIT
 
-# draw FILE SEED: retries until the mesh is up, at most a minute.
+# draw FILE SEED [PREFIX]: retries until the mesh is up, at most a minute.
 draw() {
   curl --silent --show-error --fail --retry 60 --retry-delay 1 --retry-all-errors --max-time 60 --output "$1" \
-    "http://127.0.0.1:8000/imagine?prompt=a%20red%20circle%20on%20a%20blue%20background&seed=$2"
+    "http://127.0.0.1:8000${3:-}/imagine?prompt=a%20red%20circle%20on%20a%20blue%20background&seed=$2"
   [ "$(head -c 4 "$1" | tail -c 3)" = PNG ]
 }
 
@@ -25,4 +25,9 @@ mapfile -t workers < <(compose ps -q inference)
 docker kill --signal KILL "${workers[0]}" >/dev/null
 draw "$out/after-kill.png" 7
 cmp "$out/first.png" "$out/after-kill.png"
-echo "compose: the same picture before scaling, after it, and after a killed worker"
+# A config that names no model, as Ray's samples, draws with the demo model.
+curl --silent --show-error --fail --output /dev/null --request PUT --header 'content-type: application/json' \
+  --data '{"applications": [{"name": "sample", "route_prefix": "/sample", "import_path": "stable_diffusion:entrypoint"}]}' \
+  http://127.0.0.1:8265/api/serve/applications/
+draw "$out/sample.png" "7&img_size=128" /sample
+echo "compose: the same picture before scaling, after it, and after a killed worker; a picture with no model named"

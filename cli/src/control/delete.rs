@@ -32,6 +32,9 @@ pub(crate) struct Delete {
     /// Refuse unless this is the application's current resource version
     #[arg(long, value_name = "VERSION", default_value_t = 0, hide_default_value = true)]
     resource_version: u64,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
     #[command(flatten)]
     target: Target,
 }
@@ -43,6 +46,7 @@ impl Delete {
             name: self.application.unwrap_or_default(),
             resource_version: self.resource_version,
             dry_run: self.dry_run,
+            reason: self.reason,
         };
         let answer = client.delete_application(timed(request)).await;
         let answer = answer.map_err(|status| remote.explain(status))?.into_inner();

@@ -107,12 +107,15 @@ pub(crate) struct Rollback {
     /// Application; everything when left out
     #[arg(default_value = "", hide_default_value = true)]
     application: String,
-    /// Resource version of the revision; by default the one before the current one
+    /// Resource version of the revision; by default the newest that is different and no automatic rollback took back
     #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
     to: u64,
     /// Say what would change, change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
     #[command(flatten)]
     target: Target,
 }
@@ -125,6 +128,7 @@ impl Rollback {
             name: self.application,
             resource_version: 0,
             dry_run: self.dry_run,
+            reason: self.reason,
         };
         let answer = client.rollback(timed(request)).await;
         let answer = answer.map_err(|status| remote.explain(status))?.into_inner();

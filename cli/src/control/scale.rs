@@ -24,6 +24,9 @@ pub(crate) struct Scale {
     deployment: (String, String),
     /// Replicas
     replicas: u32,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
     #[command(flatten)]
     target: Target,
 }
@@ -45,6 +48,7 @@ impl Scale {
             application,
             deployment,
             replicas: self.replicas,
+            reason: self.reason,
             ..Default::default()
         };
         let answer = client.scale(timed(request)).await;

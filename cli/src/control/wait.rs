@@ -1,5 +1,6 @@
 //! Waits until what was deployed runs, and says what it waits for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
@@ -14,6 +15,9 @@ use crate::remote::Remote;
 
 /// How often the controller is asked.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// Reasons that are told; a wait that has more of them is looked at with `mobula status`.
+const MAX_TOLD: usize = 1000;
 
 /// How far a mesh is.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub(super) async fn until_running(
     limit: Duration,
 ) -> Result<(), Error> {
     let end = Instant::now() + limit;
-    let mut told = String::new();
+    let mut told = BTreeSet::new();
     loop {
         let answer = client.get_status(timed(GetStatusRequest {})).await;
         let status = answer.map_err(|status| remote.explain(status))?.into_inner();
@@ -50,12 +54,36 @@ pub(super) async fn until_running(
                 limit.as_secs()
             )));
         }
-        if told != why {
+        if told.len() < MAX_TOLD && told.insert(gist(&why)) {
             tell(&why);
-            told = why;
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// A reason without what changes while it is the same: the seconds until the next try, and how many tries there were.
+fn gist(why: &str) -> String {
+    let mut words = why.split(' ').peekable();
+    let mut gist = String::new();
+    while let Some(word) = words.next() {
+        let is_number = word.bytes().all(|c| c.is_ascii_digit()) && !word.is_empty();
+        let unit = words
+            .peek()
+            .map_or("", |next| next.trim_end_matches([':', ';', ',', ')']));
+        match (is_number, unit) {
+            (true, "s") => {}
+            // "failed 3 times in a row," is "failed," once more.
+            (true, "times") => while words.next_if(|word| !word.ends_with(',')).is_some() {},
+            _ => {
+                gist.push_str(word.trim_end_matches(','));
+                gist.push(' ');
+            }
+        }
+        if (is_number, unit) == (true, "times") {
+            words.next();
+        }
+    }
+    gist
 }
 
 fn progress(status: &pb::GetStatusResponse) -> Progress {
@@ -116,6 +144,29 @@ mod tests {
             }],
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn a_reason_is_the_same_whatever_the_countdown_says_and_another_when_it_says_more() {
+        let tried = |times: &str, seconds: u32, why: &str| {
+            gist(&format!(
+                "sd is on its way: pipeline: 0 of 1 replicas run: failed{times}, is tried again in {seconds} s: {why}"
+            ))
+        };
+        let first = tried("", 4, "device lost");
+        assert_eq!(first, tried("", 3, "device lost"));
+        assert_eq!(first, tried(" 12 times in a row", 60, "device lost"));
+        assert_ne!(first, tried("", 4, "no such file"));
+        assert_ne!(
+            gist("1 of 2 replicas are updated"),
+            gist("2 of 2 replicas are updated")
+        );
+        let ended = |seconds| {
+            gist(&format!(
+                "the last a worker ended; the next is started in {seconds} s"
+            ))
+        };
+        assert_eq!(ended(1), ended(2));
     }
 
     #[test]

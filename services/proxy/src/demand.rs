@@ -23,6 +23,12 @@ const FINISHED_MAX: usize = 256;
 const GAP: Duration = Duration::from_millis(10);
 /// How often demand is reported when the table does not say.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is reported, at most, that nothing is asked: a mean moves as well by few points, for each holds until the next.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
+/// How long load that is over counts when the table does not say: Ray's default `look_back_period_s`.
+const LOOK_BACK: Duration = Duration::from_secs(30);
+/// The controller dates a report when it comes; one that was late leaves its window later.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// The requests of one deployment.
 #[derive(Debug, Default)]
@@ -175,39 +181,67 @@ impl From<u8> for Stir {
     }
 }
 
+/// How long reports are apart and go on, as a table says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Between two reports.
+    pub(crate) interval: Duration,
+    /// How long load that is over counts.
+    pub(crate) look_back: Duration,
+}
+
+impl Pace {
+    /// Reads a table's milliseconds, of which 0 says nothing.
+    pub(crate) fn new(report_interval_ms: u32, look_back_ms: u64) -> Self {
+        Self {
+            interval: match report_interval_ms {
+                0 => INTERVAL,
+                millis => Duration::from_millis(millis.into()).max(GAP),
+            },
+            look_back: match look_back_ms {
+                0 => LOOK_BACK,
+                millis => Duration::from_millis(millis),
+            },
+        }
+    }
+}
+
 /// When to report.
+///
+/// Silence moves no mean: after the last request, reports go on until none with load is left in the window over which the
+/// controller looks back, as those of Ray's handles always do.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     /// When it was reported last.
     sent: Option<Duration>,
-    /// There were requests then.
-    is_busy: bool,
+    /// When it was reported last that there were requests.
+    busy: Option<Duration>,
 }
 
 impl Schedule {
     /// When the next report is due, if one is; a time that is over means now.
-    pub(crate) fn due(&self, stir: Stir, interval: Duration) -> Option<Duration> {
+    pub(crate) fn due(&self, stir: Stir, pace: Pace) -> Option<Duration> {
         let after = |gap| self.sent.map_or(Duration::ZERO, |sent| sent + gap);
         match stir {
             Stir::Cold => Some(after(GAP)),
-            Stir::Asked => Some(after(interval)),
-            // Once more after the last request went, then nothing.
-            Stir::Nothing => self.is_busy.then(|| after(interval)),
+            Stir::Asked => Some(after(pace.interval)),
+            Stir::Nothing if self.busy == self.sent => self.busy.map(|_| after(pace.interval)),
+            Stir::Nothing => {
+                let counts = |busy: Duration| {
+                    self.sent < Some(busy.saturating_add(pace.look_back).saturating_add(SLACK))
+                };
+                let is_left = self.busy.is_some_and(counts);
+                is_left.then(|| after(pace.interval.max(QUIET_INTERVAL)))
+            }
         }
     }
 
     /// A report was sent.
     pub(crate) fn sent(&mut self, now: Duration, is_busy: bool) {
         self.sent = Some(now);
-        self.is_busy = is_busy;
-    }
-}
-
-/// How often to report, as a table says it.
-pub(crate) fn interval(report_interval_ms: u32) -> Duration {
-    match report_interval_ms {
-        0 => INTERVAL,
-        millis => Duration::from_millis(millis.into()).max(GAP),
+        if is_busy {
+            self.busy = Some(now);
+        }
     }
 }
 

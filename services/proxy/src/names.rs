@@ -130,6 +130,9 @@ const LACKING: &[(&str, &str)] = &[
 /// Characters of the longest name; what is longer is none.
 const NAME_MAX: usize = 96;
 
+/// Names that an error tells: every scheduler once, and few enough for one look.
+const SHOWN_MAX: usize = 24;
+
 /// A name in lower case, with one underscore where others separate words, and `p` for a plus sign.
 fn plain(name: &str) -> String {
     let mut plain = String::new();
@@ -208,6 +211,52 @@ pub(crate) fn lacking(name: &str) -> Option<&'static str> {
 #[must_use]
 pub fn calls_per_step(scheduler: &str) -> Option<u32> {
     Named::read(scheduler).map(|named| named.base.calls)
+}
+
+/// The one of the names that somebody may have meant: at most a third of its characters are other ones, whichever way it is
+/// written, as the mesh, A1111 or diffusers do. The first of those that are as near.
+pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    if name.chars().count() > NAME_MAX {
+        return None;
+    }
+    let name = plain(name);
+    let near = |spelling: &str| {
+        let distance = strsim::osa_distance(&name, spelling);
+        (distance <= (spelling.chars().count() / 3).max(1)).then_some(distance)
+    };
+    let of_known = |known: &'a String| {
+        let named = Named::read(known).filter(|named| named.schedule.is_none());
+        let others = named.into_iter().flat_map(|named| {
+            let label = plain(named.base.label);
+            [
+                label,
+                named.base.class.to_owned(),
+                format!("{}scheduler", named.base.class),
+            ]
+        });
+        let spellings = std::iter::once(plain(known)).chain(others);
+        let nearest = spellings
+            .filter(|spelling| !spelling.is_empty())
+            .filter_map(|spelling| near(&spelling));
+        nearest.min().map(|distance| (distance, known.as_str()))
+    };
+    let all = known.iter().filter_map(of_known);
+    all.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// Some of the names, for people, and how many are left out: schedulers without a schedule first, for each goes with several.
+pub(crate) fn some(known: &[String]) -> (Vec<String>, usize) {
+    let is_alone = |name: &&String| Named::read(name).is_none_or(|named| named.schedule.is_none());
+    let alone = known.iter().filter(is_alone);
+    let rest = known.iter().filter(|name| !is_alone(name));
+    let some: Vec<String> = alone.chain(rest).take(SHOWN_MAX).cloned().collect();
+    let more = known.len() - some.len();
+    (some, more)
+}
+
+/// The names of all schedulers, without schedules.
+pub(crate) fn schedulers() -> Vec<String> {
+    SCHEDULERS.iter().map(|known| known.name.to_owned()).collect()
 }
 
 /// True for a name that leaves the choice to the model.
@@ -305,6 +354,31 @@ mod tests {
         assert_eq!(schedule("Align Your Steps"), Some("ays"));
         assert_eq!(schedule("linspace"), Some("normal"));
         assert_eq!(schedule("steep"), None);
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_finds_the_name_that_was_meant_however_it_is_written() {
+        let mut known = schedulers();
+        known.extend(schedulers().iter().flat_map(|name| {
+            let with = |(schedule, _): &(&str, &str)| format!("{name}_{schedule}");
+            SCHEDULES.iter().map(with).collect::<Vec<_>>()
+        }));
+        for (written, meant) in [
+            ("eulr_a", Some("euler_a")),
+            ("Euler b", Some("euler_a")),
+            ("DPM++ 2M Karas", Some("dpmpp_2m_karras")),
+            ("EulerAncestralDiscretScheduler", Some("euler_a")),
+            ("dpmpp_2m_sde_karas", Some("dpmpp_2m_sde_karras")),
+            ("turbo", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(written, &known), meant, "{written}");
+        }
+        assert_eq!(nearest(&"euler".repeat(10_000), &known), None);
+        let (told, more) = some(&known);
+        assert_eq!(told, schedulers(), "each alone");
+        assert_eq!(more, known.len() - told.len());
+        assert_eq!(some(&known[..3]).1, 0);
     }
 
     proptest! {

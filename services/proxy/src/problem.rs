@@ -66,6 +66,15 @@ pub enum Rule {
     },
     /// It must be one of these.
     OneOf(Vec<String>),
+    /// It must be one of more than a person would read.
+    OneOfMany {
+        /// The nearest of them, if one is near.
+        meant: Option<String>,
+        /// Some of them.
+        some: Vec<String>,
+        /// How many others there are.
+        more: usize,
+    },
     /// There is no such field; these there are.
     Unexpected(&'static [&'static str]),
     /// Something else, in words.
@@ -125,6 +134,17 @@ impl fmt::Display for Rule {
             Self::AtMost { is, max } => write!(f, "is {is} and must be at most {max}"),
             Self::MultipleOf { is, of } => write!(f, "is {is} and must be a multiple of {of}"),
             Self::OneOf(names) => write!(f, "must be one of {}", names.join(", ")),
+            Self::OneOfMany { meant, some, more } => {
+                f.write_str("is not known")?;
+                if let Some(meant) = meant {
+                    write!(f, "; did you mean {meant}?")?;
+                }
+                write!(f, " (known are {}", some.join(", "))?;
+                match more {
+                    0 => f.write_str(")"),
+                    more => write!(f, " and {more} more, which GetModel lists)"),
+                }
+            }
             Self::Unexpected(names) => write!(f, "is not known; known are {}", names.join(", ")),
             Self::Wrong(why) => f.write_str(why),
         }

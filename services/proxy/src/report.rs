@@ -28,7 +28,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::{
     clock::Clock,
-    demand::{Finished, Schedule, Stir, interval},
+    demand::{Finished, Schedule, Stir},
     follow::{REDIAL_FIRST, REDIAL_LAST},
     metrics::Metrics,
     table::Fleet,
@@ -185,8 +185,7 @@ impl Reporter {
     async fn due(&self) {
         let signal = &self.records.signal;
         loop {
-            let every = interval(self.fleet.report_interval_ms());
-            let due = self.schedule.due(signal.level(), every);
+            let due = self.schedule.due(signal.level(), self.fleet.pace());
             let wait = async {
                 match due {
                     Some(due) if due <= self.clock.now() => {}

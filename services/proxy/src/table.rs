@@ -15,13 +15,14 @@ use std::{
 };
 
 use mobula_proto::control::v1::{
-    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, WatchRoutesResponse, WorkerKind,
+    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, ReplicaEndpoint, WatchRoutesResponse, WorkerKind,
 };
 use tokio::sync::watch;
 
 use crate::{
     Error,
     channels::Channels,
+    demand::Pace,
     metrics::{Door, Ingress},
     pool::{Pool, Settings},
 };
@@ -94,16 +95,16 @@ impl Table {
                 _ => Err(Error::ModelNotNamed { known: known() }),
             };
         }
-        let found = self
-            .applications
-            .binary_search_by(|application| application.name.as_str().cmp(name));
-        match found {
-            Ok(i) => Ok(&self.applications[i]),
-            Err(_) => Err(Error::UnknownModel {
-                name: name.chars().take(NAME_SHOWN).collect(),
-                known: known(),
-            }),
-        }
+        self.find(name).ok_or_else(|| Error::UnknownModel {
+            name: name.chars().take(NAME_SHOWN).collect(),
+            known: known(),
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<Application>> {
+        let by_name = |application: &Arc<Application>| application.name.as_str().cmp(name);
+        let found = self.applications.binary_search_by(by_name).ok()?;
+        self.applications.get(found)
     }
 
     /// The application with the longest prefix of `path`, and the rest of the path, which begins with a slash.
@@ -168,10 +169,10 @@ impl Fleet {
         demands
     }
 
-    /// How often demand is to be reported, as the table says it.
-    pub(crate) fn report_interval_ms(&self) -> u32 {
+    /// How demand is to be reported, as the table says it.
+    pub(crate) fn pace(&self) -> Pace {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.current.report_interval_ms
+        Pace::new(inner.current.report_interval_ms, inner.current.look_back_ms)
     }
 
     /// The controller is not heard any more: what it said was to come may not come.
@@ -224,10 +225,10 @@ impl Fleet {
             .iter()
             .flat_map(|a| a.deployments.iter().map(|d| (a.name.as_str(), d.name.as_str())))
             .collect();
-        let is_gone = |name: &str| current.applications.iter().all(|a| a.name != name);
+        let there: HashSet<_> = current.applications.iter().map(|a| a.name.as_str()).collect();
         pools.retain(|(application, deployment), pool| {
             let stays = named.contains(&(application.as_str(), deployment.as_str()));
-            if !stays && is_gone(application) {
+            if !stays && !there.contains(application.as_str()) {
                 pool.close();
             } else if !stays {
                 pool.update(&DeploymentRoute::default(), channels);
@@ -271,7 +272,7 @@ impl Fleet {
             .iter()
             .flat_map(|pool| pool.replicas())
             .find_map(|replica| replica.model(None));
-        let before = before.by_name(&route.name).ok();
+        let before = before.find(&route.name);
         let known = || before.and_then(|application| application.model.clone());
         let name_of = |kind| {
             route
@@ -298,31 +299,45 @@ impl Fleet {
     }
 }
 
-/// What `next` says, and what `before` had besides; true when something was kept.
+/// What `next` says, and what `before` had besides; true when something was kept. Linear in what both say.
 fn merge(before: &WatchRoutesResponse, next: &WatchRoutesResponse) -> (WatchRoutesResponse, bool) {
     let mut merged = next.clone();
     let mut kept = false;
+    let places = places(&next.applications, |application| &application.name);
     for old in &before.applications {
-        let Some(application) = merged.applications.iter_mut().find(|a| a.name == old.name) else {
-            merged.applications.push(old.clone());
-            kept = true;
-            continue;
-        };
-        for old in &old.deployments {
-            let Some(deployment) = application.deployments.iter_mut().find(|d| d.name == old.name) else {
-                application.deployments.push(old.clone());
+        match places.get(&*old.name) {
+            Some(place) => kept |= merge_application(&mut merged.applications[*place], old),
+            None => {
+                merged.applications.push(old.clone());
                 kept = true;
-                continue;
-            };
-            for old in &old.replicas {
-                if !deployment.replicas.iter().any(|r| r.replica_id == old.replica_id) {
-                    deployment.replicas.push(old.clone());
-                    kept = true;
-                }
             }
         }
     }
     (merged, kept)
+}
+
+fn merge_application(next: &mut ApplicationRoute, before: &ApplicationRoute) -> bool {
+    let mut kept = false;
+    for old in &before.deployments {
+        // An application has a handful.
+        let Some(deployment) = next.deployments.iter_mut().find(|d| d.name == old.name) else {
+            next.deployments.push(old.clone());
+            kept = true;
+            continue;
+        };
+        let said = places(&deployment.replicas, |replica| &replica.replica_id);
+        let lacks = |old: &&ReplicaEndpoint| !said.contains_key(&*old.replica_id);
+        let lacking: Vec<_> = old.replicas.iter().filter(lacks).cloned().collect();
+        kept |= !lacking.is_empty();
+        deployment.replicas.extend(lacking);
+    }
+    kept
+}
+
+/// Where the first of each name is.
+fn places<T>(all: &[T], name: impl Fn(&T) -> &str) -> HashMap<&str, usize> {
+    let each = all.iter().enumerate().rev();
+    each.map(|(place, one)| (name(one), place)).collect()
 }
 
 #[cfg(test)]

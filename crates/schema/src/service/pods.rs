@@ -66,15 +66,15 @@ pub(crate) fn group(node: &Node<'_>, grows: bool, idle: Option<&Node<'_>>, most:
         .translated("a worker is one pod: the group has so many times its replicas");
     let (least, most_of, words) = if grows {
         let words = format!(
-            "{} to {} workers",
+            "{} to {}",
             min * hosts,
-            max.saturating_mul(hosts).min(most)
+            workers(max.saturating_mul(hosts).min(most))
         );
         (min, max, words)
     } else {
         let words = format!(
-            "{} workers; without enableInTreeAutoscaling the number is fixed, as in KubeRay",
-            replicas * hosts
+            "{}; without enableInTreeAutoscaling the number is fixed, as in KubeRay",
+            workers(replicas * hosts)
         );
         (replicas, replicas, words)
     };
@@ -270,4 +270,21 @@ fn number(n: u32) -> Tree {
 /// A number that was in range when it was read.
 fn real(n: f64) -> Tree {
     Tree::new(Number::from_f64(n).map_or(Value::Null, Value::Number))
+}
+
+fn workers(count: u32) -> String {
+    match count {
+        1 => "1 worker".to_owned(),
+        n => format!("{n} workers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_is_told_as_one() {
+        assert_eq!([0, 1, 2].map(workers), ["0 workers", "1 worker", "2 workers"]);
+    }
 }

@@ -121,7 +121,7 @@ fn found<'a>(group: &Group, workers: impl Iterator<Item = &'a Worker>) -> Vec<St
                 None => format!("no {name}"),
             })
             .collect();
-        *sets.entry(words.join(" ")).or_default() += 1;
+        *sets.entry(words.join(" and ")).or_default() += 1;
     }
     let mut sets: Vec<(String, usize)> = sets.into_iter().collect();
     // Stable: sets that are as frequent stay in the order of their names.
@@ -133,7 +133,7 @@ fn found<'a>(group: &Group, workers: impl Iterator<Item = &'a Worker>) -> Vec<St
     };
     let mut found: Vec<String> = sets.into_iter().take(MAX_FOUND).map(words).collect();
     if more > 0 {
-        found.push(format!("{more} other sets of them"));
+        found.push(format!("{more} other sets of labels"));
     }
     found
 }

@@ -121,7 +121,7 @@ impl fmt::Display for Reason {
                 found,
             } => write!(
                 f,
-                "no {kind} worker has labels that match {selector}; there are {}; start a worker with such labels or \
+                "no {kind} worker has labels that match {selector}; they have {}; start a worker with such labels or \
                  change label_selector",
                 found.join(", ")
             ),

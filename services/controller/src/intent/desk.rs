@@ -127,7 +127,7 @@ impl Desk {
         self.settle(plan, said)
     }
 
-    pub(super) fn delete(&mut self, request: &pb::DeleteApplicationRequest) -> Result<pb::Accepted, Error> {
+    pub(super) fn delete(&mut self, request: pb::DeleteApplicationRequest) -> Result<pb::Accepted, Error> {
         let plan = if request.name.is_empty() {
             expect(
                 "the config",
@@ -140,7 +140,7 @@ impl Desk {
             self.expect_application(&request.name, request.resource_version)?;
             plan
         };
-        self.settle(plan, Said::new(Action::Delete, String::new(), request.dry_run))
+        self.settle(plan, Said::new(Action::Delete, request.reason, request.dry_run))
     }
 
     pub(super) fn scale(&mut self, request: &pb::ScaleRequest) -> Result<pb::Accepted, Error> {
@@ -148,7 +148,10 @@ impl Desk {
         let which = (request.application.as_str(), request.deployment.as_str());
         let plan = plan::scale(current, which, request.replicas)?;
         self.expect_application(&request.application, request.resource_version)?;
-        self.settle(plan, Said::new(Action::Scale, String::new(), request.dry_run))
+        self.settle(
+            plan,
+            Said::new(Action::Scale, request.reason.clone(), request.dry_run),
+        )
     }
 
     /// Remembers what scalers decided; the intent is as before, but a restart begins with these numbers.

@@ -133,7 +133,7 @@ impl Ledger {
 
     /// Deletes one application, or all.
     pub(crate) async fn delete(&self, request: pb::DeleteApplicationRequest) -> Result<pb::Accepted, Error> {
-        self.ask(move |desk| desk.delete(&request)).await
+        self.ask(move |desk| desk.delete(request)).await
     }
 
     /// Sets a deployment's number of replicas.

@@ -104,13 +104,29 @@ pub(super) fn scale(
     let fixed = match &part.count {
         Count::Fixed(count) => *count,
         Count::Auto(scaler) => {
+            let to_none = if replicas == 0 && scaler.min > 0 {
+                "; with min_replicas: 0 it goes to none by itself when nothing is asked"
+            } else {
+                ""
+            };
             return Err(Error::ScalesItself(format!(
                 "{application}/{deployment} scales by itself, from {} to {} replicas (autoscaling_config); give it a \
-                 fixed num_replicas, or set external_scaler_enabled: true, to scale it from outside",
+                 fixed num_replicas, or set external_scaler_enabled: true, to scale it from outside{to_none}",
                 scaler.min, scaler.max
             )));
         }
     };
+    if replicas == 0 && !app.external_scaler {
+        return Err(Error::Invalid(vec![Problem {
+            path: "replicas".into(),
+            line: None,
+            why: format!(
+                "must be at least 1, not 0: num_replicas of {application}/{deployment} is fixed, and Ray has no fixed 0; set \
+                 external_scaler_enabled: true in {application:?} to scale to 0 from outside, or autoscaling_config with \
+                 min_replicas: 0 to have it go to none by itself"
+            ),
+        }]));
+    }
     if replicas > MAX_REPLICAS {
         return Err(Error::Invalid(vec![Problem {
             path: "replicas".into(),

@@ -79,7 +79,7 @@ fn delete(desk: &mut Desk, name: &str) -> Result<pb::Accepted, Error> {
         name: name.into(),
         ..Default::default()
     };
-    desk.delete(&request)
+    desk.delete(request)
 }
 
 fn names(desk: &Desk) -> Vec<String> {

@@ -5,6 +5,8 @@
 //! has beyond them (`resource_version`, `worker_groups`, `rollout`) is told only to who asks for all. Where Ray takes more,
 //! as in a replica, more is always told. What has no counterpart here is null: log files, cloud instance ids.
 
+use std::collections::HashMap;
+
 use mobula_proto::control::v1 as pb;
 use serde_json::{Map, Value, json};
 
@@ -24,6 +26,15 @@ const DELAYED_MS: u64 = 2_500;
 /// And older than this they count no more (Ray: `RAY_SERVE_MIN_HANDLE_METRICS_TIMEOUT_S`).
 const UNAVAILABLE_MS: u64 = 10_000;
 
+/// Workers by id.
+pub(super) type Workers<'a> = HashMap<&'a str, &'a pb::WorkerStatus>;
+
+/// All workers: replicas name theirs, and there may be as many of the one as of the other.
+pub(super) fn workers(status: &pb::GetStatusResponse) -> Workers<'_> {
+    let workers = status.workers.iter();
+    workers.map(|worker| (&*worker.worker_id, worker)).collect()
+}
+
 /// Everything. `only` keeps applications of one source, as Ray's `api_type`.
 pub(super) fn instance(source: &Source<'_>, only: Option<pb::ApplicationSource>) -> Value {
     let status = source.status;
@@ -36,11 +47,17 @@ pub(super) fn instance(source: &Source<'_>, only: Option<pb::ApplicationSource>)
             "target_capacity": null,
         });
     }
+    let workers = workers(status);
     let applications: Map<String, Value> = status
         .applications
         .iter()
         .filter(|application| only.is_none_or(|only| application.source() == only))
-        .map(|application| (application.name.clone(), details(application, status, source.all)))
+        .map(|application| {
+            (
+                application.name.clone(),
+                details(application, &workers, source.all),
+            )
+        })
         .collect();
     let mut instance = json!({
         "controller_info": actor(&status.controller_id, source.address, "SERVE_CONTROLLER_ACTOR"),
@@ -63,16 +80,12 @@ pub(super) fn instance(source: &Source<'_>, only: Option<pb::ApplicationSource>)
 }
 
 /// One application.
-pub(super) fn details(
-    application: &pb::ApplicationStatus,
-    status: &pb::GetStatusResponse,
-    all: bool,
-) -> Value {
+pub(super) fn details(application: &pb::ApplicationStatus, workers: &Workers<'_>, all: bool) -> Value {
     let deployments: Map<String, Value> = application
         .deployments
         .iter()
         .map(|d| {
-            let mut details = deployment(d, application, status);
+            let mut details = deployment(d, application, workers);
             if all {
                 details["rollout"] = json!(d.rollout.as_ref().map(rollout));
             }
@@ -101,7 +114,7 @@ pub(super) fn details(
 fn deployment(
     deployment: &pb::DeploymentStatus,
     application: &pb::ApplicationStatus,
-    status: &pb::GetStatusResponse,
+    workers: &Workers<'_>,
 ) -> Value {
     let mut config = parsed(&deployment.config);
     if config.is_null() {
@@ -110,7 +123,7 @@ fn deployment(
     let replicas: Vec<Value> = deployment
         .replicas
         .iter()
-        .map(|r| replica(r, application, status))
+        .map(|r| replica(r, application, workers))
         .collect();
     json!({
         "name": deployment.name,
@@ -125,12 +138,8 @@ fn deployment(
     })
 }
 
-fn replica(
-    replica: &pb::ReplicaStatus,
-    application: &pb::ApplicationStatus,
-    status: &pb::GetStatusResponse,
-) -> Value {
-    let worker = status.workers.iter().find(|w| w.worker_id == replica.worker_id);
+fn replica(replica: &pb::ReplicaStatus, application: &pb::ApplicationStatus, workers: &Workers<'_>) -> Value {
+    let worker = workers.get(&*replica.worker_id);
     let address = worker.map_or("", |worker| worker.address.as_str());
     // Ray has no state for a replica without a place, or for one that is tried again: it is on its way.
     let state = match replica.state() {

@@ -78,7 +78,7 @@ pub(super) async fn application(
         let application = found.ok_or_else(|| no_application(&name, &status))?;
         Ok(tagged(
             application.resource_version,
-            details::details(application, &status, true),
+            details::details(application, &details::workers(&status), true),
         ))
     };
     answer.await.map_err(|error| Failed::new(error, &headers))
@@ -129,7 +129,7 @@ pub(super) async fn delete(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Answer {
-    remove(&door, name, &asked, &headers).await
+    remove(&door, name, asked, &headers).await
 }
 
 pub(super) async fn delete_all(
@@ -137,16 +137,17 @@ pub(super) async fn delete_all(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Answer {
-    remove(&door, String::new(), &asked, &headers).await
+    remove(&door, String::new(), asked, &headers).await
 }
 
-async fn remove(door: &Door, name: String, asked: &Asked, headers: &HeaderMap) -> Answer {
+async fn remove(door: &Door, name: String, asked: Asked, headers: &HeaderMap) -> Answer {
     let answer = async {
         let (ledger, resource_version) = asked.ledger(door, headers, &name)?;
         let request = pb::DeleteApplicationRequest {
             name,
             resource_version,
             dry_run: asked.dry_run,
+            reason: asked.reason,
         };
         Ok(accepted(&ledger.delete(request).await?))
     };
@@ -193,6 +194,7 @@ pub(super) async fn scale(
             replicas: scale.target_num_replicas,
             dry_run: asked.dry_run,
             resource_version,
+            reason: asked.reason,
         };
         let accepted = ledger.scale(request).await?;
         let mut body = changes::accepted(&accepted);
@@ -282,6 +284,7 @@ pub(super) async fn rollback(
             name: back.application,
             resource_version,
             dry_run: asked.dry_run,
+            reason: asked.reason,
         };
         Ok(accepted(&ledger.rollback(request).await?))
     };

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use mobula_proto::control::v1 as pb;
+use mobula_schema::Count;
 
 use super::{
     State, Time,
@@ -88,9 +89,22 @@ impl State {
                 .map(|(name, app)| self.application_route(name, app))
                 .collect(),
             report_interval_ms: millis32(REPORT_INTERVAL),
+            look_back_ms: millis(self.look_back()),
             http_request_timeout_ms: self.intent.config.options.http.request_timeout.map(millis),
             grpc_request_timeout_ms: self.intent.config.options.grpc.request_timeout.map(millis),
         })
+    }
+
+    /// The longest window of all that scales; zero if nothing does.
+    fn look_back(&self) -> Time {
+        let apps = self.intent.config.applications.iter();
+        let windows = apps
+            .flat_map(|app| &app.deployments)
+            .filter_map(|part| match &part.count {
+                Count::Auto(scaler) => Some(scaler.look_back),
+                Count::Fixed(_) => None,
+            });
+        windows.max().unwrap_or_default()
     }
 
     /// Counts a proxy in.

@@ -167,6 +167,9 @@ impl State {
             };
         }
         match growth.and_then(|growth| growth.unmet) {
+            Some(Unmet::Full) if self.owned() >= max_workers && max_workers == 1 => {
+                "one worker runs already, as many as --max-workers allows".into()
+            }
             Some(Unmet::Full) if self.owned() >= max_workers => {
                 format!("{max_workers} workers run already, as many as --max-workers allows")
             }

@@ -92,6 +92,16 @@ impl Model {
                 why: "is no folder".into(),
             });
         }
+        if !folder.join(INDEX).exists() {
+            return Err(Error::File {
+                path: folder.display().to_string(),
+                why: format!(
+                    "has no {INDEX}: it is no model in the ONNX layout of diffusers; name the folder with that file, or make \
+                     one with `optimum-cli export onnx --model NAME {}`",
+                    folder.display()
+                ),
+            });
+        }
         let index: Index = required(folder, INDEX)?;
         let class = index.class()?;
         let names = index.encoders(class);

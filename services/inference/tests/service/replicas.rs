@@ -71,7 +71,7 @@ async fn what_cannot_be_loaded_is_reported_with_the_reason() {
         (
             "f",
             spec("f", "sd15/unet", "onnx", &[]),
-            "model_index.json: is missing",
+            "has no model_index.json",
         ),
     ];
     for (id, spec, why) in cases {

@@ -3,7 +3,10 @@ use proptest::prelude::*;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
-const EVERY: Duration = Duration::from_millis(250);
+const EVERY: Pace = Pace {
+    interval: Duration::from_millis(250),
+    look_back: Duration::from_secs(30),
+};
 
 fn finished(id: usize) -> pb::FinishedRequest {
     pb::FinishedRequest {
@@ -64,14 +67,46 @@ fn who_finds_no_replica_is_told_of_at_once_and_others_at_the_interval() {
         "while it is busy"
     );
     schedule.sent(MS * 350, false);
-    assert_eq!(schedule.due(Stir::Nothing, EVERY), None, "zero was told; silence");
+    assert_eq!(
+        schedule.due(Stir::Nothing, EVERY),
+        Some(MS * 1350),
+        "the controller still looks back on it"
+    );
 }
 
 #[test]
-fn an_interval_that_is_not_said_or_is_too_short_is_a_sensible_one() {
-    assert_eq!(interval(0), EVERY);
-    assert_eq!(interval(1), GAP);
-    assert_eq!(interval(1_000), MS * 1_000);
+fn zero_is_told_until_no_load_is_in_the_window_and_then_nothing() {
+    let pace = Pace {
+        look_back: MS * 5_000,
+        ..EVERY
+    };
+    let mut schedule = Schedule::default();
+    schedule.sent(MS * 1_000, false);
+    assert_eq!(schedule.due(Stir::Nothing, pace), None, "nobody ever asked");
+    schedule.sent(MS * 2_000, true);
+    let mut zeros = Vec::new();
+    while let Some(due) = schedule.due(Stir::Nothing, pace) {
+        schedule.sent(due, false);
+        zeros.push(due);
+        assert!(zeros.len() < 100, "it ends");
+    }
+    assert_eq!(zeros[..2], [MS * 2_250, MS * 3_250]);
+    let last = *zeros.last().unwrap();
+    assert!(
+        last >= MS * 7_000,
+        "the load is over, and out of the window: {last:?}"
+    );
+    assert!(last <= MS * 10_000, "{last:?}");
+    schedule.sent(MS * 20_000, true);
+    assert_eq!(schedule.due(Stir::Nothing, pace), Some(MS * 20_250), "and anew");
+}
+
+#[test]
+fn a_pace_that_is_not_said_or_is_too_fast_is_a_sensible_one() {
+    assert_eq!(Pace::new(0, 0), EVERY);
+    assert_eq!(Pace::new(1, 1).interval, GAP);
+    assert_eq!(Pace::new(1_000, 2_000).interval, MS * 1_000);
+    assert_eq!(Pace::new(1_000, 2_000).look_back, MS * 2_000);
 }
 
 #[derive(Debug, Clone)]

@@ -103,6 +103,18 @@ fn words(rule: &Rule) -> (&'static str, String, Option<Value>) {
                 Some(json!({ "expected": expected })),
             )
         }
+        Rule::OneOfMany { meant, some, more } => {
+            let mut expected = expected(some);
+            if *more > 0 {
+                expected = format!("{expected} or one of {more} others, which GetModel lists");
+            }
+            let meant = meant.iter().map(|meant| format!("; did you mean '{meant}'?"));
+            (
+                "literal_error",
+                format!("Input should be {expected}{}", meant.collect::<String>()),
+                Some(json!({ "expected": expected })),
+            )
+        }
         Rule::Unexpected(names) => (
             "extra_forbidden",
             format!(
@@ -173,6 +185,16 @@ mod tests {
             Rule::OneOf(vec!["pndm".into(), "ddim".into(), "euler".into()]),
         );
         assert_eq!(entry["msg"], "Input should be 'pndm', 'ddim' or 'euler'");
+        let many = Rule::OneOfMany {
+            meant: Some("euler_a".into()),
+            some: vec!["ddim".into(), "euler".into()],
+            more: 238,
+        };
+        let entry = told("scheduler", Some("euler_q"), many);
+        assert_eq!(
+            entry["msg"],
+            "Input should be 'ddim' or 'euler' or one of 238 others, which GetModel lists; did you mean 'euler_a'?"
+        );
     }
 
     #[test]

@@ -146,3 +146,41 @@ async fn the_same_controller_takes_away_at_once() {
     fleet.apply(&routes("c1", &[application("a", "/", &["r2"])]));
     assert_eq!(ids(&fleet, "a"), ["r2"]);
 }
+
+/// What [`merge`] is to come to, looked for by hand.
+fn merged_by_hand(before: &WatchRoutesResponse, next: &WatchRoutesResponse) -> (WatchRoutesResponse, bool) {
+    let mut merged = next.clone();
+    for old in &before.applications {
+        let Some(new) = merged.applications.iter_mut().find(|a| a.name == old.name) else {
+            merged.applications.push(old.clone());
+            continue;
+        };
+        let (new, old) = (&mut new.deployments[0], &old.deployments[0]);
+        for replica in &old.replicas {
+            if new.replicas.iter().all(|r| r.replica_id != replica.replica_id) {
+                new.replicas.push(replica.clone());
+            }
+        }
+    }
+    let kept = merged != *next;
+    (merged, kept)
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_merged_table_has_what_the_new_one_says_and_what_the_old_one_has_besides(
+        tables in proptest::array::uniform2(proptest::collection::btree_map(
+            0..9_u8, proptest::collection::btree_set(0..9_u8, 0..6), 0..9,
+        )),
+    ) {
+        let [before, next] = tables.map(|table| {
+            let application = |(name, ids): (u8, std::collections::BTreeSet<u8>)| {
+                let ids: Vec<String> = ids.iter().map(u8::to_string).collect();
+                let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                application(&name.to_string(), "/", &ids)
+            };
+            routes("c", &table.into_iter().map(application).collect::<Vec<_>>())
+        });
+        proptest::prop_assert_eq!(merge(&before, &next), merged_by_hand(&before, &next));
+    }
+}

@@ -92,10 +92,29 @@ pub(super) fn scheduler(
 fn unknown(problems: &mut Problems, name: &str, model: &ModelInfo) {
     match names::lacking(name) {
         Some(why) => {
-            let there = model.schedulers.join(", ");
-            problems.wrong("scheduler", format!("{why}; there are {there}"));
+            let (some, more) = names::some(&model.schedulers);
+            let there = some.join(", ");
+            let others = if more > 0 {
+                ", and more that GetModel lists"
+            } else {
+                ""
+            };
+            problems.wrong("scheduler", format!("{why}; there are {there}{others}"));
         }
-        None => problems.add("scheduler", Rule::OneOf(model.schedulers.clone())),
+        None => problems.add("scheduler", one_of(name, &model.schedulers)),
+    }
+}
+
+/// What a name of a scheduler is to be. A model that does not list its own has those of the mesh.
+fn one_of(name: &str, known: &[String]) -> Rule {
+    if known.is_empty() {
+        return one_of(name, &names::schedulers());
+    }
+    let (some, more) = names::some(known);
+    Rule::OneOfMany {
+        meant: names::nearest(name, known).map(str::to_owned),
+        some,
+        more,
     }
 }
 
@@ -129,7 +148,7 @@ fn listed(problems: &mut Problems, named: Named, asked: Option<&'static str>, mo
             problems.add("sigma_schedule", Rule::OneOf(schedules));
         }
     } else {
-        problems.add("scheduler", Rule::OneOf(model.schedulers.clone()));
+        problems.add("scheduler", one_of(named.base.name, &model.schedulers));
     }
 }
 

@@ -35,7 +35,7 @@ fn finished(reports: &[ReportDemandRequest]) -> Vec<FinishedRequest> {
 }
 
 #[tokio::test]
-async fn demand_is_reported_while_there_is_any_and_once_more_when_there_is_none() {
+async fn demand_is_reported_while_there_is_any_and_at_once_that_there_is_none() {
     let worker = Worker::start("a").await;
     let mesh = mesh(&[&worker], 10).await;
     worker.will(Act::Hang);

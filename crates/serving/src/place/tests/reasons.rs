@@ -29,8 +29,8 @@ fn labels_that_no_worker_has_are_named_with_those_there_are() {
     picky.selector = selector(&[("zone", "in(eu, asia)"), ("gpu", "!L4")]);
     assert_eq!(
         why(workers, vec![picky], &Vec::new()),
-        "no inference worker has labels that match gpu: !L4, zone: in(asia, eu); there are no gpu zone=us (2 \
-         workers), gpu=L4 zone=eu (1 worker); start a worker with such labels or change label_selector"
+        "no inference worker has labels that match gpu: !L4, zone: in(asia, eu); they have no gpu and \
+         zone=us (2 workers), gpu=L4 and zone=eu (1 worker); start a worker with such labels or change label_selector"
     );
 }
 

@@ -1,6 +1,9 @@
 //! Ways back: to an earlier revision, to what was before an update that failed, to what a backup says.
 
+use std::collections::BTreeMap;
+
 use mobula_proto::control::v1 as pb;
+use serde_json::Value;
 
 use super::{
     Desk, Said, shortened,
@@ -9,7 +12,7 @@ use super::{
 use crate::{
     Error,
     intent::{Failed, backup, diff, plan},
-    store::{Action, Batch, Revision},
+    store::{Action, Batch, Desired, Revision},
 };
 
 impl Desk {
@@ -23,11 +26,15 @@ impl Desk {
             request.resource_version,
             self.kept.desired.resource_version,
         )?;
-        let now = self.kept.desired.resource_version;
+        let mut undone = Undone::default();
         let plan = if name.is_empty() {
+            let now = self.kept.desired.clone();
             let found = self.find(|revision| {
-                let version = revision.desired.resource_version;
-                if to == 0 { version < now } else { version == to }
+                if to == 0 {
+                    !undone.has(revision, None) && is_different(&now, &revision.desired)
+                } else {
+                    revision.desired.resource_version == to
+                }
             })?;
             let found = found.ok_or_else(|| no_revision(to, ""))?;
             plan::back(&found.desired)
@@ -36,11 +43,12 @@ impl Desk {
             let found = self.find(|revision| {
                 let earlier = revision.desired.applications.get(name);
                 if to == 0 {
-                    earlier.is_some_and(|earlier| {
-                        current
-                            .as_ref()
-                            .is_none_or(|current| earlier.document != current.document)
-                    })
+                    !undone.has(revision, Some(name))
+                        && earlier.is_some_and(|earlier| {
+                            current
+                                .as_ref()
+                                .is_none_or(|current| earlier.document != current.document)
+                        })
                 } else {
                     revision.desired.resource_version == to
                 }
@@ -49,7 +57,10 @@ impl Desk {
             let earlier = earlier.ok_or_else(|| no_revision(to, name))?;
             plan::back_one(&self.kept.desired, name, &earlier)
         };
-        self.settle(plan, Said::new(Action::Rollback, String::new(), request.dry_run))
+        self.settle(
+            plan,
+            Said::new(Action::Rollback, request.reason.clone(), request.dry_run),
+        )
     }
 
     /// Goes back by itself: an update of an application failed.
@@ -101,7 +112,7 @@ impl Desk {
     }
 
     /// The newest revision that fits.
-    fn find(&mut self, fits: impl Fn(&Revision) -> bool) -> Result<Option<Revision>, Error> {
+    fn find(&mut self, mut fits: impl FnMut(&Revision) -> bool) -> Result<Option<Revision>, Error> {
         let mut found = None;
         self.store.revisions(|revision| {
             if fits(&revision) {
@@ -111,6 +122,52 @@ impl Desk {
         })?;
         Ok(found)
     }
+}
+
+/// What automatic rollbacks took back, as the history is read from its newest revision: everything between such a rollback
+/// and the revision that it went back to.
+#[derive(Debug, Default)]
+struct Undone {
+    /// By application, the document that was gone back to and has not been met yet.
+    until: BTreeMap<String, Value>,
+}
+
+impl Undone {
+    /// Takes in the next older revision; true if an application of it (the one that is named) was taken back later.
+    fn has(&mut self, revision: &Revision, name: Option<&str>) -> bool {
+        let applications = &revision.desired.applications;
+        let is_met = |name: &str, document: &Value| {
+            let entry = applications.get(name);
+            entry.is_some_and(|entry| entry.document == *document)
+        };
+        self.until.retain(|name, document| !is_met(name, document));
+        let was_undone = match name {
+            Some(name) => self.until.contains_key(name),
+            None => !self.until.is_empty(),
+        };
+        if revision.action == Action::AutomaticRollback {
+            for change in &revision.changes {
+                let back = applications.get(&change.application);
+                if let Some(entry) = back.filter(|_| !self.until.contains_key(&change.application)) {
+                    self.until
+                        .insert(change.application.clone(), entry.document.clone());
+                }
+            }
+        }
+        was_undone
+    }
+}
+
+/// True if one says something else than the other: what runs, not when that was changed.
+fn is_different(one: &Desired, other: &Desired) -> bool {
+    let said = |desired: &Desired| {
+        let applications = desired.applications.iter();
+        let said: Vec<_> = applications
+            .map(|(name, entry)| (name.clone(), entry.document.clone(), entry.source))
+            .collect();
+        said
+    };
+    one.options != other.options || said(one) != said(other)
 }
 
 fn no_revision(to: u64, name: &str) -> Error {

@@ -110,6 +110,61 @@ fn an_update_that_failed_is_taken_back_and_told_with_the_reason() {
 }
 
 #[test]
+fn a_way_back_passes_over_what_was_taken_back_already() {
+    for name in ["", "a"] {
+        let mut desk = desk();
+        put(&mut desk, &with_model("a", "old")).unwrap();
+        put(&mut desk, &with_model("a", "good")).unwrap();
+        put(&mut desk, &with_model("a", "bad")).unwrap();
+        failed(&mut desk, "a", 0).unwrap();
+        assert_eq!(model(&desk, "a"), "good");
+        rollback(&mut desk, 0, name).unwrap();
+        assert_eq!(model(&desk, "a"), "old", "{name:?}");
+        // And again: what was in force before that.
+        rollback(&mut desk, 0, name).unwrap();
+        assert_eq!(model(&desk, "a"), "good", "{name:?}");
+        // One that is named is gone back to.
+        rollback(&mut desk, 3, name).unwrap();
+        assert_eq!(model(&desk, "a"), "bad", "{name:?}");
+    }
+}
+
+#[test]
+fn a_way_back_passes_over_all_that_failed_one_after_another() {
+    for name in ["", "a"] {
+        let mut desk = desk();
+        put(&mut desk, &with_model("b", "good")).unwrap();
+        for model in ["good", "bad", "worse"] {
+            put(&mut desk, &with_model("a", model)).unwrap();
+        }
+        failed(&mut desk, "a", 0).unwrap();
+        failed(&mut desk, "a", 0).unwrap();
+        assert_eq!(model(&desk, "a"), "good");
+        let back = rollback(&mut desk, 0, name);
+        if name.is_empty() {
+            // To when there was no a.
+            back.unwrap();
+            assert_eq!(names(&desk), ["b"]);
+        } else {
+            assert_eq!(back.unwrap_err().code(), tonic::Code::NotFound);
+        }
+    }
+}
+
+#[test]
+fn what_failed_once_and_works_now_can_be_gone_back_to() {
+    let mut desk = desk();
+    for model in ["good", "late"] {
+        put(&mut desk, &with_model("a", model)).unwrap();
+    }
+    failed(&mut desk, "a", 0).unwrap();
+    put(&mut desk, &with_model("a", "late")).unwrap();
+    put(&mut desk, &with_model("a", "new")).unwrap();
+    rollback(&mut desk, 0, "a").unwrap();
+    assert_eq!(model(&desk, "a"), "late");
+}
+
+#[test]
 fn updates_that_fail_one_after_another_lead_back_to_what_was_good() {
     let mut desk = desk();
     for model in ["good", "bad", "worse"] {

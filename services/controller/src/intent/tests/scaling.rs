@@ -77,6 +77,9 @@ fn what_scales_by_itself_is_not_scaled_from_outside() {
     for part in ["a/pipeline", "1 to 4", "external_scaler_enabled"] {
         assert!(said.contains(part), "{said}");
     }
+    assert!(!said.contains("min_replicas: 0"), "{said}");
+    let said = scale(&mut desk, "pipeline", 0).unwrap_err().to_string();
+    assert!(said.contains("min_replicas: 0"), "{said}");
 }
 
 #[test]
@@ -89,6 +92,11 @@ fn numbers_and_names_that_are_not_there_are_refused() {
     put(&mut desk, &app("a", json!({}))).unwrap();
     let error = scale(&mut desk, "pipelin", 1).unwrap_err();
     assert!(error.to_string().contains("preprocess, pipeline"), "{error}");
+    let error = scale(&mut desk, "pipeline", 0).unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    for part in ["a/pipeline", "external_scaler_enabled: true", "min_replicas: 0"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
     let error = scale(&mut desk, "pipeline", 10_001).unwrap_err();
     assert_eq!(error.code(), tonic::Code::InvalidArgument);
 }

@@ -121,6 +121,29 @@ async fn a_scaling_is_tried_and_made_of_a_version_as_every_other_change() {
 }
 
 #[tokio::test]
+async fn the_reason_of_every_change_is_kept() {
+    let door = door().await;
+    let scale = "/api/v1/applications/a/deployments/pipeline/scale";
+    for (method, path, body) in [
+        (Method::PUT, ONE, one(5)),
+        (Method::POST, scale, json!({"target_num_replicas": 3}).to_string()),
+        (Method::POST, "/api/serve/rollback", String::new()),
+        (Method::DELETE, ONE, String::new()),
+        (Method::PUT, ONE, one(6)),
+        (Method::DELETE, ALL, String::new()),
+    ] {
+        let path = format!("{path}?reason=why%20not");
+        let (code, text) = ask(&door, (method, &path), &[], &body).await;
+        assert_eq!(code, StatusCode::OK, "{path}: {text}");
+    }
+    let (_, text) = ask(&door, (Method::GET, "/api/serve/history"), &[], "").await;
+    let history: Value = serde_json::from_str(&text).unwrap();
+    let revisions = history["revisions"].as_array().unwrap();
+    let reasons: Vec<_> = revisions.iter().map(|revision| &revision["reason"]).collect();
+    assert_eq!(reasons, [&json!("why not"); 6], "{text}");
+}
+
+#[tokio::test]
 async fn a_list_is_no_object() {
     let door = door().await;
     let _ = ask(&door, (Method::PUT, ONE), &[], &one(5)).await;

@@ -99,6 +99,24 @@ fn no_more_processes_are_started_than_allowed() {
 }
 
 #[test]
+fn the_one_process_that_is_allowed_is_told_as_one() {
+    let mut supply = process(&[]);
+    let Supply::Process { max_workers, .. } = &mut supply else {
+        panic!("it starts processes");
+    };
+    *max_workers = 1;
+    let mut world = World::new(supply, schema(1));
+    world.run(ms(200));
+    world.launch();
+    world.run(ms(200));
+    let told = world.application().1;
+    assert!(
+        told.contains("one worker runs already, as many as --max-workers allows"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_process_that_is_not_needed_any_more_leaves_after_a_while() {
     let mut world = World::new(process(&[]), schema(1));
     world.settle();

@@ -72,6 +72,25 @@ fn load_that_is_told_as_often_as_proxies_are_told_to_outlasts_a_long_delay() {
 }
 
 #[test]
+fn load_that_is_over_leaves_the_mean_while_proxies_report_as_long_as_they_are_told_to() {
+    let mut intent = auto(1, 4);
+    let Count::Auto(scaling) = &mut intent.config.applications[0].deployments[1].count else {
+        panic!("it scales");
+    };
+    scaling.look_back = ms(6_000);
+    scaling.downscale_delay = ms(600_000);
+    let mut world = mesh(intent);
+    let look_back = world.tables.last().unwrap().look_back_ms;
+    assert_eq!(look_back, 6_000);
+    asked(&mut world, 4, 2, 10);
+    asked(&mut world, 0, 0, 1);
+    let total = |world: &World| world.deployment(1).scaling.unwrap().total_requests;
+    assert!(total(&world) > 3.0, "just now there was load: {}", total(&world));
+    asked(&mut world, 0, 0, look_back / 1_000);
+    assert!(total(&world).abs() < 1e-9, "{}", total(&world));
+}
+
+#[test]
 fn at_zero_a_request_is_expected_to_wait_and_brings_a_replica_at_once() {
     let mut world = mesh(auto(0, 2));
     assert!(world.routed(1).is_empty());

@@ -200,6 +200,7 @@ fn rule(rule: &Rule) -> &'static str {
         | Rule::NotPrintable
         | Rule::MultipleOf { .. }
         | Rule::OneOf(_)
+        | Rule::OneOfMany { .. }
         | Rule::Wrong(_) => "invalid_value",
     }
 }

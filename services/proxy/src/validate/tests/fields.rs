@@ -238,7 +238,14 @@ fn a_schedule_that_the_scheduler_does_not_have_is_refused_with_those_that_it_has
     let problem = chosen("DDIM Karras", "").unwrap_err();
     assert_eq!(
         (&*problem.field, problem.rule),
-        ("scheduler", Rule::OneOf(model.schedulers.clone()))
+        (
+            "scheduler",
+            Rule::OneOfMany {
+                meant: Some("ddim".into()),
+                some: model.schedulers.clone(),
+                more: 0
+            }
+        )
     );
 }
 
