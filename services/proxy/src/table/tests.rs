@@ -148,8 +148,8 @@ async fn the_same_controller_takes_away_at_once() {
     assert_eq!(ids(&fleet, "a"), ["r2"]);
 }
 
-#[test]
-fn what_is_measured_of_an_application_ends_with_its_place_in_the_table_and_its_last_request() {
+#[tokio::test]
+async fn what_is_measured_of_an_application_ends_with_its_place_in_the_table_and_its_last_request() {
     let handle = mobula_kit::metrics::install();
     let page = || mobula_kit::metrics::render(&handle);
     let lines = |of: &str| page().lines().filter(|line| line.contains(of)).count();
