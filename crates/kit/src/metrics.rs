@@ -1,15 +1,15 @@
 //! Prometheus metrics: one recorder per process, buckets by the unit in a histogram's name, and what is true of every
 //! process. Services describe their own metrics in their own `metrics.rs`.
 //!
-//! Names are `mobula_<area>_<what>_<unit>`; beside them stand those of Ray Serve that its dashboards read, made by
-//! [`ray`]. Histograms must end in `_seconds`, `_rows` or `_ms`: those have buckets here. What tells of a replica or a
-//! deployment is a [`Family`], whose series end with it.
+//! Names are `mobula_<area>_<what>_<unit>`; beside them stand those of Ray Serve that its dashboards read.
+//! Histograms must end in `_seconds` or `_rows`: those have buckets here. What tells of a replica, a deployment or an
+//! application is a [`Family`], as all of Ray's are, whose series end with it.
 
 mod series;
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
-use metrics::{SharedString, Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub use self::series::{Family, Kind, Series};
@@ -52,21 +52,20 @@ pub const START_MILLIS: [f64; 15] = [
 /// Whether names of Ray Serve's metrics begin with `ray_`; decided once per process.
 static RAY_PREFIX: OnceLock<bool> = OnceLock::new();
 
-/// Decides whether [`ray`] prefixes names. [`crate::main`] calls it with `--ray-metrics-prefix`; later calls change nothing,
-/// for handles are made by then.
+/// Decides whether names of Ray Serve's are shown with `ray_` in front. [`crate::main`] calls it with `--ray-metrics-prefix`;
+/// later calls change nothing.
 pub fn prefix_ray(is_prefixed: bool) {
     RAY_PREFIX.get_or_init(|| is_prefixed);
 }
 
-/// The name of a metric that Ray Serve has too, given as its source names it: `serve_num_http_requests_total`. Prometheus
-/// sees it so from Serve's own exporter, and as `ray_serve_num_http_requests_total` from a Ray cluster; counters end in
-/// `_total` in both.
-pub fn ray(name: &'static str) -> SharedString {
-    ray_name(name, *RAY_PREFIX.get_or_init(|| false))
+/// How a metric's name is shown. Prometheus sees Ray Serve's as `serve_num_http_requests_total` from Serve's own exporter, and
+/// as `ray_serve_num_http_requests_total` from a Ray cluster; counters end in `_total` in both.
+fn shown(name: &'static str) -> Cow<'static, str> {
+    shown_as(name, *RAY_PREFIX.get_or_init(|| false))
 }
 
-fn ray_name(name: &'static str, is_prefixed: bool) -> SharedString {
-    if is_prefixed {
+fn shown_as(name: &'static str, is_prefixed: bool) -> Cow<'static, str> {
+    if is_prefixed && name.starts_with("serve_") {
         format!("ray_{name}").into()
     } else {
         name.into()
@@ -85,7 +84,6 @@ fn start() -> PrometheusHandle {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_rows".to_owned()), &ROWS))
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_ms".to_owned()), &MILLIS))
         .expect("bucket tables are not empty")
         .build_recorder();
     let handle = recorder.handle();
@@ -155,30 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn rays_names_are_prefixed_only_where_it_is_asked_for() {
-        assert_eq!(
-            &*ray_name("serve_deployment_status", false),
-            "serve_deployment_status"
-        );
-        assert_eq!(
-            &*ray_name("serve_deployment_status", true),
-            "ray_serve_deployment_status"
-        );
-    }
-
-    #[test]
-    fn milliseconds_have_rays_buckets() {
-        let handle = install();
-        metrics::histogram!("serve_test_latency_ms").record(3.0);
-        let page = render(&handle);
-        assert!(
-            page.contains("serve_test_latency_ms_bucket{le=\"2\"} 0"),
-            "{page}"
-        );
-        assert!(
-            page.contains("serve_test_latency_ms_bucket{le=\"5\"} 1"),
-            "{page}"
-        );
+    fn rays_names_are_prefixed_only_where_it_is_asked_for_and_ours_never() {
+        let (rays, ours) = ("serve_deployment_status", "mobula_proxy_replicas");
+        assert_eq!(shown_as(rays, false), rays);
+        assert_eq!(shown_as(rays, true), "ray_serve_deployment_status");
+        assert_eq!(shown_as(ours, true), ours);
     }
 
     #[test]

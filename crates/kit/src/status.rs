@@ -14,6 +14,32 @@ pub const DOMAIN: &str = "mobula";
 /// Metadata by which a gRPC client's own retry policy is told when to come back (gRFC A6), milliseconds.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
+/// Names of the codes, by number, as gRPC and protobuf's JSON write them.
+pub const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The name of a code.
+pub fn name(code: Code) -> &'static str {
+    CODES[code as usize]
+}
+
 /// INVALID_ARGUMENT with a BadRequest that names one field and why.
 pub fn invalid(field: &str, why: impl Into<String>) -> Status {
     invalid_fields(vec![(field.to_owned(), why.into())])
@@ -94,6 +120,16 @@ pub fn received(status: Status) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_code_has_its_name() {
+        for (number, name) in (0..).zip(CODES) {
+            let code = Code::from_i32(number);
+            assert_eq!((code as i32, self::name(code)), (number, name));
+            let debug = format!("{code:?}").to_lowercase();
+            assert_eq!(name.replace('_', "").to_lowercase(), debug);
+        }
+    }
 
     #[test]
     fn a_bad_request_names_every_field() {

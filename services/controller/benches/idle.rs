@@ -114,7 +114,10 @@ impl Worker {
                 message = inbox.message() => match message {
                     Ok(Some(said)) => match said.message.unwrap() {
                         Message::Welcome(welcome) => beat = every(&welcome),
-                        other => self.obey(other),
+                        other @ (Message::Assign(_)
+                        | Message::Drain(_)
+                        | Message::Shutdown(_)
+                        | Message::Reconfigure(_)) => self.obey(other),
                     },
                     ended => panic!("worker {number} lost the controller: {:?}", ended.err()),
                 },

@@ -10,7 +10,8 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
-use mobula_proto::common::v1::Timings;
+use mobula_kit::{metrics::Series, status::CODES};
+use mobula_proto::{common::v1::Timings, control::v1::WatchRoutesRequest};
 use tonic::Code;
 
 pub(crate) use self::{
@@ -32,27 +33,6 @@ const REPORTS: &str = "mobula_proxy_demand_reports_total";
 const UNTOLD: &str = "mobula_proxy_finished_untold_total";
 const TABLE: &str = "mobula_proxy_route_table_version";
 const CONTROLLER: &str = "mobula_proxy_controller_connected";
-
-/// Words for the codes, as the label `outcome`; indexed by code.
-const OUTCOMES: [&str; 17] = [
-    "ok",
-    "cancelled",
-    "unknown",
-    "invalid_argument",
-    "deadline_exceeded",
-    "not_found",
-    "already_exists",
-    "permission_denied",
-    "resource_exhausted",
-    "failed_precondition",
-    "aborted",
-    "out_of_range",
-    "unimplemented",
-    "internal",
-    "unavailable",
-    "data_loss",
-    "unauthenticated",
-];
 
 /// Which door a request came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +57,7 @@ pub(crate) enum Reroute {
 /// What is measured per request.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    outcomes: [[Counter; OUTCOMES.len()]; 2],
+    outcomes: [[Counter; CODES.len()]; 2],
     stages: [Histogram; 7],
     pub(crate) in_flight: Gauge,
     pub(crate) images: Counter,
@@ -104,15 +84,16 @@ pub(crate) struct Metrics {
     /// `/-/routes`.
     pub(crate) routes: Arc<Ingress>,
     /// Requests under way by door, as Ray Serve counts them; indexed by [`Door`].
-    ongoing: [Gauge; 2],
+    ongoing: [Series; 2],
 }
 
 impl Metrics {
-    /// Looks the handles up. The process's recorder must be installed before.
-    pub(crate) fn new() -> Self {
+    /// Looks the handles up, for a proxy that is introduced so. The process's recorder must be installed before.
+    pub(crate) fn new(proxy: &WatchRoutesRequest) -> Self {
         describe();
-        let outcomes = ["grpc", "http"]
-            .map(|door| OUTCOMES.map(|outcome| counter!(REQUESTS, "door" => door, "outcome" => outcome)));
+        let outcomes = ["grpc", "http"].map(|door| {
+            CODES.map(|code| counter!(REQUESTS, "door" => door, "outcome" => code.to_lowercase()))
+        });
         let stages = [
             "queue",
             "preprocess",
@@ -143,12 +124,12 @@ impl Metrics {
             nowhere: Arc::new(Ingress::new("", "", "")),
             healthz: Arc::new(Ingress::new("", "", "/-/healthz")),
             routes: Arc::new(Ingress::new("", "", "/-/routes")),
-            ongoing: ray::ongoing(),
+            ongoing: ray::ongoing(proxy),
         }
     }
 
     /// Requests under way at a door.
-    pub(crate) fn ongoing(&self, door: Door) -> &Gauge {
+    pub(crate) fn ongoing(&self, door: Door) -> &Series {
         &self.ongoing[door as usize]
     }
 
@@ -213,20 +194,6 @@ fn describe() {
         UNTOLD,
         "Requests that ended and were left out of the reports, since too many did."
     );
-    queue::describe();
-    ray::describe();
     describe_gauge!(TABLE, "Version of the route table in use.");
     describe_gauge!(CONTROLLER, "1 while the controller is heard.");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outcomes_are_named_by_their_codes() {
-        assert_eq!(OUTCOMES[Code::Ok as usize], "ok");
-        assert_eq!(OUTCOMES[Code::ResourceExhausted as usize], "resource_exhausted");
-        assert_eq!(OUTCOMES[Code::Unauthenticated as usize], "unauthenticated");
-    }
 }

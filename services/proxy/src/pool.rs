@@ -52,6 +52,8 @@ use crate::{
 /// What holds for every pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// This proxy's name, a label of metrics.
+    pub(crate) proxy_id: Arc<str>,
     /// How long a request waits while no replica is there and none is expected.
     pub(crate) no_replica_timeout: Duration,
     /// Most requests that wait in one pool, whatever the deployment allows.
@@ -122,7 +124,7 @@ impl Pool {
             name: format!("{application}#{deployment}"),
             application: application.to_owned(),
             deployment: deployment.to_owned(),
-            metrics: QueueMetrics::new(application, deployment),
+            metrics: QueueMetrics::new(application, deployment, &settings.proxy_id),
             state: Mutex::new(state),
             alive_at: AtomicU64::new(0),
             row_ns: AtomicU64::new(0),
@@ -141,17 +143,13 @@ impl Pool {
             .set_max_queued(max_queued.min(self.settings.max_queued));
         state.backpressure = Backpressure::of(route);
         let before = std::mem::take(&mut state.replicas);
-        // Slots of those that stay are theirs; a new one gets the first that nobody has.
-        let stays = |replica: &&Arc<Replica>| route.replicas.iter().any(|e| is_at(replica, e));
-        let mut taken: Vec<_> = before.iter().filter(stays).map(|replica| replica.slot).collect();
         for endpoint in &route.replicas {
             let replica = match before.iter().find(|replica| is_at(replica, endpoint)) {
                 Some(replica) => Arc::clone(replica),
                 None => match channels.of(&endpoint.address) {
                     Ok(channel) => {
-                        let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or_default();
-                        taken.push(slot);
-                        Arc::new(Replica::new(endpoint, channel, route.max_ongoing_requests, slot))
+                        let shown = self.metrics.at_replica(&endpoint.replica_id);
+                        Arc::new(Replica::new(endpoint, channel, route.max_ongoing_requests, shown))
                     }
                     Err(error) => {
                         tracing::warn!(replica = endpoint.replica_id, %error, "a replica cannot be reached");
@@ -167,7 +165,6 @@ impl Pool {
         let count = state.replicas.len();
         state.outlook.told(route, count > 0, now);
         self.metrics.replicas.set(count as f64);
-        self.metrics.slots(&taken);
         drop(state);
         self.pump();
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use mobula_kit::metrics::Series;
 use mobula_proto::{
     common::v1::Load,
     control::v1::{HeldModel, ModelInfo, ReplicaEndpoint},
@@ -26,8 +27,8 @@ pub(crate) struct Replica {
     pub(crate) id: String,
     pub(crate) address: String,
     pub(crate) channel: Channel,
-    /// The smallest number that no other replica of its pool has: its label in metrics, since names are new for ever.
-    pub(crate) slot: usize,
+    /// Where it is shown how many requests it has of this proxy; ends with it.
+    pub(crate) shown: Series,
     inner: Mutex<Inner>,
 }
 
@@ -81,7 +82,7 @@ impl Used {
 
 impl Replica {
     /// A replica that is new in the table.
-    pub(crate) fn new(endpoint: &ReplicaEndpoint, channel: Channel, max_ongoing: u32, slot: usize) -> Self {
+    pub(crate) fn new(endpoint: &ReplicaEndpoint, channel: Channel, max_ongoing: u32, shown: Series) -> Self {
         let inner = Inner {
             book: Book::new(max_ongoing),
             model: None,
@@ -95,7 +96,7 @@ impl Replica {
             id: endpoint.replica_id.clone(),
             address: endpoint.address.clone(),
             channel,
-            slot,
+            shown,
             inner: Mutex::new(inner),
         }
     }

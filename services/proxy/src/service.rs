@@ -29,12 +29,14 @@ use crate::{
 /// [`Error::Kit`] when the controller's address or a server cannot be used.
 pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(), Error> {
     mobula_kit::metrics::install();
-    let metrics = Arc::new(Metrics::new());
+    let introduction = introduction(&config, &listeners);
+    let metrics = Arc::new(Metrics::new(&introduction));
     let clock = Clock::start();
     let readiness = Readiness::new();
     let signal = Arc::<Signal>::default();
     let records = Records::new(Arc::clone(&signal));
     let settings = Settings {
+        proxy_id: introduction.proxy_id.as_str().into(),
         no_replica_timeout: config.no_replica_timeout(),
         max_queued: config.max_queued_requests,
         clock,
@@ -44,7 +46,6 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let fleet = Arc::new(Fleet::new(settings));
     let told = (Arc::clone(&metrics), records.clone());
     let generator = Generator::new(&config, fleet.subscribe(), told, clock);
-    let introduction = introduction(&config, &listeners);
     let reporter = Reporter::new(
         &config.controller,
         introduction.proxy_id.clone(),

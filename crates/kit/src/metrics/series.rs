@@ -1,7 +1,8 @@
 //! Series that end with what they tell of: a replica's, a deployment's. The recorder behind `metrics` keeps whatever it was
 //! ever told, so that a gauge of a replica that is gone would be shown for ever; these are gone with their last handle.
 //!
-//! Used for the metrics that Ray Serve has too, whose names, types, labels and buckets a [`Family`] states. Invariants: two
+//! Used for the metrics that Ray Serve has too, whose names, types, labels and buckets a [`Family`] states, and for ours
+//! that have an application's name. Invariants: two
 //! handles with the same values are the same series; a family without series is not on the page.
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
     },
 };
 
-use super::ray;
+use super::shown;
 
 /// What the series of a family count.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,7 +30,7 @@ pub enum Kind {
 /// A metric with its labels.
 #[derive(Debug, PartialEq)]
 pub struct Family {
-    /// As Ray's source names it; a counter's with `_total`.
+    /// Ours, or as Ray's source names it; a counter's with `_total`.
     pub name: &'static str,
     /// What its series count.
     pub kind: Kind,
@@ -139,6 +140,15 @@ impl Series {
         }
     }
 
+    /// Shows so much more, or less; for gauges.
+    pub fn change(&self, by: f64) {
+        if let Cell::Gauge(bits) = &self.0.cell {
+            let more = |bits| Some((f64::from_bits(bits) + by).to_bits());
+            // It takes every number.
+            let _ = bits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        }
+    }
+
     /// Takes a sample; for histograms.
     pub fn record(&self, value: f64) {
         if let Cell::Histogram(distribution) = &self.0.cell {
@@ -186,7 +196,7 @@ pub(super) fn render(page: &mut String) {
     let mut last = "";
     for inner in &series {
         let family = inner.family;
-        let name = ray(family.name);
+        let name = shown(family.name);
         if last != family.name {
             let (help, kind) = (family.help, family.kind.word());
             let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -293,7 +303,8 @@ mod tests {
     #[test]
     fn gauges_and_distributions_are_written_as_prometheus_reads_them() {
         let (level, time) = (GAUGE.series(&[]), HISTOGRAM.series(&["a\"\\\n"]));
-        level.set(1.5);
+        level.set(3.0);
+        level.change(-1.5);
         for sample in [1.0, 1.5, 2.5, 3.0] {
             time.record(sample);
         }

@@ -112,7 +112,7 @@ impl Meter {
     pub(super) fn new(shared: &Arc<Shared>, door: Door) -> Self {
         shared.metrics.in_flight.increment(1.0);
         if door == Door::Grpc {
-            shared.metrics.ongoing(door).increment(1.0);
+            shared.metrics.ongoing(door).change(1.0);
         }
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
@@ -152,7 +152,7 @@ impl Drop for Meter {
         metrics.ended(self.door, self.code);
         let noted = std::mem::take(&mut *self.trail.lock());
         if self.door == Door::Grpc {
-            metrics.ongoing(self.door).decrement(1.0);
+            metrics.ongoing(self.door).change(-1.0);
             let ingress = noted.ingress.as_ref().unwrap_or(&metrics.nowhere);
             ingress.called(self.code, self.begun);
         }

@@ -8,6 +8,7 @@ use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
+use mobula_kit::status;
 use mobula_proto::{
     common::v1::Timings,
     image::v1::{Image, ImageFormat, Parameters},
@@ -143,7 +144,7 @@ pub(super) fn error(error: &Error, query: &Query) -> Response {
         .map(|(field, description)| json!({ "field": field, "description": description }))
         .collect();
     let body = json!({ "error": {
-        "code": name(error.code()),
+        "code": status::name(error.code()),
         "reason": error.reason(),
         "message": error.to_string(),
         "violations": violations,
@@ -219,29 +220,6 @@ fn status(code: Code) -> StatusCode {
         }
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// A code as protobuf's JSON writes it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

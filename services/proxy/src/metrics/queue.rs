@@ -1,208 +1,236 @@
-//! What is measured per deployment.
+//! What is measured per deployment, ours and what Ray Serve has too (router.py and request_router.py of 2.60).
+//!
+//! Invariant: series end with the deployment's pool, which is when the deployment has left the route table and its last
+//! request has ended; a replica's end with the replica.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use metrics::{
-    Counter, Gauge, Histogram, SharedString, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
-};
-use mobula_kit::metrics::ray;
+use mobula_kit::metrics::{Family, Kind, MILLIS, Series};
 use mobula_serving::affinity::Pick;
 
 use crate::demand::Tally;
 
-const QUEUE_IN: &str = "mobula_proxy_queue_entered_total";
-const QUEUE_OUT: &str = "mobula_proxy_queue_left_total";
-const QUEUE: &str = "mobula_proxy_queue_requests";
-const REPLICAS: &str = "mobula_proxy_replicas";
-const PICKS: &str = "mobula_proxy_model_picks_total";
-
-// Ray Serve's, as router.py and request_router.py of 2.60 have them.
-const QUEUED: &str = "serve_deployment_queued_queries";
-const AT_REPLICAS: &str = "serve_num_ongoing_requests_at_replicas";
-const HANDLE: &str = "serve_handle_request_counter_total";
-const ROUTER: &str = "serve_num_router_requests_total";
-const FULFILLMENT: &str = "serve_request_router_fulfillment_time_ms";
-const REPLICA_QUEUE: &str = "serve_request_router_queue_len";
-
 /// Who calls the deployments, in Ray's words.
 const SOURCE: &str = "PROXY";
+
+const DEPLOYMENT: &[&str] = &["application", "deployment"];
+const HANDLE: &[&str] = &["application", "deployment", "handle", "actor_id"];
+
+static ENTERED: Family = Family {
+    name: "mobula_proxy_queue_entered_total",
+    kind: Kind::Counter,
+    labels: DEPLOYMENT,
+    help: "Requests that found no replica free and began to wait.",
+};
+static LEFT: Family = Family {
+    name: "mobula_proxy_queue_left_total",
+    kind: Kind::Counter,
+    labels: DEPLOYMENT,
+    help: "Requests that ended their wait, served or not.",
+};
+static WAITING: Family = Family {
+    name: "mobula_proxy_queue_requests",
+    kind: Kind::Gauge,
+    labels: DEPLOYMENT,
+    help: "Requests that wait for a replica.",
+};
+static REPLICAS: Family = Family {
+    name: "mobula_proxy_replicas",
+    kind: Kind::Gauge,
+    labels: DEPLOYMENT,
+    help: "Replicas in the route table.",
+};
+static PICKS: Family = Family {
+    name: "mobula_proxy_model_picks_total",
+    kind: Kind::Counter,
+    labels: &["application", "deployment", "pick"],
+    help: "Requests for models on demand, by whether their replica held the model, none did, or those that did were busy.",
+};
+static QUEUED: Family = Family {
+    name: "serve_deployment_queued_queries",
+    kind: Kind::Gauge,
+    labels: HANDLE,
+    help: "Requests to a deployment that have no replica yet.",
+};
+static AT_REPLICAS: Family = Family {
+    name: "serve_num_ongoing_requests_at_replicas",
+    kind: Kind::Gauge,
+    labels: HANDLE,
+    help: "Requests to a deployment that are at replicas.",
+};
+static HANDLE_REQUESTS: Family = Family {
+    name: "serve_handle_request_counter_total",
+    kind: Kind::Counter,
+    labels: &["application", "deployment", "handle", "route"],
+    help: "Requests to a deployment.",
+};
+static ROUTER_REQUESTS: Family = Family {
+    name: "serve_num_router_requests_total",
+    kind: Kind::Counter,
+    labels: &["application", "deployment", "handle", "route", "actor_id"],
+    help: "Requests that the router of a deployment took.",
+};
+static FULFILLMENT: Family = Family {
+    name: "serve_request_router_fulfillment_time_ms",
+    kind: Kind::Histogram(&MILLIS),
+    labels: &["application", "deployment", "handle_source", "actor_id"],
+    help: "Milliseconds that a request waited for a replica.",
+};
+static AT_REPLICA: Family = Family {
+    name: "serve_request_router_queue_len",
+    kind: Kind::Gauge,
+    labels: &[
+        "application",
+        "deployment",
+        "replica_id",
+        "handle_source",
+        "actor_id",
+    ],
+    help: "Requests of this proxy at a replica.",
+};
+
+/// Ray's among them.
+#[cfg(test)]
+pub(super) static RAYS: [&Family; 6] = [
+    &QUEUED,
+    &AT_REPLICAS,
+    &HANDLE_REQUESTS,
+    &ROUTER_REQUESTS,
+    &FULFILLMENT,
+    &AT_REPLICA,
+];
 
 /// What is measured per deployment.
 #[derive(Debug)]
 pub(crate) struct QueueMetrics {
-    pub(crate) entered: Counter,
-    pub(crate) left: Counter,
-    pub(crate) waiting: Gauge,
-    pub(crate) replicas: Gauge,
-    held: Counter,
-    cold: Counter,
-    spilled: Counter,
-    queued: Gauge,
-    at_replicas: Gauge,
-    fulfillment: Histogram,
-    application: String,
-    deployment: String,
-    inner: Mutex<Inner>,
+    pub(crate) entered: Series,
+    pub(crate) left: Series,
+    pub(crate) waiting: Series,
+    pub(crate) replicas: Series,
+    held: Series,
+    cold: Series,
+    spilled: Series,
+    queued: Series,
+    at_replicas: Series,
+    fulfillment: Series,
+    names: Names,
+    routed: Mutex<Routed>,
 }
 
-/// Handles that change with the table.
+/// Values of the labels.
 #[derive(Debug)]
-struct Inner {
+struct Names {
+    application: String,
+    deployment: String,
+    handle: String,
+    proxy_id: String,
+}
+
+/// Handles that change with the application's path.
+#[derive(Debug)]
+struct Routed {
     route: String,
-    handle: Counter,
-    router: Counter,
-    /// Requests at each replica, by its slot.
-    slots: Vec<Gauge>,
+    handle: Series,
+    router: Series,
 }
 
 impl QueueMetrics {
-    /// Looks the handles up; the labels are names from the configuration.
-    pub(crate) fn new(application: &str, deployment: &str) -> Self {
-        let labels = [
-            ("application", application.to_owned()),
-            ("deployment", deployment.to_owned()),
-        ];
-        let pick = |pick: &'static str| {
-            let [application, deployment] = labels.clone();
-            counter!(PICKS, &[application, deployment, ("pick", pick.to_owned())])
+    /// Looks the handles up; the labels are names from the configuration, and this proxy's, which is the actor in Ray's
+    /// words.
+    pub(crate) fn new(application: &str, deployment: &str, proxy_id: &str) -> Self {
+        let of = [application, deployment];
+        let pick = |pick| PICKS.series(&[application, deployment, pick]);
+        let handle = format!("{application}#{deployment}");
+        let of_handle = [application, deployment, &handle, proxy_id];
+        let names = Names {
+            application: application.to_owned(),
+            deployment: deployment.to_owned(),
+            handle: handle.clone(),
+            proxy_id: proxy_id.to_owned(),
         };
-        let handle = [
-            ("application", application.to_owned()),
-            ("deployment", deployment.to_owned()),
-            ("handle", format!("{application}#{deployment}")),
-        ];
-        let source = [
-            ("application", application.to_owned()),
-            ("deployment", deployment.to_owned()),
-            ("handle_source", SOURCE.to_owned()),
-        ];
         Self {
-            entered: counter!(QUEUE_IN, &labels),
-            left: counter!(QUEUE_OUT, &labels),
-            waiting: gauge!(QUEUE, &labels),
-            replicas: gauge!(REPLICAS, &labels),
+            entered: ENTERED.series(&of),
+            left: LEFT.series(&of),
+            waiting: WAITING.series(&of),
+            replicas: REPLICAS.series(&of),
             held: pick("held"),
             cold: pick("cold"),
             spilled: pick("spilled"),
-            queued: gauge!(ray(QUEUED), &handle),
-            at_replicas: gauge!(ray(AT_REPLICAS), &handle),
-            fulfillment: histogram!(ray(FULFILLMENT), &source),
-            inner: Mutex::new(Inner::new(application, deployment, "")),
-            application: application.to_owned(),
-            deployment: deployment.to_owned(),
+            queued: QUEUED.series(&of_handle),
+            at_replicas: AT_REPLICAS.series(&of_handle),
+            fulfillment: FULFILLMENT.series(&[application, deployment, SOURCE, proxy_id]),
+            routed: Mutex::new(names.routed("")),
+            names,
         }
     }
 
     /// The application is reached by this prefix from now on.
     pub(crate) fn route(&self, route: &str) {
-        let mut inner = self.lock();
-        if inner.route != route {
-            let slots = std::mem::take(&mut inner.slots);
-            *inner = Inner {
-                slots,
-                ..Inner::new(&self.application, &self.deployment, route)
-            };
+        let mut routed = self.lock();
+        if routed.route != route {
+            *routed = self.names.routed(route);
         }
     }
 
     /// Counts a request.
     pub(crate) fn requests(&self) {
-        let inner = self.lock();
-        inner.handle.increment(1);
-        inner.router.increment(1);
+        let routed = self.lock();
+        routed.handle.add(1);
+        routed.router.add(1);
     }
 
     /// Shows how many requests there are.
     pub(crate) fn show(&self, tally: &Tally) {
-        self.queued.set(tally.queued());
-        self.at_replicas.set(tally.running());
+        self.queued.set(tally.queued().into());
+        self.at_replicas.set(tally.running().into());
     }
 
     /// A request waited so long for a replica, or left after so long.
     pub(crate) fn fulfilled(&self, waited: Duration) {
-        self.fulfillment.record(waited.as_secs_f64() * 1e3);
+        self.fulfillment.record_ms(waited);
     }
 
     /// Counts how a replica was picked for a model on demand.
     pub(crate) fn picked(&self, pick: Pick) {
         match pick {
-            Pick::Held(_) => self.held.increment(1),
-            Pick::Cold(_) => self.cold.increment(1),
-            Pick::Spilled(_) => self.spilled.increment(1),
+            Pick::Held(_) => self.held.add(1),
+            Pick::Cold(_) => self.cold.add(1),
+            Pick::Spilled(_) => self.spilled.add(1),
         }
     }
 
-    /// The replica in a slot has so many requests of this proxy.
-    pub(crate) fn at_replica(&self, slot: usize, ongoing: u32) {
-        let mut inner = self.lock();
-        while inner.slots.len() <= slot {
-            let labels: [(&str, SharedString); 4] = [
-                ("application", self.application.clone().into()),
-                ("deployment", self.deployment.clone().into()),
-                // Not its name: names are new with every replica, and the page would grow for ever.
-                ("replica_id", inner.slots.len().to_string().into()),
-                ("handle_source", SOURCE.into()),
-            ];
-            inner.slots.push(gauge!(ray(REPLICA_QUEUE), &labels));
-        }
-        inner.slots[slot].set(ongoing);
-    }
-
-    /// Only these slots have replicas.
-    pub(crate) fn slots(&self, taken: &[usize]) {
-        for (slot, gauge) in self.lock().slots.iter().enumerate() {
-            if !taken.contains(&slot) {
-                gauge.set(0.0);
-            }
-        }
+    /// Where a replica shows how many requests of this proxy it has.
+    pub(crate) fn at_replica(&self, replica_id: &str) -> Series {
+        let Names {
+            application,
+            deployment,
+            proxy_id,
+            ..
+        } = &self.names;
+        AT_REPLICA.series(&[application, deployment, replica_id, SOURCE, proxy_id])
     }
 
     /// Nothing under this lock can panic half-way.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Routed> {
+        self.routed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
-    fn new(application: &str, deployment: &str, route: &str) -> Self {
-        let labels = [
-            ("application", application.to_owned()),
-            ("deployment", deployment.to_owned()),
-            ("handle", format!("{application}#{deployment}")),
-            ("route", route.to_owned()),
-        ];
-        Self {
+impl Names {
+    fn routed(&self, route: &str) -> Routed {
+        let Self {
+            application,
+            deployment,
+            handle,
+            proxy_id,
+        } = self;
+        Routed {
             route: route.to_owned(),
-            handle: counter!(ray(HANDLE), &labels),
-            router: counter!(ray(ROUTER), &labels),
-            slots: Vec::new(),
+            handle: HANDLE_REQUESTS.series(&[application, deployment, handle, route]),
+            router: ROUTER_REQUESTS.series(&[application, deployment, handle, route, proxy_id]),
         }
     }
-}
-
-pub(super) fn describe() {
-    describe_counter!(QUEUE_IN, "Requests that found no replica free and began to wait.");
-    describe_counter!(QUEUE_OUT, "Requests that ended their wait, served or not.");
-    describe_gauge!(QUEUE, "Requests that wait for a replica.");
-    describe_gauge!(REPLICAS, "Replicas in the route table.");
-    describe_counter!(
-        PICKS,
-        "Requests for models on demand, by whether their replica held the model, none did, or those that did were busy."
-    );
-    describe_gauge!(ray(QUEUED), "Requests to a deployment that have no replica yet.");
-    describe_gauge!(ray(AT_REPLICAS), "Requests to a deployment that are at replicas.");
-    describe_counter!(ray(HANDLE), "Requests to a deployment.");
-    describe_counter!(ray(ROUTER), "Requests that the router of a deployment took.");
-    describe_histogram!(
-        ray(FULFILLMENT),
-        "Milliseconds that a request waited for a replica."
-    );
-    describe_gauge!(
-        ray(REPLICA_QUEUE),
-        "Requests of this proxy at a replica, by the replica's slot in the pool."
-    );
 }

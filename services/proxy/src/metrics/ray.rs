@@ -2,18 +2,18 @@
 //! application and status.
 //!
 //! Labels come from the table, from the methods and statuses that there are, and from nowhere else. A request that fits no
-//! application has an empty route.
+//! application has an empty route. Series end with their application's place in the route table and its last request.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use metrics::{
-    Counter, Gauge, Histogram, SharedString, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+use mobula_kit::{
+    metrics::{Family, Kind, MILLIS, Series},
+    status,
 };
-use mobula_kit::metrics::ray;
+use mobula_proto::control::v1::WatchRoutesRequest;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -27,50 +27,83 @@ const GENERATE: &str = "/mobula.image.v1.ImageService/Generate";
 const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
-/// The codes as Ray's label names them, by number.
-const CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
+const WITH_STATUS: &[&str] = &["route", "method", "application", "status_code"];
+const WITH_ERROR: &[&str] = &["route", "method", "application", "error_code"];
+const OF_DEPLOYMENT: &[&str] = &["route", "method", "application", "error_code", "deployment"];
 
-/// Names of one door's metrics.
-struct Names {
-    requests: &'static str,
-    errors: &'static str,
-    deployment_errors: &'static str,
-    latency: &'static str,
-    ongoing: &'static str,
+/// One door's metrics.
+struct Families {
+    requests: Family,
+    errors: Family,
+    deployment_errors: Family,
+    latency: Family,
+    ongoing: Family,
 }
 
-const HTTP: Names = Names {
-    requests: "serve_num_http_requests_total",
-    errors: "serve_num_http_error_requests_total",
-    deployment_errors: "serve_num_deployment_http_error_requests_total",
-    latency: "serve_http_request_latency_ms",
-    ongoing: "serve_num_ongoing_http_requests",
-};
-const GRPC: Names = Names {
-    requests: "serve_num_grpc_requests_total",
-    errors: "serve_num_grpc_error_requests_total",
-    deployment_errors: "serve_num_deployment_grpc_error_requests_total",
-    latency: "serve_grpc_request_latency_ms",
-    ongoing: "serve_num_ongoing_grpc_requests",
-};
+impl Families {
+    /// By their names, in the order of the fields.
+    const fn new(names: [&'static str; 5]) -> Self {
+        let [requests, errors, deployment_errors, latency, ongoing] = names;
+        Self {
+            requests: Family {
+                name: requests,
+                kind: Kind::Counter,
+                labels: WITH_STATUS,
+                help: "Requests that ended, by status.",
+            },
+            errors: Family {
+                name: errors,
+                kind: Kind::Counter,
+                labels: WITH_ERROR,
+                help: "Requests that ended with an error.",
+            },
+            deployment_errors: Family {
+                name: deployment_errors,
+                kind: Kind::Counter,
+                labels: OF_DEPLOYMENT,
+                help: "Requests that ended with an error, by the deployment that callers reach.",
+            },
+            latency: Family {
+                name: latency,
+                kind: Kind::Histogram(&MILLIS),
+                labels: WITH_STATUS,
+                help: "Milliseconds from a request's head to the end of its answer.",
+            },
+            ongoing: Family {
+                name: ongoing,
+                kind: Kind::Gauge,
+                labels: &["node_id", "node_ip_address"],
+                help: "Requests under way at this door.",
+            },
+        }
+    }
+
+    #[cfg(test)]
+    fn all(&self) -> [&Family; 5] {
+        [
+            &self.requests,
+            &self.errors,
+            &self.deployment_errors,
+            &self.latency,
+            &self.ongoing,
+        ]
+    }
+}
+
+static HTTP: Families = Families::new([
+    "serve_num_http_requests_total",
+    "serve_num_http_error_requests_total",
+    "serve_num_deployment_http_error_requests_total",
+    "serve_http_request_latency_ms",
+    "serve_num_ongoing_http_requests",
+]);
+static GRPC: Families = Families::new([
+    "serve_num_grpc_requests_total",
+    "serve_num_grpc_error_requests_total",
+    "serve_num_deployment_grpc_error_requests_total",
+    "serve_grpc_request_latency_ms",
+    "serve_num_ongoing_grpc_requests",
+]);
 
 /// How a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +121,7 @@ impl Method {
         Self::Http(known.unwrap_or(METHODS.len()))
     }
 
-    fn names(self) -> &'static Names {
+    fn families(self) -> &'static Families {
         match self {
             Self::Generate => &GRPC,
             Self::Http(_) => &HTTP,
@@ -116,9 +149,9 @@ pub(crate) struct Ingress {
 /// Requests that ended alike.
 #[derive(Debug)]
 struct Cell {
-    requests: Counter,
-    latency: Histogram,
-    errors: Option<(Counter, Counter)>,
+    requests: Series,
+    latency: Series,
+    errors: Option<(Series, Series)>,
 }
 
 impl Ingress {
@@ -149,58 +182,47 @@ impl Ingress {
             let cell = cells.entry((method, status));
             Arc::clone(cell.or_insert_with(|| Arc::new(self.cell(method, status))))
         };
-        cell.requests.increment(1);
-        cell.latency.record(begun.elapsed().as_secs_f64() * 1e3);
+        cell.requests.add(1);
+        cell.latency.record_ms(begun.elapsed());
         if let Some((errors, deployment_errors)) = &cell.errors {
-            errors.increment(1);
-            deployment_errors.increment(1);
+            errors.add(1);
+            deployment_errors.add(1);
         }
     }
 
     fn cell(&self, method: Method, status: u16) -> Cell {
-        let names = method.names();
+        let families = method.families();
         // Over gRPC an application is its own route, as in Ray.
-        let route = match method {
+        let route: &str = match method {
             Method::Generate => &self.application,
             Method::Http(_) => &self.route,
         };
-        let (status, is_error): (SharedString, bool) = match method {
+        let (status, is_error) = match method {
             Method::Generate => {
-                let code = CODES.get(usize::from(status)).copied();
-                (code.unwrap_or("UNKNOWN").into(), status != 0)
+                let code = Code::from_i32(status.into());
+                (status::name(code).to_owned(), code != Code::Ok)
             }
-            Method::Http(_) => (status.to_string().into(), status >= 400),
+            Method::Http(_) => (status.to_string(), status >= 400),
         };
-        let labels = |status_label: &'static str| -> Vec<(&'static str, SharedString)> {
-            vec![
-                ("route", route.clone().into()),
-                ("method", method.label().into()),
-                ("application", self.application.clone().into()),
-                (status_label, status.clone()),
-            ]
-        };
+        let labels = [route, method.label(), &self.application, &status];
         let errors = is_error.then(|| {
-            let of_deployment = [
-                labels("error_code"),
-                vec![("deployment", self.deployment.clone().into())],
-            ]
-            .concat();
-            (
-                counter!(ray(names.errors), &labels("error_code")),
-                counter!(ray(names.deployment_errors), &of_deployment),
-            )
+            let [route, method, application, status] = labels;
+            let of_deployment = [route, method, application, status, &self.deployment];
+            let errors = families.errors.series(&labels);
+            (errors, families.deployment_errors.series(&of_deployment))
         });
         Cell {
-            requests: counter!(ray(names.requests), &labels("status_code")),
-            latency: histogram!(ray(names.latency), &labels("status_code")),
+            requests: families.requests.series(&labels),
+            latency: families.latency.series(&labels),
             errors,
         }
     }
 }
 
-/// Requests under way, by [`super::Door`].
-pub(super) fn ongoing() -> [Gauge; 2] {
-    [GRPC, HTTP].map(|names| gauge!(ray(names.ongoing)))
+/// Requests under way, by [`super::Door`]. A proxy stands for its node, as in the answers of Ray's REST.
+pub(super) fn ongoing(proxy: &WatchRoutesRequest) -> [Series; 2] {
+    let host = proxy.http_address.rsplit_once(':').map_or("", |(host, _)| host);
+    [&GRPC, &HTTP].map(|families| families.ongoing.series(&[&proxy.proxy_id, host]))
 }
 
 /// A request over HTTP from its head to its answer; one that is dropped before was given up by its caller.
@@ -237,7 +259,7 @@ impl Seen {
     pub(crate) fn application(&mut self, ingress: &Arc<Ingress>) {
         self.ingress = Arc::clone(ingress);
         self.is_ongoing = true;
-        self.metrics.ongoing(super::Door::Http).increment(1.0);
+        self.metrics.ongoing(super::Door::Http).change(1.0);
     }
 
     /// It is being answered.
@@ -254,31 +276,29 @@ impl Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         if self.is_ongoing {
-            self.metrics.ongoing(super::Door::Http).decrement(1.0);
+            self.metrics.ongoing(super::Door::Http).change(-1.0);
         }
         self.ingress.record(self.method, self.status, self.begun);
     }
 }
 
-pub(super) fn describe() {
-    for names in [HTTP, GRPC] {
-        describe_counter!(ray(names.requests), "Requests that ended, by status.");
-        describe_counter!(ray(names.errors), "Requests that ended with an error.");
-        describe_counter!(
-            ray(names.deployment_errors),
-            "Requests that ended with an error, by the deployment that callers reach."
-        );
-        describe_histogram!(
-            ray(names.latency),
-            "Milliseconds from a request's head to the end of its answer."
-        );
-        describe_gauge!(ray(names.ongoing), "Requests under way at this door.");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use mobula_kit::metrics::{install, render};
+
+    use super::{super::queue, *};
+
+    #[test]
+    fn names_types_labels_and_buckets_are_rays() {
+        let list = include_str!("../../../../crates/kit/tests/golden/ray_metrics.tsv");
+        for family in HTTP.all().into_iter().chain(GRPC.all()).chain(queue::RAYS) {
+            assert!(
+                list.lines().any(|line| line == family.line()),
+                "{}",
+                family.line()
+            );
+        }
+    }
 
     #[test]
     fn methods_that_nobody_knows_share_a_label() {
@@ -290,13 +310,13 @@ mod tests {
 
     #[test]
     fn requests_are_counted_under_rays_names_and_labels() {
-        let handle = mobula_kit::metrics::install();
+        let handle = install();
         let ingress = Ingress::new("counted", "pipeline", "/counted");
         let begun = Instant::now();
         ingress.record(Method::http(&http::Method::GET), 200, begun);
         ingress.record(Method::http(&http::Method::GET), 503, begun);
         ingress.called(Code::ResourceExhausted, begun);
-        let page = handle.render();
+        let page = render(&handle);
         for line in [
             r#"serve_num_http_requests_total{route="/counted",method="GET",application="counted",status_code="200"} 1"#,
             r#"serve_num_http_error_requests_total{route="/counted",method="GET",application="counted",error_code="503"} 1"#,
@@ -306,5 +326,7 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line} in {page}");
         }
+        drop(ingress);
+        assert!(!render(&handle).contains("\"counted\""), "{}", render(&handle));
     }
 }

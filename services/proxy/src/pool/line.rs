@@ -42,8 +42,7 @@ impl Pool {
         let mut state = self.lock();
         state.tally.give_back(cost, rows_left);
         self.metrics.show(&state.tally);
-        self.metrics
-            .at_replica(replica.slot, replica.book(|book| book.ongoing()));
+        replica.shown.set(replica.book(|book| book.ongoing()).into());
         let is_waited_for = !state.queue.is_empty();
         drop(state);
         if is_waited_for {
@@ -69,8 +68,8 @@ impl Pool {
         let may_pass_others = model_id.is_some();
         state.queue.enter(ticket, cost, Waiter { model_id, grant });
         drop(state);
-        self.metrics.entered.increment(1);
-        self.metrics.waiting.increment(1.0);
+        self.metrics.entered.add(1);
+        self.metrics.waiting.change(1.0);
         if may_pass_others {
             self.pump();
         } else {
@@ -186,7 +185,7 @@ impl Pool {
         });
         state.tally.take(cost);
         self.metrics.show(&state.tally);
-        self.metrics.at_replica(replica.slot, ongoing);
+        replica.shown.set(ongoing.into());
         // From now on the replica counts as one that holds the model: who comes meanwhile waits there, and loads it nowhere
         // else.
         Permit::new(Arc::clone(self), replica, cost, model_id.cloned())
@@ -241,8 +240,8 @@ impl Pool {
     }
 
     fn left(&self) {
-        self.metrics.left.increment(1);
-        self.metrics.waiting.decrement(1.0);
+        self.metrics.left.add(1);
+        self.metrics.waiting.change(-1.0);
     }
 }
 

@@ -11,6 +11,7 @@ const MAX_ONGOING: u32 = 1;
 
 fn pool(max_queued: usize) -> Arc<Pool> {
     let settings = Settings {
+        proxy_id: "proxy".into(),
         no_replica_timeout: Duration::from_secs(30),
         max_queued,
         clock: Clock::start(),

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 
 fn fleet() -> Fleet {
     Fleet::new(Settings {
+        proxy_id: "proxy".into(),
         no_replica_timeout: Duration::from_secs(1),
         max_queued: 10,
         clock: Clock::start(),
@@ -183,4 +184,35 @@ proptest::proptest! {
         });
         proptest::prop_assert_eq!(merge(&before, &next), merged_by_hand(&before, &next));
     }
+
+#[tokio::test]
+async fn what_is_measured_of_an_application_ends_with_its_place_in_the_table_and_its_last_request() {
+    let handle = mobula_kit::metrics::install();
+    let page = || mobula_kit::metrics::render(&handle);
+    let lines = |of: &str| page().lines().filter(|line| line.contains(of)).count();
+    let fleet = fleet();
+    let table = || Arc::clone(&fleet.table.borrow());
+    fleet.apply(&routes("c", &[application("brief", "/brief", &["brief#1"])]));
+    let count = |path: &str| {
+        let table = table();
+        let (application, _) = table.by_path(path).unwrap();
+        application
+            .ingress
+            .called(tonic::Code::Unavailable, tokio::time::Instant::now());
+        Arc::clone(application)
+    };
+    drop(count("/brief"));
+    assert!(lines(r#"replica_id="brief#1""#) == 1, "{}", page());
+    // Replicas, one after the other, leave nothing behind.
+    for id in ["brief#2", "brief#3"] {
+        fleet.apply(&routes("c", &[application("brief", "/moved", &[id])]));
+        assert_eq!(lines("replica_id=\"brief#"), 1, "{}", page());
+        assert_eq!(lines(&format!("replica_id=\"{id}\"")), 1, "{}", page());
+        assert_eq!(lines("route=\"/brief\""), 0, "{}", page());
+    }
+    let runs = count("/moved");
+    fleet.apply(&routes("c", &[]));
+    assert!(lines("application=\"brief\"") > 0, "{}", page());
+    drop(runs);
+    assert_eq!(lines("application=\"brief\""), 0, "{}", page());
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::support::{Act, Mesh, Worker, call, get, of, prompt, soon};
+use mobula_kit::metrics::{install, render};
 use mobula_proto::{
     control::v1::{FinishedRequest, ReportDemandRequest},
     image::v1::CancelRequest,
@@ -258,30 +259,33 @@ async fn a_cancelled_request_and_the_time_without_a_replica_are_told() {
 
 #[tokio::test]
 async fn requests_are_counted_as_ray_serve_counts_them() {
-    let handle = mobula_kit::metrics::install();
+    let handle = install();
+    let (actor, node) = (r#"actor_id="me""#, r#"node_id="me",node_ip_address="127.0.0.1""#);
     let worker = Worker::start("a").await;
     let mesh = mesh(&[&worker], 10).await;
     worker.will(Act::Hang);
     let mut running = mesh.generate(prompt(|_| ())).await;
     running.started().await;
     soon("a gauge", async {
-        while !handle.render().contains("serve_num_ongoing_grpc_requests 1") {
+        while !render(&handle).contains(&format!("serve_num_ongoing_grpc_requests{{{node}}} 1")) {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let gauges = handle.render();
+    let gauges = render(&handle);
     drop(running);
     assert_eq!(get(mesh.http, "/imagine?prompt=cat").await.status, 200);
     assert_eq!(get(mesh.http, "/imagine").await.status, 422);
     assert_eq!(get(mesh.http, "/nowhere").await.status, 404);
     mesh.all(prompt(|r| r.model = "nope".into())).await.unwrap_err();
-    let page = handle.render();
+    let page = render(&handle);
     let pipeline = r#"application="demo",deployment="pipeline""#;
     for line in [
-        format!(r#"serve_num_ongoing_requests_at_replicas{{{pipeline},handle="demo#pipeline"}} 1"#),
-        format!(r#"serve_deployment_queued_queries{{{pipeline},handle="demo#pipeline"}} 0"#),
-        format!(r#"serve_request_router_queue_len{{{pipeline},replica_id="0",handle_source="PROXY"}} 1"#),
+        format!(r#"serve_num_ongoing_requests_at_replicas{{{pipeline},handle="demo#pipeline",{actor}}} 1"#),
+        format!(r#"serve_deployment_queued_queries{{{pipeline},handle="demo#pipeline",{actor}}} 0"#),
+        format!(
+            r#"serve_request_router_queue_len{{{pipeline},replica_id="demo#a",handle_source="PROXY",{actor}}} 1"#
+        ),
     ] {
         assert!(gauges.contains(&line), "{line} in {gauges}");
     }
@@ -292,9 +296,22 @@ async fn requests_are_counted_as_ray_serve_counts_them() {
         r#"serve_num_grpc_requests_total{route="demo",method="/mobula.image.v1.ImageService/Generate",application="demo",status_code="CANCELLED"} 1"#.to_owned(),
         r#"serve_num_grpc_error_requests_total{route="",method="/mobula.image.v1.ImageService/Generate",application="",error_code="NOT_FOUND"} 1"#.to_owned(),
         format!(r#"serve_handle_request_counter_total{{{pipeline},handle="demo#pipeline",route="/"}} 2"#),
-        format!(r#"serve_num_router_requests_total{{{pipeline},handle="demo#pipeline",route="/"}} 2"#),
-        format!(r#"serve_request_router_fulfillment_time_ms_count{{{pipeline},handle_source="PROXY"}} 2"#),
+        format!(r#"serve_num_router_requests_total{{{pipeline},handle="demo#pipeline",route="/",{actor}}} 2"#),
+        format!(r#"serve_request_router_fulfillment_time_ms_count{{{pipeline},handle_source="PROXY",{actor}}} 2"#),
     ] {
         assert!(page.contains(&line), "{line} in {page}");
     }
+    mesh.change(|table| table.applications.clear());
+    soon("a page without the application that is gone", async {
+        while render(&handle).contains("\"demo\"") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The door's own are there for as long as it is.
+    assert!(
+        render(&handle).contains(&format!("serve_num_ongoing_http_requests{{{node}}} 0")),
+        "{}",
+        render(&handle)
+    );
 }

@@ -191,12 +191,7 @@ proptest! {
         for w in 0..4 {
             world.add(&format!("new{w}"), kind(w), 8.0);
         }
-        // Whatever was turned away is deployed once more.
-        let mut last = now.intent();
-        for application in &last.config.applications {
-            let meta = crate::intent::Meta { resource_version: 1_000, ..Default::default() };
-            last.applications.insert(application.name.clone(), meta);
-        }
+        let last = once_more(now.intent());
         world.intend(last);
         world.run_by(Duration::from_secs(70), ms(500));
         let status = world.state.status(world.now);
@@ -215,6 +210,18 @@ proptest! {
             .flat_map(|app| &app.deployments).map(|d| d.replicas.len()).sum();
         prop_assert_eq!(routed, world.state.replicas.len());
     }
+}
+
+/// The same intent, deployed once more: what was turned away, because its workers died again and again, gets another try.
+fn once_more(mut intent: Intent) -> Intent {
+    for application in &intent.config.applications {
+        let meta = crate::intent::Meta {
+            resource_version: 1_000,
+            ..Default::default()
+        };
+        intent.applications.insert(application.name.clone(), meta);
+    }
+    intent
 }
 
 #[derive(Clone, Debug)]
@@ -275,6 +282,7 @@ proptest! {
             world.settle();
             prop_assert!(world.state.owned() <= 8);
         }
+        world.intend(once_more(own(count, gangs, name)));
         for _ in 0..120 {
             world.run_by(ms(1_000), ms(500));
             world.launch();
