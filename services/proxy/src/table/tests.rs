@@ -184,6 +184,7 @@ proptest::proptest! {
         });
         proptest::prop_assert_eq!(merge(&before, &next), merged_by_hand(&before, &next));
     }
+}
 
 #[tokio::test]
 async fn what_is_measured_of_an_application_ends_with_its_place_in_the_table_and_its_last_request() {
