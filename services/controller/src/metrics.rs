@@ -1,4 +1,4 @@
-//! The controller's metrics; names and handles are made once. Those that Ray Serve has too are in [`ray`].
+//! The controller's metrics; names and handles are made once. Those that Ray Serve has too are in `ray`.
 
 mod ray;
 
