@@ -10,6 +10,8 @@ ARG BUILDER_IMAGE=rust:1.95-bookworm
 
 FROM ${RUNTIME_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --home-dir /var/lib/mobula --create-home mobula
+# glibc gives freed memory back from this many bytes on, and does not raise that by itself.
+ENV MALLOC_TRIM_THRESHOLD_=131072
 ENV MOBULA_LOG_FORMAT=json \
     ORT_DYLIB_PATH=/opt/onnxruntime/lib/libonnxruntime.so
 USER 10001
