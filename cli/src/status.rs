@@ -14,10 +14,11 @@ use tonic::transport::Channel;
 
 use self::view::View;
 use crate::Error;
+use crate::control::Target;
 use crate::human::tell;
 use crate::interrupt::Interrupts;
 use crate::paint::Paint;
-use crate::remote::{Remote, Who};
+use crate::remote::Remote;
 
 /// How long the controller may take to answer; it answers from memory.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -36,14 +37,8 @@ Exit codes: 0 shown, 1 the controller cannot be reached, 2 wrong usage, 130 inte
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// gRPC address of the controller
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "MOBULA_CONTROLLER",
-        default_value = "127.0.0.1:7265"
-    )]
-    controller: String,
+    #[command(flatten)]
+    target: Target,
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
@@ -55,11 +50,7 @@ pub(crate) struct Args {
 /// Shows the state once, or until interrupted.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let mut interrupts = Interrupts::listen()?;
-    let remote = Remote {
-        address: args.controller.clone(),
-        who: Who::Controller,
-    };
-    let mut client = ServeServiceClient::new(remote.channel()?);
+    let (remote, mut client) = args.target.client()?;
     loop {
         let outcome = tokio::select! {
             biased;

@@ -57,7 +57,7 @@ pub(crate) struct Target {
 
 impl Target {
     /// The controller, and a client that connects with the first call.
-    fn client(&self) -> Result<(Remote, ServeServiceClient<Channel>), Error> {
+    pub(crate) fn client(&self) -> Result<(Remote, ServeServiceClient<Channel>), Error> {
         let remote = Remote {
             address: self.controller.clone(),
             who: Who::Controller,

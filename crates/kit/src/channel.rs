@@ -49,11 +49,35 @@ pub fn lazy(address: &str) -> Result<Channel, Error> {
     Ok(endpoint(address, KeepAlive::default())?.connect_lazy())
 }
 
-/// Like [`lazy`], with another keep-alive and to be dialled by the caller (`Endpoint::connect`).
-///
-/// # Errors
-/// As [`lazy`].
-pub fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error> {
+/// One peer that is dialled by the caller, each time anew.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    endpoint: Endpoint,
+    connector: HttpConnector,
+}
+
+impl Dialer {
+    /// For a peer at an address as [`lazy`] takes it.
+    ///
+    /// # Errors
+    /// As [`lazy`].
+    pub fn new(address: &str, keep_alive: KeepAlive) -> Result<Self, Error> {
+        Ok(Self {
+            endpoint: endpoint(address, keep_alive)?,
+            connector: connector(keep_alive),
+        })
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// What the transport says of a peer that cannot be reached.
+    pub async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
+        self.endpoint.connect_with_connector(self.connector.clone()).await
+    }
+}
+
+fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error> {
     let refused = || Error::Address {
         address: address.to_owned(),
     };
@@ -78,10 +102,9 @@ pub fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error>
         .initial_connection_window_size(CONNECTION_WINDOW))
 }
 
-/// How [`endpoint`]'s connections are dialled, where a host's silence is to be noticed by the kernel
-/// (`Endpoint::connect_with_connector`): probes after half of that time, and TCP_USER_TIMEOUT for what is not acknowledged.
-#[must_use]
-pub fn connector(keep_alive: KeepAlive) -> HttpConnector {
+/// Dials so that the kernel notices a host's silence: probes after half of that time, and TCP_USER_TIMEOUT for what is not
+/// acknowledged.
+fn connector(keep_alive: KeepAlive) -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);

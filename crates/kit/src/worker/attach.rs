@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::{Identity, Loader, Replicas};
 use crate::{
     Backoff, Error, Stop, Usage, chain,
-    channel::{KeepAlive, connector, endpoint},
+    channel::{Dialer, KeepAlive},
     status,
 };
 
@@ -51,10 +51,10 @@ pub fn attach<L: Loader>(
     replicas: Replicas<L>,
     stop: &Stop,
 ) -> Result<(), Error> {
-    let endpoint = endpoint(controller, KEEP_ALIVE)?;
+    let dialer = Dialer::new(controller, KEEP_ALIVE)?;
     let line = Line {
         controller: controller.to_owned(),
-        endpoint,
+        dialer,
         identity,
         replicas,
         stop: stop.clone(),
@@ -65,7 +65,7 @@ pub fn attach<L: Loader>(
 
 struct Line<L: Loader> {
     controller: String,
-    endpoint: tonic::transport::Endpoint,
+    dialer: Dialer,
     identity: Identity,
     replicas: Replicas<L>,
     stop: Stop,
@@ -142,8 +142,7 @@ impl<L: Loader> Line<L> {
     /// Connects, says hello, and waits for the welcome.
     async fn dial(&self, deadline: Instant) -> Result<(Outbox, Inbox), String> {
         let late = |_| "it does not answer a hello".to_owned();
-        let connecting = self.endpoint.connect_with_connector(connector(KEEP_ALIVE));
-        let channel = connecting.await.map_err(|error| chain(&error))?;
+        let channel = self.dialer.connect().await.map_err(|error| chain(&error))?;
         let (sender, receiver) = mpsc::channel(OUTBOX);
         let outbox = Outbox(sender);
         outbox.say(attach_request::Message::Hello(self.hello()));

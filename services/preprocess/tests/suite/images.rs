@@ -90,46 +90,33 @@ fn compare(files: &Files, own_size: bool, is_meant: impl Fn(&str) -> bool) -> Of
     all
 }
 
-#[test]
-fn png_files_are_pillows_to_the_bit_in_every_size() {
+/// Asserts that files with this ending, more than so many, are Pillow's to the bit in their own size and in others.
+fn are_pillows(ending: &str, more_than: usize) {
     let files = Files::read("images");
     for own_size in [true, false] {
-        let off = compare(&files, own_size, |name| name.ends_with(".png"));
+        let off = compare(&files, own_size, |name| name.ends_with(ending));
         assert!(
-            off.largest == 0 && off.compared > 10,
+            off.largest == 0 && off.compared > more_than,
             "{} is {} off",
             off.name,
             off.largest
         );
     }
+}
+
+#[test]
+fn png_files_are_pillows_to_the_bit_in_every_size() {
+    are_pillows(".png", 10);
 }
 
 #[test]
 fn jpeg_files_are_pillows_to_the_bit_in_every_size() {
-    let files = Files::read("images");
-    for own_size in [true, false] {
-        let off = compare(&files, own_size, |name| name.ends_with(".jpg"));
-        assert!(
-            off.largest == 0 && off.compared > 10,
-            "{} is {} off",
-            off.name,
-            off.largest
-        );
-    }
+    are_pillows(".jpg", 10);
 }
 
 #[test]
 fn webp_files_are_pillows_to_the_bit_in_every_size() {
-    let files = Files::read("images");
-    for own_size in [true, false] {
-        let off = compare(&files, own_size, |name| name.ends_with(".webp"));
-        assert!(
-            off.largest == 0 && off.compared > 4,
-            "{} is {} off",
-            off.name,
-            off.largest
-        );
-    }
+    are_pillows(".webp", 4);
 }
 
 #[test]
