@@ -21,15 +21,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tracing::{info, warn};
 
+pub(crate) use self::handle::Handle;
 use self::notes::Notes;
-pub(crate) use self::{handle::Handle, notes::Note};
 use crate::{
     Error,
     explain::{self, Records},
     intent::Intent,
     metrics::{Metrics, Ray},
     provider::Provider,
-    state::{Action, End, Event, State, Time},
+    state::{Action, End, Event, Note, State, Time},
 };
 
 /// Events that wait for the loop: a burst of all workers of a large mesh at once; senders wait beyond that.
@@ -305,18 +305,7 @@ impl Shell {
                 }
                 Action::Send { session, command } => self.tell(session, *command),
                 Action::Close { session } => drop(self.sessions.remove(&session)),
-                Action::Decided(decision) => self.notes.put(Note::Decided(decision)),
-                Action::RolledBack {
-                    application,
-                    resource_version,
-                    deployment,
-                    why,
-                } => self.notes.put(Note::RolledBack {
-                    application,
-                    resource_version,
-                    deployment,
-                    why,
-                }),
+                Action::Note(note) => self.notes.put(note),
                 Action::Start(start) => self.provider.start(&start),
                 Action::Adopt { worker_id, pid, kind } => self.provider.adopt(&worker_id, kind, pid),
                 Action::End {

@@ -17,11 +17,11 @@ use crate::{
     config::{Config, Supplier, WorkerLogs, reachable},
     control::Control,
     intent::{Failed, Ledger},
-    owner::{self, Handle, Note},
+    owner::{self, Handle},
     provider::{Binaries, External, Process, Provider, Registry},
     rest::{self, Door},
     serve::Serve,
-    state::{Settings, State, Supply},
+    state::{Note, Settings, State, Supply},
 };
 
 /// The ports, bound by the caller.

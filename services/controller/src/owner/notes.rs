@@ -4,26 +4,12 @@
 
 use std::collections::VecDeque;
 
-use mobula_proto::control::v1 as pb;
 use tokio::sync::mpsc;
+
+use crate::state::Note;
 
 /// Notes that wait to be written down; what does not fit is told again later.
 const NOTES: usize = 256;
-
-/// What is to be kept on disk, for the one who keeps the intent.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Note {
-    /// A scaler decided.
-    Decided(pb::Decision),
-    /// An update failed and goes back; the intent should follow.
-    RolledBack {
-        application: String,
-        /// The application's resource version that failed.
-        resource_version: u64,
-        deployment: String,
-        why: String,
-    },
-}
 
 /// Where notes are put.
 pub(super) struct Notes {
@@ -64,6 +50,8 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
+    use mobula_proto::control::v1 as pb;
+
     use super::*;
 
     fn rollback() -> Note {

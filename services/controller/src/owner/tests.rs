@@ -14,11 +14,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Handle, Note, Parts, Routes, channel};
+use super::{Handle, Parts, Routes, channel};
 use crate::{
     intent::Intent,
     provider::fake::Fake,
-    state::{Settings, State, Supply},
+    state::{Note, Settings, State, Supply},
 };
 
 const HEARTBEAT: Duration = Duration::from_millis(200);

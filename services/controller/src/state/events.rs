@@ -118,9 +118,16 @@ pub(crate) enum Action {
         told: bool,
         grace: Duration,
     },
-    /// Keep on disk that a scaler decided.
+    /// Keep on disk what was decided.
+    Note(Note),
+}
+
+/// What is to be kept on disk, for the one who keeps the intent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Note {
+    /// A scaler decided.
     Decided(pb::Decision),
-    /// An update failed: the deployment goes back to what it was before. The intent should follow.
+    /// An update failed and goes back; the intent should follow.
     RolledBack {
         application: String,
         /// The application's resource version that failed.

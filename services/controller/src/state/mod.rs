@@ -62,7 +62,7 @@ use mobula_serving::{
 };
 
 pub(crate) use self::{
-    events::{Action, End, Event, Settings, Start, Supply, Survivor},
+    events::{Action, End, Event, Note, Settings, Start, Supply, Survivor},
     supply::flags,
 };
 use self::{

@@ -5,8 +5,8 @@
 //! wanted, but for one case: when the surge has no room, which nobody can add, one old replica at a time leaves first (and
 //! never the last one, if more than one is wanted); the status says so.
 //!
-//! When the new replicas fail too often in a row, or in a way that no other try can mend, the version before is wanted again: what still runs of it stays, and the
-//! rest is replaced in the same way. Without a version before, the tries go on at the slowest pace, and the update heals if
+//! When the new replicas fail too often in a row, or in a way that no other try can mend, the version before is wanted again:
+//! what still runs of it stays, and the rest is replaced in the same way. Without a version before, the tries go on at the slowest pace, and the update heals if
 //! they succeed; Ray stops trying.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use mobula_proto::control::v1::{self as pb, RolloutState};
 use tracing::{info, warn};
 
 use super::{
-    Action, State, Time,
+    Action, Note, State, Time,
     condition::Happened,
     convert::count32,
     model::{Deployment, Failures, Key, Phase, Spec},
@@ -316,12 +316,12 @@ impl State {
         deployment.condition.handle(Happened::UpdateFailed, &why);
         self.totals.rollbacks += 1;
         let meta = self.apps.get(&deployment.app).map(|app| app.meta);
-        actions.push(Action::RolledBack {
+        actions.push(Action::Note(Note::RolledBack {
             application: deployment.app.clone(),
             resource_version: meta.map_or(0, |meta| meta.resource_version),
             deployment: spec.config.name.clone(),
             why,
-        });
+        }));
         self.set_spec(key, from, now, actions);
         self.retarget(key, now, actions);
     }

@@ -10,7 +10,7 @@ use mobula_serving::scale::{self, Direction, Scaler, Status, adjusted};
 use tracing::info;
 
 use super::{
-    Action, State, Time,
+    Action, Note, State, Time,
     condition::Happened,
     convert::{count32, millis},
     gauges::Scaling,
@@ -166,7 +166,7 @@ impl State {
             info!(app = %decision.application, deployment = %decision.deployment, from = decision.from, to = decision.to, reason = %decision.reason, "scaler decided");
             auto.decisions.push_front(decision.clone());
             auto.decisions.truncate(DECISIONS);
-            actions.push(Action::Decided(decision));
+            actions.push(Action::Note(Note::Decided(decision)));
             self.totals.decisions += 1;
             self.follow(key, Wish::Scaler);
         }

@@ -178,8 +178,7 @@ impl Mesh {
                 | Action::Refuse { .. }
                 | Action::Close { .. }
                 | Action::Adopt { .. }
-                | Action::Decided(_)
-                | Action::RolledBack { .. } => {}
+                | Action::Note(_) => {}
             }
         }
     }

@@ -237,8 +237,8 @@ impl World {
                         worker.session = None;
                     }
                 }
-                Action::Decided(decision) => self.decisions.push(decision),
-                Action::RolledBack { why, .. } => self.rolled_back.push(why),
+                Action::Note(Note::Decided(decision)) => self.decisions.push(decision),
+                Action::Note(Note::RolledBack { why, .. }) => self.rolled_back.push(why),
                 Action::Start(start) => {
                     self.started.push((start.worker_id.clone(), start.kind));
                     self.starts.insert(start.worker_id.clone(), start);
