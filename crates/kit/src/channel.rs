@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
+use tower::util::MapResponse;
 
-use crate::Error;
+use crate::{Error, gather::Gather};
 
 /// Longer than any handshake inside a data centre, shorter than a person's patience.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,14 +48,15 @@ impl Default for KeepAlive {
 /// # Errors
 /// [`Error::Address`] when the address is neither. `https` is refused: the mesh's inner hops speak plain HTTP/2.
 pub fn lazy(address: &str) -> Result<Channel, Error> {
-    Ok(endpoint(address, KeepAlive::default())?.connect_lazy())
+    let Dialer { endpoint, connector } = Dialer::new(address, KeepAlive::default())?;
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// One peer that is dialled by the caller, each time anew.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     endpoint: Endpoint,
-    connector: HttpConnector,
+    connector: MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Gather<TokioIo<TcpStream>>>,
 }
 
 impl Dialer {
@@ -64,7 +67,7 @@ impl Dialer {
     pub fn new(address: &str, keep_alive: KeepAlive) -> Result<Self, Error> {
         Ok(Self {
             endpoint: endpoint(address, keep_alive)?,
-            connector: connector(keep_alive),
+            connector: MapResponse::new(connector(keep_alive), Gather::new),
         })
     }
 

@@ -27,6 +27,7 @@ use crate::{
     accept::{self, NOTICE},
     channel::{CONNECTION_WINDOW, STREAM_WINDOW},
     dispatch::Table,
+    gather::Gather,
     health::Health,
     methods::Methods,
     metrics,
@@ -184,7 +185,7 @@ async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: Cancell
         let stack = Arc::clone(&stack);
         async move { Ok::<_, Infallible>(stack.answer(request).await) }
     });
-    let mut connection = pin!(http().serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(http().serve_connection(Gather::new(TokioIo::new(stream)), service));
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),

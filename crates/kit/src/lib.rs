@@ -41,6 +41,7 @@ mod backoff;
 mod body;
 mod dispatch;
 mod error;
+mod gather;
 mod health;
 mod machine;
 mod methods;

@@ -39,8 +39,10 @@ pub(crate) fn watch(stop: &Stop) -> Result<(), Error> {
 /// Triggers the stop when the process with this id is gone, or is another one by now.
 pub(crate) fn exit_with(pid: u32, stop: &Stop) {
     let stop = stop.clone();
+    // Read before the service begins, so that whoever sees it run may rely on it.
+    let first = Stat::of(pid);
     tokio::spawn(async move {
-        let Some(first) = Stat::of(pid) else {
+        let Some(first) = first else {
             tracing::warn!(pid, "the process to exit with is gone already: stopping");
             return stop.trigger();
         };

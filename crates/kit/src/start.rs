@@ -45,7 +45,11 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: StdError + Send + Sync + 'static,
 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(common.io_threads())
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return failed(service, &error),
     };

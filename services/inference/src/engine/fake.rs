@@ -162,6 +162,7 @@ impl Engine for Fake {
         pause(self.costs.decode * pictures as u32);
         planes.clear();
         let scale = self.info.scale;
+        planes.reserve(pictures * 3 * shape.positions() * scale * scale);
         for picture in latents.chunks_exact(shape.values()) {
             // Three of the latent channels are the colours, enlarged: flat squares that compress to nothing.
             for row in picture.chunks_exact(shape.width).take(3 * shape.height) {

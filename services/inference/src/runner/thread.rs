@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use mobula_serving::tick::{Candidate, Planner, Timesteps};
@@ -27,6 +27,9 @@ use super::track::Track;
 use super::{MAX_PICTURES, Options};
 use crate::engine::{Batch, Encoded, Engine, Error, Info};
 use crate::metrics::{Metrics, Outcome};
+
+/// After so long without a request memory is given back: callers who come one after the other do not pay for taking it again.
+const REST: Duration = Duration::from_millis(100);
 
 /// What the thread is started with.
 pub(super) struct Parts {
@@ -223,10 +226,9 @@ impl Loop {
     /// Takes in all requests that wait at the door; waits for one when there is nothing to do.
     fn take_in(&mut self) -> Next {
         if self.waiting.is_empty() && self.tracks.is_empty() && self.finished.is_empty() {
-            self.rest();
-            match self.commands.recv() {
+            match self.next_job() {
                 Ok(job) => self.welcome(job),
-                Err(_) => return Next::Stop,
+                Err(RecvError) => return Next::Stop,
             }
         }
         loop {
@@ -236,6 +238,20 @@ impl Loop {
                 Err(TryRecvError::Disconnected) => return Next::Stop,
             }
         }
+    }
+
+    /// Waits for a request; after a while gives back memory.
+    fn next_job(&mut self) -> Result<Arc<Job>, RecvError> {
+        self.planned = None;
+        self.metrics.batches.queued(0);
+        if self.worked {
+            match self.commands.recv_timeout(REST) {
+                Ok(job) => return Ok(job),
+                Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+                Err(RecvTimeoutError::Timeout) => self.rest(),
+            }
+        }
+        self.commands.recv()
     }
 
     /// Whether there is more to do than the call that comes now, so that the device is waited for.
@@ -249,11 +265,8 @@ impl Loop {
         for kept in [&mut self.values, &mut self.planes, &mut self.encoded.states] {
             *kept = Vec::new();
         }
-        self.planned = None;
-        self.metrics.batches.queued(0);
-        if std::mem::take(&mut self.worked) {
-            self.place.run(false, || self.engine.trim());
-        }
+        self.worked = false;
+        self.place.run(false, || self.engine.trim());
     }
 
     /// Starts a request that has all it needs; the others wait for an encoder.
