@@ -29,6 +29,7 @@ use tracing::{Instrument, Span};
 
 use crate::{
     Config, Error,
+    caller::Caller,
     clock::Clock,
     draw::Draw,
     events::{Emit, Events},
@@ -55,6 +56,8 @@ pub(crate) struct Call {
     pub(crate) problems: Vec<Problem>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) door: Door,
+    /// Who asks.
+    pub(crate) caller: Arc<Caller>,
     /// The span that the request's own spans belong to.
     pub(crate) span: Span,
 }
@@ -129,7 +132,7 @@ impl Generator {
             given.into()
         };
         meter.trail().named(&id, &call.request);
-        let taken = self.0.registry.take(Arc::clone(&id));
+        let taken = self.0.registry.take(&call.caller, Arc::clone(&id));
         let entry = taken.map_err(|error| meter.refused(error))?;
         // What the config says for this door goes before the proxy's own flag.
         let limit = self.0.tables.borrow().request_timeout(call.door);
@@ -143,6 +146,7 @@ impl Generator {
             arrived: Instant::now(),
             deadline,
             door: call.door,
+            caller: call.caller,
             emit: emit.clone(),
             trail: meter.trail().clone(),
         };
@@ -174,12 +178,12 @@ impl Generator {
         }
     }
 
-    /// Cancels a request that runs.
+    /// Cancels a request of this caller's that runs.
     ///
     /// # Errors
     /// [`Error::NotRunning`] when there is none with this id.
-    pub(crate) fn cancel(&self, id: &str) -> Result<(), Error> {
-        self.0.registry.cancel(id)
+    pub(crate) fn cancel(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        self.0.registry.cancel(caller, id)
     }
 }
 
@@ -213,6 +217,9 @@ pub(crate) struct Job {
     pub(crate) arrived: Instant,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) door: Door,
+    /// Who asked.
+    #[allow(dead_code, reason = "for who decides who goes first")]
+    pub(crate) caller: Arc<Caller>,
     pub(crate) emit: Emit,
     /// What is told of the request when it has ended.
     pub(crate) trail: Trail,

@@ -23,6 +23,7 @@ use tracing::{debug_span, field::Empty};
 
 use crate::{
     Error,
+    caller::Caller,
     events::Events,
     generate::{Call, Generator},
     metrics::Door,
@@ -73,7 +74,7 @@ impl ImageService for Images {
         // passed, cannot be met, or the events were not read for a minute. CANCELLED: somebody called Cancel. UNAVAILABLE: no replica came in time, or too many
         // were lost. FAILED_PRECONDITION: the picture's numbers stopped being finite. INTERNAL: the model failed.
         let deadline = Deadline::of(&request);
-        let (metadata, _, mut asked) = request.into_parts();
+        let (metadata, extensions, mut asked) = request.into_parts();
         if asked.request_id.is_empty() {
             asked.request_id = REQUEST_ID
                 .iter()
@@ -93,6 +94,7 @@ impl ImageService for Images {
             problems: Vec::new(),
             deadline,
             door: Door::Grpc,
+            caller: Caller::of(&extensions),
             span,
         };
         let (id, events) = self.generator.start(call)?;
@@ -106,12 +108,13 @@ impl ImageService for Images {
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
         // INVALID_ARGUMENT: the id is empty, or cannot be one. NOT_FOUND: no request with this id is running here.
+        let caller = Caller::of(request.extensions());
         let id = request.into_inner().request_id;
         if id.is_empty() {
             return Err(status::invalid("request_id", "must not be empty"));
         }
         validate::request_id(&id).map_err(|problem| Error::Invalid(vec![problem]))?;
-        self.generator.cancel(&id)?;
+        self.generator.cancel(&caller, &id)?;
         Ok(Response::new(CancelResponse {}))
     }
 

@@ -2,6 +2,7 @@
 //! again and streams; it keeps no state but what runs, and serves on when the controller is away.
 
 mod aside;
+mod caller;
 mod channels;
 mod clock;
 mod config;

@@ -1,6 +1,7 @@
-//! The requests that run in this proxy, by id: one at a time per id, and the way to cancel one.
+//! The requests that run in this proxy, by tenant and id: one at a time per id of a tenant, and the way to cancel one.
 //!
-//! Invariant: an id is taken from the request's first moment until its work has ended or was dropped.
+//! Invariants: an id is taken from the request's first moment until its work has ended or was dropped; nobody learns of
+//! another tenant's ids, nor ends what is another's.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -8,10 +9,17 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, events::Running};
+use crate::{Error, caller::Caller, events::Running};
 
 /// A request is there once its work exists, a moment after its id was taken.
-type Map = HashMap<Arc<str>, Option<Arc<Running>>>;
+type Map = HashMap<Key, Option<Arc<Running>>>;
+
+/// Whose request it is, and its id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: Arc<str>,
+    id: Arc<str>,
+}
 
 /// A cheap handle to the requests that run.
 #[derive(Debug, Clone, Default)]
@@ -21,27 +29,35 @@ pub(crate) struct Registry(Arc<Mutex<Map>>);
 #[derive(Debug)]
 pub(crate) struct Entry {
     registry: Registry,
-    id: Arc<str>,
+    key: Key,
 }
 
 impl Registry {
-    /// Takes `id` for a request.
-    pub(crate) fn take(&self, id: Arc<str>) -> Result<Entry, Error> {
-        match self.lock().entry(Arc::clone(&id)) {
-            hash_map::Entry::Occupied(_) => Err(Error::Duplicate { id: id.to_string() }),
+    /// Takes `id` for a request of `caller`'s.
+    pub(crate) fn take(&self, caller: &Caller, id: Arc<str>) -> Result<Entry, Error> {
+        let tenant = Arc::clone(&caller.tenant);
+        let key = Key { tenant, id };
+        match self.lock().entry(key.clone()) {
+            hash_map::Entry::Occupied(_) => Err(Error::Duplicate {
+                id: key.id.to_string(),
+            }),
             hash_map::Entry::Vacant(free) => {
                 free.insert(None);
                 Ok(Entry {
                     registry: self.clone(),
-                    id,
+                    key,
                 })
             }
         }
     }
 
-    /// Cancels the request with this id.
-    pub(crate) fn cancel(&self, id: &str) -> Result<(), Error> {
-        let running = self.lock().get(id).cloned().flatten();
+    /// Cancels the request of `caller`'s with this id.
+    pub(crate) fn cancel(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        let key = Key {
+            tenant: Arc::clone(&caller.tenant),
+            id: id.into(),
+        };
+        let running = self.lock().get(&key).cloned().flatten();
         match running {
             Some(running) if running.cancel() => Ok(()),
             Some(_) | None => Err(Error::NotRunning { id: id.to_owned() }),
@@ -53,7 +69,7 @@ impl Registry {
         let running: Vec<_> = self
             .lock()
             .iter()
-            .filter_map(|(id, running)| Some((Arc::clone(id), running.clone()?)))
+            .filter_map(|(key, running)| Some((Arc::clone(&key.id), running.clone()?)))
             .collect();
         // Not under the lock: ending a request gives its id back.
         let ended = running.into_iter().filter(|(_, running)| running.give_up(limit));
@@ -68,13 +84,13 @@ impl Registry {
 impl Entry {
     /// Makes the request known, so that it can be cancelled.
     pub(crate) fn attach(&self, running: Arc<Running>) {
-        self.registry.lock().insert(Arc::clone(&self.id), Some(running));
+        self.registry.lock().insert(self.key.clone(), Some(running));
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let removed = self.registry.lock().remove(&self.id);
+        let removed = self.registry.lock().remove(&self.key);
         drop(removed);
     }
 }
@@ -88,24 +104,46 @@ mod tests {
         Events::new(Emit::default(), std::future::pending())
     }
 
+    fn of(tenant: &str) -> Caller {
+        Caller {
+            tenant: tenant.into(),
+            weight: 1.0,
+        }
+    }
+
     #[test]
     fn an_id_is_taken_until_its_entry_is_dropped() {
         let registry = Registry::default();
-        let entry = registry.take("a".into()).unwrap();
-        assert!(matches!(registry.take("a".into()), Err(Error::Duplicate { .. })));
+        let caller = of("");
+        let entry = registry.take(&caller, "a".into()).unwrap();
+        let again = registry.take(&caller, "a".into());
+        assert!(matches!(again, Err(Error::Duplicate { .. })));
         drop(entry);
-        assert!(registry.take("a".into()).is_ok());
+        assert!(registry.take(&caller, "a".into()).is_ok());
     }
 
     #[tokio::test]
     async fn only_what_runs_can_be_cancelled() {
         let registry = Registry::default();
         let events = running();
-        let entry = registry.take("a".into()).unwrap();
-        assert!(registry.cancel("a").is_err());
+        let caller = of("");
+        let entry = registry.take(&caller, "a".into()).unwrap();
+        assert!(registry.cancel(&caller, "a").is_err());
         entry.attach(events.running());
-        assert!(registry.cancel("b").is_err());
-        assert!(registry.cancel("a").is_ok());
-        assert!(registry.cancel("a").is_err());
+        assert!(registry.cancel(&caller, "b").is_err());
+        assert!(registry.cancel(&caller, "a").is_ok());
+        assert!(registry.cancel(&caller, "a").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_has_ids_of_its_own_and_ends_only_its_own_requests() {
+        let registry = Registry::default();
+        let (acme, other, events) = (of("acme"), of("other"), running());
+        let entry = registry.take(&acme, "a".into()).unwrap();
+        entry.attach(events.running());
+        assert!(registry.cancel(&other, "a").is_err());
+        let theirs = registry.take(&other, "a".into()).unwrap();
+        drop(theirs);
+        assert!(registry.cancel(&acme, "a").is_ok());
     }
 }

@@ -15,6 +15,7 @@ use tracing::{debug_span, field::Empty};
 use super::{answer, caller, openai, query::Query};
 use crate::{
     Error,
+    caller::Caller,
     error::JUST_DEPLOYED,
     events::Events,
     generate::{Call, Generator},
@@ -186,6 +187,7 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
         problems,
         deadline,
         door: Door::Http,
+        caller: Caller::of(&parts.extensions),
         span,
     };
     let (id, ended) = match shared.generator.start(call) {

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     Config, Error,
+    caller::Caller,
     clock::Clock,
     events::Events,
     generate::{Call, Generator, new_id},
@@ -190,6 +191,7 @@ impl Drawing<'_> {
             problems,
             deadline,
             door: metrics::Door::Http,
+            caller: Caller::of(&self.parts.extensions),
             span,
         };
         let (given, events) = self.generator.start(call)?;
