@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::{Code, Status, body::Body};
@@ -26,11 +26,16 @@ pub(crate) fn panicked() -> Status {
     Status::internal("the request made its handler panic; the log of the service says where")
 }
 
+/// Metadata that a stream ends with beside its status, whatever that is. A handler puts it into its response's extensions.
+#[derive(Clone, Debug)]
+pub struct Trailing(pub HeaderName, pub HeaderValue);
+
 /// A response body that ends with what the stack has to say.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// None once the last frame is out.
     inner: Option<Body>,
+    trailing: Option<Trailing>,
     guard: Guard,
     span: Span,
     deadline: Option<Deadline>,
@@ -41,7 +46,7 @@ pub(crate) struct Reply {
 impl Reply {
     /// Wraps a handler's response. The guard has its code already when the response is a status alone.
     pub(crate) fn wrap(
-        response: http::Response<Body>,
+        mut response: http::Response<Body>,
         mut guard: Guard,
         span: Span,
         deadline: Option<Deadline>,
@@ -50,8 +55,10 @@ impl Reply {
             guard.finish(code);
             record(&span, code);
         }
+        let trailing = response.extensions_mut().remove();
         response.map(|body| Self {
             inner: Some(body),
+            trailing,
             guard,
             span,
             deadline,
@@ -64,9 +71,17 @@ impl Reply {
         self.finish(status.code());
         let mut trailers = HeaderMap::new();
         match status.add_header(&mut trailers) {
-            Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(()) => Poll::Ready(Some(Ok(self.trail(trailers)))),
             Err(status) => Poll::Ready(Some(Err(status))),
         }
+    }
+
+    /// The last frame.
+    fn trail(&mut self, mut trailers: HeaderMap) -> Frame<Bytes> {
+        if let Some(Trailing(name, value)) = self.trailing.take() {
+            trailers.insert(name, value);
+        }
+        Frame::trailers(trailers)
     }
 
     /// Notes the code and frees what the handler holds.
@@ -93,12 +108,13 @@ impl HttpBody for Reply {
         match polled {
             Err(_) => this.end(&panicked()),
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                if let Some(code) = frame
-                    .trailers_ref()
-                    .map(|trailers| code_in(trailers).unwrap_or(Code::Ok))
-                {
-                    this.finish(code);
-                }
+                let frame = match frame.into_trailers() {
+                    Ok(trailers) => {
+                        this.finish(code_in(&trailers).unwrap_or(Code::Ok));
+                        this.trail(trailers)
+                    }
+                    Err(data) => data,
+                };
                 Poll::Ready(Some(Ok(frame)))
             }
             Ok(Poll::Ready(Some(Err(status)))) => {

@@ -1,7 +1,8 @@
 //! The gRPC server of every service: health, reflection, the stack of `stack.rs`, and a drain that ends by one deadline.
 //!
 //! It accepts connections itself and speaks HTTP/2 through hyper, because tonic's own server cannot be cut at a deadline
-//! (its connections are detached tasks) and answers an expired deadline with CANCELLED. It refuses HTTP/1.1.
+//! (its connections are detached tasks) and answers an expired deadline with CANCELLED. HTTP/1.1 is refused, but at a door
+//! for browsers ([`Server::web`]), where gRPC-Web comes by it.
 //!
 //! Drain, once the stop is triggered: not ready at once; new connections and calls are taken for the notice time, in
 //! which balancers hear of it; then no new ones, what runs may finish; at the deadline it is cut. Handlers of streams
@@ -10,12 +11,17 @@
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http_body_util::Either;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
+    codec::CompressionEncoding::Gzip,
     server::NamedService,
     transport::server::{Connected, TcpConnectInfo},
 };
@@ -32,7 +38,10 @@ use crate::{
     methods::Methods,
     metrics,
     stack::Stack,
+    web::{Origins, Web},
 };
+
+pub use crate::body::Trailing;
 
 /// The largest message that services should accept and send, bytes: a raw picture of 2048 x 2048 (12 MiB), with room.
 /// tonic's own bound is 4 MB; pass this one to `max_decoding_message_size` of servers and clients that carry pictures.
@@ -48,6 +57,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection on which nothing comes by then is held for nothing: HTTP/2 begins with the client's preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for every head of HTTP/1.1, and so for a connection between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A gRPC server that is being put together.
 #[derive(Debug)]
@@ -56,6 +67,7 @@ pub struct Server {
     notice: Duration,
     table: Table,
     descriptors: Vec<&'static [u8]>,
+    web: Option<Origins>,
 }
 
 impl Server {
@@ -74,6 +86,7 @@ impl Server {
             notice: NOTICE,
             table: Table::default(),
             descriptors,
+            web: None,
         }
     }
 
@@ -99,6 +112,12 @@ impl Server {
         self
     }
 
+    /// Opens the server to browsers: gRPC-Web, over HTTP/1.1 too, for pages of these origins.
+    pub fn web(mut self, origins: Origins) -> Self {
+        self.web = Some(origins);
+        self
+    }
+
     /// Sets how long the draining server goes on taking calls.
     pub fn notice(mut self, notice: Duration) -> Self {
         self.notice = notice;
@@ -109,14 +128,24 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Reflection`] when the contracts cannot be read.
-    pub async fn serve(self, listener: TcpListener, readiness: Readiness, stop: Stop) -> Result<(), Error> {
+    pub async fn serve(
+        mut self,
+        listener: TcpListener,
+        readiness: Readiness,
+        stop: Stop,
+    ) -> Result<(), Error> {
         let notice = self.notice;
         let closing = CancellationToken::new();
         let service = self.service;
+        let origins = self.web.take();
         let _hold = stop.hold("grpc server");
         let stack = Arc::new(self.assemble(readiness.clone(), closing.clone())?);
         tracing::debug!(service, services = ?stack.table, "gRPC server is up");
-        let connection = |stream| serve_connection(stream, Arc::clone(&stack), closing.clone(), stop.clone());
+        let door = Door {
+            web: origins.map(|origins| Web::new(Arc::clone(&stack), &origins)),
+            stack,
+        };
+        let connection = |stream| serve_connection(stream, door.clone(), closing.clone(), stop.clone());
         let not_ready = async {
             stop.triggered().await;
             readiness.drain();
@@ -147,16 +176,20 @@ impl Server {
                 .iter()
                 .fold(builder, |builder, name| builder.with_service_name(*name))
         };
+        // Whoever compresses requests does so on a whole channel, and contracts are worth it.
         let v1 = reflection().build_v1().map_err(Error::Reflection)?;
+        let v1 = v1.accept_compressed(Gzip).send_compressed(Gzip);
         let v1alpha = reflection().build_v1alpha().map_err(Error::Reflection)?;
+        let v1alpha = v1alpha.accept_compressed(Gzip).send_compressed(Gzip);
         // Handles made before there is a recorder would count nothing for good.
         metrics::install();
         let methods = Methods::new(&self.descriptors, &names);
-        self.table.add(HealthServer::new(Health {
+        let health = Health {
             readiness,
             services: names,
             closing,
-        }));
+        };
+        self.table.add(HealthServer::new(health).accept_compressed(Gzip));
         self.table.add(v1);
         self.table.add(v1alpha);
         Ok(Stack {
@@ -166,8 +199,15 @@ impl Server {
     }
 }
 
+/// What every connection leads to.
+#[derive(Clone, Debug)]
+struct Door {
+    stack: Arc<Stack>,
+    web: Option<Web>,
+}
+
 /// Serves one connection: until its peer leaves; or, draining, until its calls are over; or until the deadline.
-async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: CancellationToken, stop: Stop) {
+async fn serve_connection(stream: TcpStream, door: Door, closing: CancellationToken, stop: Stop) {
     let mut first = [0];
     let spoke = tokio::select! {
         biased;
@@ -178,14 +218,21 @@ async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: Cancell
         return;
     }
     let peer: TcpConnectInfo = stream.connect_info();
+    let builder = http(door.web.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         // What `tonic::Request::remote_addr` reads.
         request.extensions_mut().insert(peer.clone());
-        let stack = Arc::clone(&stack);
-        async move { Ok::<_, Infallible>(stack.answer(request).await) }
+        let web = door.web.as_ref().filter(|_| Web::wants(&request)).cloned();
+        let stack = Arc::clone(&door.stack);
+        async move {
+            Ok::<_, Infallible>(match web {
+                Some(web) => web.answer(request).await.map(Either::Right),
+                None => stack.answer(request).await.map(Either::Left),
+            })
+        }
     });
-    let mut connection = pin!(http().serve_connection(Gather::new(TokioIo::new(stream)), service));
+    let mut connection = pin!(builder.serve_connection(Gather::new(TokioIo::new(stream)), service));
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
@@ -203,13 +250,15 @@ async fn serve_connection(stream: TcpStream, stack: Arc<Stack>, closing: Cancell
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(error, "a connection broke");
     }
 }
 
-fn http() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+/// HTTP/2, and HTTP/1.1 at a door for browsers.
+fn http(is_web: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
+        .http2()
         .timer(TokioTimer::new())
         // gRPC has no use for it, and it cannot be compressed.
         .auto_date_header(false)
@@ -220,5 +269,13 @@ fn http() -> http2::Builder<TokioExecutor> {
         .max_local_error_reset_streams(MAX_RESET_STREAMS)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    builder
+    if is_web {
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
+        builder
+    } else {
+        builder.http2_only()
+    }
 }

@@ -63,6 +63,7 @@ pub mod ready;
 pub mod status;
 pub mod stop;
 pub mod trace;
+pub mod web;
 pub mod worker;
 
 pub use args::{Common, LogFormat};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use mobula_kit::web::Origins;
 use mobula_proto::image::v1 as image;
 use tokio::net::TcpListener;
 
@@ -57,6 +58,10 @@ pub struct Config {
     /// links lead to.
     #[arg(long, env = "MOBULA_PUBLIC_URL", value_parser = web_address)]
     pub public_url: Option<String>,
+    /// Whose pages may call this proxy from a browser, over gRPC-Web and HTTP: origins such as https://pictures.example with
+    /// commas between them, or * for everybody's. By default nobody's but the proxy's own.
+    #[arg(long, env = "MOBULA_ALLOWED_ORIGINS", default_value_t)]
+    pub allowed_origins: Origins,
 }
 
 /// What files say of how they were made; mobula.image.v1.Provenance.
@@ -144,6 +149,7 @@ impl Default for Config {
             max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
             max_kept_image_bytes: MAX_KEPT_IMAGE_BYTES,
             public_url: None,
+            allowed_origins: Origins::None,
         }
     }
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use futures::Stream;
-use mobula_kit::{Deadline, status};
+use http::{HeaderName, HeaderValue};
+use mobula_kit::{Deadline, grpc::Trailing, status};
 use mobula_proto::{
     control::v1::ModelInfo,
     image::v1::{
@@ -15,6 +16,7 @@ use mobula_proto::{
         ListModelsRequest, ListModelsResponse, Model, image_service_server::ImageService,
     },
 };
+use prost::Message;
 use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataMap, MetadataValue},
@@ -34,6 +36,8 @@ use crate::{
 
 /// Metadata that carry a caller's request id, by falling weight: the second is Ray Serve's.
 const REQUEST_ID: [&str; 2] = ["x-request-id", "request_id"];
+/// Bytes from which compressing an answer is worth its time: what is shorter fits one packet in any case.
+const WORTH_COMPRESSING: usize = 1_024;
 /// Metadata by which Ray Serve's callers choose an application.
 const APPLICATION: &str = "application";
 /// Metadata by which they choose one of its models.
@@ -88,6 +92,7 @@ impl ImageService for Images {
         if asked.model_id.is_empty() {
             asked.model_id = text(&metadata, MODEL_ID).unwrap_or_default().to_owned();
         }
+        let given = asked.request_id.clone();
         let span = debug_span!("generate", request_id = Empty, model = asked.model);
         let call = Call {
             request: asked,
@@ -97,11 +102,16 @@ impl ImageService for Images {
             caller: Caller::of(&extensions),
             span,
         };
-        let (id, events) = self.generator.start(call)?;
+        let (id, events) = self.generator.start(call).map_err(|error| {
+            let mut status = Status::from(error);
+            name(status.metadata_mut(), &given);
+            status
+        })?;
         let mut response = Response::new(Responses(events));
-        if let Ok(value) = MetadataValue::<Ascii>::try_from(&*id) {
-            response.metadata_mut().insert(REQUEST_ID[1], value.clone());
-            response.metadata_mut().insert(REQUEST_ID[0], value);
+        name(response.metadata_mut(), &id);
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            let trailing = Trailing(HeaderName::from_static(REQUEST_ID[1]), value);
+            response.extensions_mut().insert(trailing);
         }
         Ok(response)
     }
@@ -132,7 +142,7 @@ impl ImageService for Images {
             .iter()
             .flat_map(|application| models(application))
             .collect();
-        Ok(Response::new(ListModelsResponse { models }))
+        Ok(worth(ListModelsResponse { models }))
     }
 
     async fn get_model(
@@ -141,13 +151,16 @@ impl ImageService for Images {
     ) -> Result<Response<GetModelResponse>, Status> {
         // NOT_FOUND: no such model or model_id. INVALID_ARGUMENT: none is named and there are several. UNAVAILABLE: the controller was
         // never heard, or the model's first replica is still starting.
-        let GetModelRequest { model, model_id } = request.into_inner();
+        let (metadata, _, GetModelRequest { mut model, model_id }) = request.into_parts();
+        if model.is_empty() {
+            model = text(&metadata, APPLICATION).unwrap_or_default().to_owned();
+        }
         let table = self.generator.table();
         let application = table.by_name(&model)?;
         let known = models(application);
         let ids = || known.iter().map(|model| model.model_id.clone());
         match known.iter().find(|model| model.model_id == model_id) {
-            Some(model) => Ok(Response::new(GetModelResponse {
+            Some(model) => Ok(worth(GetModelResponse {
                 model: Some(model.clone()),
             })),
             None if model_id.is_empty() => Err(Error::NoReplica {
@@ -207,6 +220,26 @@ fn model(application: &str, info: ModelInfo) -> Model {
         sigma_schedules: info.sigma_schedules,
         max_clip_skip: info.max_clip_skip,
         ..Model::default()
+    }
+}
+
+/// An answer that is compressed for who asks for it, unless it is too short to gain by it.
+fn worth<M: Message>(message: M) -> Response<M> {
+    let is_short = message.encoded_len() < WORTH_COMPRESSING;
+    let mut response = Response::new(message);
+    if is_short {
+        response.disable_compression();
+    }
+    response
+}
+
+/// Gives a request's id back to its caller; one that is empty, or cannot be sent, is none.
+fn name(metadata: &mut MetadataMap, id: &str) {
+    if !id.is_empty()
+        && let Ok(value) = MetadataValue::<Ascii>::try_from(id)
+    {
+        metadata.insert(REQUEST_ID[1], value.clone());
+        metadata.insert(REQUEST_ID[0], value);
     }
 }
 

@@ -23,6 +23,7 @@ mod metrics;
 mod names;
 mod permit;
 mod place;
+mod plain;
 mod pool;
 mod prepare;
 mod problem;

@@ -1,7 +1,8 @@
 //! A request that is no valid protobuf, or is too large, is its caller's fault and is told so.
 //!
-//! tonic answers INTERNAL to a string that is not UTF-8 and OUT_OF_RANGE to a message that is too large, before any
-//! handler sees them. Here both become INVALID_ARGUMENT with the field, as every other bad input. Answers of handlers are
+//! tonic answers INTERNAL to a string that is not UTF-8 or to bytes that do not decompress, OUT_OF_RANGE to a message that
+//! is too large, and RESOURCE_EXHAUSTED, which asks for another try, to one that decompresses to too much, before any
+//! handler sees them. Here all become INVALID_ARGUMENT with the field, as every other bad input. Answers of handlers are
 //! not touched: the texts below are tonic's and prost's own.
 
 use std::{
@@ -19,6 +20,10 @@ use tower::Service;
 const NOT_PROTOBUF: &str = "failed to decode Protobuf message: ";
 /// How tonic's begins when a message is larger than is accepted.
 const TOO_LARGE: &str = "Error, decoded message length too large: ";
+/// How they begin when a compressed message is no gzip, or holds more than is accepted.
+const NOT_GZIP: &str = "Error decompressing: ";
+/// What to do about a request that is too large.
+const SMALLER: &str = "send smaller pictures, or raise the proxy's --max-image-bytes";
 /// Named when no field is to blame.
 const WHOLE: &str = "request";
 
@@ -61,6 +66,13 @@ fn complaint(headers: &HeaderMap) -> Option<Status> {
     let status = Status::from_header_map(headers)?;
     match status.code() {
         Code::Internal => {
+            if let Some(why) = status.message().strip_prefix(NOT_GZIP) {
+                let why = why.strip_suffix(", while sending request").unwrap_or(why);
+                return Some(status::invalid(
+                    WHOLE,
+                    format!("is not the gzip that it says it is: {why}"),
+                ));
+            }
             let why = status.message().strip_prefix(NOT_PROTOBUF)?;
             let named = why.split_once(": ").filter(|(field, _)| !field.contains(' '));
             let (field, why) = named.unwrap_or((WHOLE, why));
@@ -70,7 +82,14 @@ fn complaint(headers: &HeaderMap) -> Option<Status> {
                 why,
             ))
         }
-        Code::OutOfRange => status::invalid(WHOLE, status.message().strip_prefix(TOO_LARGE)?).into(),
+        Code::OutOfRange => {
+            let why = status.message().strip_prefix(TOO_LARGE)?;
+            Some(status::invalid(WHOLE, format!("is too large: {why}; {SMALLER}")))
+        }
+        Code::ResourceExhausted => {
+            let why = status.message().strip_prefix(NOT_GZIP)?;
+            Some(status::invalid(WHOLE, format!("is too large: {why}; {SMALLER}")))
+        }
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -79,7 +98,6 @@ fn complaint(headers: &HeaderMap) -> Option<Status> {
         | Code::NotFound
         | Code::AlreadyExists
         | Code::PermissionDenied
-        | Code::ResourceExhausted
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::Unimplemented
@@ -112,6 +130,37 @@ mod tests {
             told(Status::internal(text)).unwrap(),
             ("request".into(), "invalid tag value: 0".into())
         );
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_what_to_do_and_not_to_try_again() {
+        for status in [
+            Status::out_of_range(
+                "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+            ),
+            Status::resource_exhausted(
+                "Error decompressing: size limit, of 8 bytes, exceeded while decompressing message",
+            ),
+        ] {
+            let (field, why) = told(status).unwrap();
+            assert_eq!(field, "request");
+            assert!(why.contains("8 bytes") && why.ends_with(SMALLER), "{why}");
+        }
+        let full = status::retryable(
+            Code::ResourceExhausted,
+            "QUEUE_FULL",
+            "3 wait",
+            std::time::Duration::from_secs(1),
+        );
+        assert_eq!(told(full), None);
+    }
+
+    #[test]
+    fn bytes_that_do_not_decompress_are_the_callers_fault() {
+        let text = "Error decompressing: invalid gzip header, while sending request";
+        let (field, why) = told(Status::internal(text)).unwrap();
+        assert_eq!(field, "request");
+        assert!(why.ends_with("it says it is: invalid gzip header"), "{why}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use mobula_proto::{
     ray::serve::ray_serve_api_service_server::RayServeApiServiceServer,
 };
 
+use tonic::codec::CompressionEncoding::Gzip;
+
 use crate::{
     Config, Error, Listeners,
     clock::Clock,
@@ -17,11 +19,15 @@ use crate::{
     http::{self, OpenAi},
     malformed::Checked,
     metrics::Metrics,
+    plain::Plain,
     pool::Settings,
     ray::RayApi,
     report::{Records, Reporter, Signal},
     table::Fleet,
 };
+
+/// The method whose answers are pictures.
+const GENERATE: &str = "/mobula.image.v1.ImageService/Generate";
 
 /// Runs a proxy on ports that the caller has bound; returns when it has drained after the stop.
 ///
@@ -64,17 +70,28 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         generator: generator.clone(),
     })
     .max_decoding_message_size(config.max_request_bytes())
-    .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
+    .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES)
+    .accept_compressed(Gzip)
+    .send_compressed(Gzip);
+    let images = Plain {
+        inner: images,
+        path: GENERATE,
+    };
     let ray = RayServeApiServiceServer::new(RayApi {
         generator: generator.clone(),
         stop: stop.clone(),
-    });
-    let server = grpc::Server::new("mobula-proxy").add(Checked(images)).add(ray);
+    })
+    .accept_compressed(Gzip);
+    let server = grpc::Server::new("mobula-proxy")
+        .add(Checked(images))
+        .add(ray)
+        .web(config.allowed_origins.clone());
     let grpc = server.serve(listeners.grpc, readiness.clone(), stop.clone());
     let openai = OpenAi::new(&config, &metrics, clock);
     let http = http::serve(
         listeners.http,
         (generator.clone(), metrics, openai.clone()),
+        config.allowed_origins.cors(),
         stop.clone(),
     );
     let admin = admin::serve(listeners.admin, readiness, stop);

@@ -7,3 +7,4 @@ mod drain;
 mod grpc;
 mod otlp;
 mod start;
+mod web;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mobula_kit::Stop;
 use tokio::net::TcpListener;
+use tower_http::cors::CorsLayer;
 
 use super::{door, openai};
 use crate::{generate::Generator, metrics::Metrics};
@@ -12,8 +13,13 @@ use crate::{generate::Generator, metrics::Metrics};
 pub(crate) async fn serve(
     listener: TcpListener,
     (generator, metrics, openai): (Generator, Arc<Metrics>, openai::Door),
+    cors: Option<CorsLayer>,
     stop: Stop,
 ) {
     let app = door::app(generator, metrics, openai, stop.clone());
+    let app = match cors {
+        Some(cors) => app.layer(cors),
+        None => app,
+    };
     mobula_kit::http::serve(listener, app, stop).await;
 }

@@ -12,4 +12,5 @@ mod refine;
 mod replicas;
 mod rolling;
 mod support;
+mod wire;
 mod zero;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
-use mobula_kit::{Deadline, Error, Readiness, Stop, channel, grpc, listen, status, trace};
+use mobula_kit::{Deadline, Error, Readiness, Stop, channel, grpc, listen, status, trace, web::Origins};
 use mobula_proto::control::v1::{
     self as pb, AttachRequest, AttachResponse, GetStatusRequest, GetStatusResponse, WatchRoutesRequest,
     WatchRoutesResponse,
@@ -15,7 +15,9 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::JoinHandle,
 };
-use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
+use tonic::{
+    Code, Request, Response, Status, Streaming, codec::CompressionEncoding::Gzip, transport::Channel,
+};
 
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
@@ -92,10 +94,18 @@ impl ServeService for Probe {
                 span.in_scope(|| trace::inject(forwarded.metadata_mut()));
                 client(self.next.unwrap()).get_status(forwarded).await
             }
-            _ => Ok(Response::new(GetStatusResponse {
-                version: "1".to_owned(),
-                ..Default::default()
-            })),
+            _ => {
+                let mut response = Response::new(GetStatusResponse {
+                    version: "1".to_owned(),
+                    ..Default::default()
+                });
+                let trailing = grpc::Trailing(
+                    http::HeaderName::from_static("x-end"),
+                    http::HeaderValue::from_static("here"),
+                );
+                response.extensions_mut().insert(trailing);
+                Ok(response)
+            }
         }
     }
 
@@ -221,6 +231,11 @@ pub(crate) struct Server {
 pub(crate) const NOTICE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn serve(stop: Stop, next: Option<SocketAddr>) -> Server {
+    serve_for(stop, next, None).await
+}
+
+/// The same, open to browsers with pages of these origins.
+pub(crate) async fn serve_for(stop: Stop, next: Option<SocketAddr>, origins: Option<Origins>) -> Server {
     let listener = listen::bind("gRPC", "127.0.0.1:0".parse().unwrap())
         .await
         .unwrap();
@@ -233,8 +248,12 @@ pub(crate) async fn serve(stop: Stop, next: Option<SocketAddr>) -> Server {
     let readiness = Readiness::new();
     let server = grpc::Server::new("probe")
         .notice(NOTICE)
-        .add(ServeServiceServer::new(probe.clone()))
+        .add(ServeServiceServer::new(probe.clone()).accept_compressed(Gzip))
         .add(ControlServiceServer::new(probe));
+    let server = match origins {
+        Some(origins) => server.web(origins),
+        None => server,
+    };
     let serving = tokio::spawn(server.serve(listener, readiness.clone(), stop.clone()));
     Server {
         address,
