@@ -72,6 +72,10 @@ bench: build ## Measure: the engine against bare ONNX Runtime and whole-request 
 ray-cli: build ## Drive a mesh with Ray's own `serve` command; installs Ray into .tools/ray unless RAY_SERVE names it
 	bash scripts/ray-cli.sh
 
+.PHONY: clients
+clients: build ## Drive a mesh with grpcurl, buf, stubs for Python, Go and C++, gRPC-Web, and the clients of Ray's samples
+	bash scripts/clients.sh
+
 .PHONY: compare
 compare: build ## Measure beside Ray Serve by turns on the same cores; installs Ray and torch into .tools/ray-compare; ARGS=--quick tries it
 	bash loadtest/ray/install.sh .tools/ray-compare
