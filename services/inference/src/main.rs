@@ -6,6 +6,9 @@ use clap::{Parser, Subcommand};
 use mobula_inference::{Config, Listeners, prepare};
 use mobula_kit::{Common, listen};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Mobula's inference worker: draws pictures from tokens.
 #[derive(Debug, Parser)]
 #[command(

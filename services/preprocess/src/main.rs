@@ -6,6 +6,9 @@ use clap::Parser;
 use mobula_kit::{Common, Stop, listen};
 use mobula_preprocess::{Config, Error, Listeners, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Mobula's preprocess service: prompts to tokens
 #[derive(Parser)]
 #[command(version)]

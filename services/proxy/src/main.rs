@@ -6,6 +6,9 @@ use clap::Parser;
 use mobula_kit::listen::bind;
 use mobula_proxy::{Config, Listeners};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The front door of a Mobula mesh: HTTP and gRPC for users.
 #[derive(Debug, Parser)]
 #[command(name = "mobula-proxy", version)]
