@@ -68,6 +68,10 @@ proto: tools-buf ## Lint the contracts
 bench: build ## Measure: the engine against bare ONNX Runtime and whole-request batching, the mesh, start-up, memory
 	bash scripts/bench.sh
 
+.PHONY: loads
+loads: build ## Measure 1.5 times capacity, a burst of 8 times, and an hour of soak; MOBULA_SOAK_SECONDS=120 shortens it
+	bash scripts/loads.sh
+
 .PHONY: ray-cli
 ray-cli: build ## Drive a mesh with Ray's own `serve` command; installs Ray into .tools/ray unless RAY_SERVE names it
 	bash scripts/ray-cli.sh
