@@ -5,7 +5,9 @@
 
 mod client;
 mod doors;
+pub mod exposition;
 mod http;
+mod listening;
 mod load;
 mod mesh;
 mod model;

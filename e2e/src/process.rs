@@ -31,6 +31,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// Where it listens.
+    #[must_use]
+    pub fn listens(&self) -> Vec<SocketAddr> {
+        crate::listening::of(self.pid)
+    }
+
     /// Kills it as `kill -9` does.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod demo;
 mod faults;
 mod limits;
 mod mesh;
+mod metrics;
 mod multiplex;
 mod openai;
 mod pictures;

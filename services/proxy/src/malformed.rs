@@ -1,6 +1,6 @@
 //! A request that is no valid protobuf, or is too large, is its caller's fault and is told so.
 //!
-//! tonic answers INTERNAL to a string that is not UTF-8 or to bytes that do not decompress, OUT_OF_RANGE to a message that
+//! tonic answers INTERNAL to a string that is not UTF-8, to half a message and to bytes that do not decompress, OUT_OF_RANGE to a message that
 //! is too large, and RESOURCE_EXHAUSTED, which asks for another try, to one that decompresses to too much, before any
 //! handler sees them. Here all become INVALID_ARGUMENT with the field, as every other bad input. Answers of handlers are
 //! not touched: the texts below are tonic's and prost's own.
@@ -22,6 +22,13 @@ const NOT_PROTOBUF: &str = "failed to decode Protobuf message: ";
 const TOO_LARGE: &str = "Error, decoded message length too large: ";
 /// How they begin when a compressed message is no gzip, or holds more than is accepted.
 const NOT_GZIP: &str = "Error decompressing: ";
+/// How they begin when there is no whole message; the first is said of gRPC-Web's base64.
+const NO_MESSAGE: [&str; 4] = [
+    "tonic-web: ",
+    "Missing request message.",
+    "Unexpected EOF decoding stream.",
+    "protocol error: received message with invalid compression flag",
+];
 /// What to do about a request that is too large.
 const SMALLER: &str = "send smaller pictures, or raise the proxy's --max-image-bytes";
 /// Named when no field is to blame.
@@ -72,6 +79,9 @@ fn complaint(headers: &HeaderMap) -> Option<Status> {
                     WHOLE,
                     format!("is not the gzip that it says it is: {why}"),
                 ));
+            }
+            if NO_MESSAGE.iter().any(|said| status.message().starts_with(said)) {
+                return Some(status::invalid(WHOLE, "is no whole message in its frame"));
             }
             let why = status.message().strip_prefix(NOT_PROTOBUF)?;
             let named = why.split_once(": ").filter(|(field, _)| !field.contains(' '));
@@ -161,6 +171,17 @@ mod tests {
         let (field, why) = told(Status::internal(text)).unwrap();
         assert_eq!(field, "request");
         assert!(why.ends_with("it says it is: invalid gzip header"), "{why}");
+    }
+
+    #[test]
+    fn half_a_message_is_the_callers_fault_but_for_what_grpc_calls_internal() {
+        for text in NO_MESSAGE {
+            let (field, _) = told(Status::internal(format!("{text} and more"))).unwrap();
+            assert_eq!(field, "request", "{text}");
+        }
+        // The specification asks for INTERNAL here.
+        let text = "protocol error: received message with compressed-flag but no grpc-encoding was specified";
+        assert_eq!(told(Status::internal(text)), None);
     }
 
     #[test]

@@ -237,6 +237,41 @@ async fn a_browser_draws_over_http1_and_reads_the_id_behind_the_pictures() {
 }
 
 #[tokio::test]
+async fn rubbish_from_a_browser_is_its_own_fault_and_hurts_nobody() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let text = "application/grpc-web-text";
+    for (kind, body) in [
+        ("application/grpc-web", &b""[..]),
+        ("application/grpc-web", b"\0\0\0\0\x09half"),
+        ("application/grpc-web", b"\0\xff\xff\xff\xff"),
+        ("application/grpc-web", b"rubbish"),
+        ("application/grpc-web", b"\x80\0\0\0\x04a: b"),
+        ("application/grpc-web", b"\0\0\0\0\x02\xff\xff"),
+        (text, b"@@@@@@@@"),
+        (text, b"AAAAAAA"),
+        (text, b"AAAAAAA=AAAA"),
+    ] {
+        let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let uri = format!("http://{}/mobula.image.v1.ImageService/Generate", mesh.grpc);
+        let request = http::Request::post(uri).header("content-type", kind);
+        let response = client
+            .request(request.body(Full::from(body)).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        let code = response.headers().get("grpc-status");
+        assert_eq!(
+            code.map(|code| code.as_bytes()),
+            Some(&b"3"[..]),
+            "{kind} {body:?}"
+        );
+    }
+    assert!(worker.requests().is_empty());
+    mesh.all(prompt(|_| ())).await.unwrap();
+}
+
+#[tokio::test]
 async fn pages_of_named_origins_may_use_the_http_door_too() {
     for (origins, may) in [("https://pictures.example", true), ("", false)] {
         let worker = Worker::start("a").await;
