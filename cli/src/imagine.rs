@@ -262,6 +262,7 @@ impl Drawing {
                 self.progress.accepted(&accepted);
                 self.request_id = Some(accepted.request_id);
             }
+            Event::Waiting(waiting) => self.progress.moved(&waiting),
             Event::Started(_) => self.progress.started(),
             Event::Step(step) => self.progress.step(&step),
             Event::Preview(preview) => {

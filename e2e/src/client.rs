@@ -59,6 +59,7 @@ impl Drawn {
     fn take(&mut self, event: Event) {
         match event {
             Event::Accepted(accepted) => self.request_id = accepted.request_id,
+            Event::Waiting(_) => {}
             Event::Started(started) => self.replicas.push(started.replica_id),
             Event::Step(step) => self.step = (step.index, step.of),
             Event::Preview(_) => self.previews += 1,

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mobula_proto::image::v1::{Accepted, Restarted, Step};
+use mobula_proto::image::v1::{Accepted, Restarted, Step, Waiting};
 
 use crate::Error;
 use crate::human::{self, tell};
@@ -56,22 +56,21 @@ impl Progress {
     }
 
     pub(crate) fn accepted(&mut self, accepted: &Accepted) {
-        let mut message = match accepted.queue_position {
-            0 => "accepted".to_owned(),
-            n => format!("waiting behind {}", human::count(n as usize, "request")),
-        };
-        if accepted.eta_ms > 0 {
-            message.push_str(&format!(
-                ", about {}",
-                human::duration(Duration::from_millis(accepted.eta_ms))
-            ));
-        }
+        let message = place(accepted.queue_position, accepted.eta_ms, "accepted");
         match &self.view {
             View::Quiet => {}
             View::Plain { .. } => {
                 tell(format_args!("{message} (request {})", accepted.request_id));
             }
             View::Bar(bar) => bar.set_message(message),
+        }
+    }
+
+    /// Its place in line has changed.
+    pub(crate) fn moved(&mut self, waiting: &Waiting) {
+        // A log has had its place once: a line each second is no news.
+        if let View::Bar(bar) = &self.view {
+            bar.set_message(place(waiting.queue_position, waiting.eta_ms, "next in line"));
         }
     }
 
@@ -165,6 +164,19 @@ fn quarter(step: &Step) -> u32 {
         .saturating_mul(PLAIN_LINES)
         .checked_div(step.of)
         .unwrap_or(0)
+}
+
+/// Where a request stands, in words; `first` when nobody is ahead of it.
+fn place(ahead: u32, eta_ms: u64, first: &str) -> String {
+    let mut words = match ahead {
+        0 => first.to_owned(),
+        n => format!("waiting behind {}", human::count(n as usize, "request")),
+    };
+    if eta_ms > 0 {
+        let eta = human::duration(Duration::from_millis(eta_ms));
+        words.push_str(&format!(", about {eta}"));
+    }
+    words
 }
 
 #[cfg(test)]

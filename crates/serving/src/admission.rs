@@ -1,19 +1,32 @@
-//! Who may wait, in which order, and what those are told who may not.
+//! Who may wait, and what those are told who may not.
 //!
-//! A [`Queue`] holds the requests of one deployment that found no replica free. A request is admitted once, gets a
-//! [`Ticket`], and keeps its place by it: one that has to start again goes back to where it was, not to the end.
-//! Whoever finds the queue full is told when to come back, computed from how fast the queue drains.
+//! A [`Queue`] holds the requests of one deployment that found no replica free, in the order of [`crate::fair`]. A request
+//! is admitted once, gets a [`Ticket`], and keeps its place by it: one that has to start again goes back ahead, not to the
+//! end. Four things bound who is let in: requests, bytes, the time that would be waited, and with several tenants each one's
+//! share of the requests, so that one who floods the queue does not shut the others out. Whoever is refused is told when to
+//! come back, computed from how fast the queue drains.
 //!
 //! Times are predicted from work, rows ahead x measured time per row, not from how often requests ended lately: that rate
-//! is low after a quiet minute and after a few large requests, and says nothing of what the next ones take.
+//! is low after a quiet minute and after a few large requests, and says nothing of what the next ones take. How far such
+//! predictions can be trusted is learned ([`Trust`]).
 //!
 //! It refuses to wake anybody and to know of time beyond lengths.
 //!
-//! Invariants: at most `max_queued` requests beyond the free slots are admitted; the oldest ticket leaves first.
+//! Invariants: at most `Bounds::requests` beyond the free slots are admitted; what is ahead of a request is never more than
+//! what there is.
 
-use std::{collections::BTreeMap, time::Duration};
+mod presence;
+mod trust;
 
-use crate::route::Cost;
+use std::time::Duration;
+
+use self::presence::Presence;
+pub use self::trust::Trust;
+use crate::{
+    fair::{Claim, Line},
+    route::Cost,
+    tick::Class,
+};
 
 /// A measurement is believed for so long without another one: what slowed a machine down is often over by then, and a request
 /// that is let in for nothing every so often costs a replica little that has nothing else to do.
@@ -22,20 +35,82 @@ const DOUBTED_AFTER: Duration = Duration::from_secs(10);
 const RETRY_UNKNOWN: Duration = Duration::from_secs(1);
 /// The shortest and the longest time a caller is told to stay away.
 const RETRY_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// The low class leaves this part of the places free for whoever else comes: batches come by the thousand.
+const KEPT_FROM_LOW: usize = 4;
 
 /// A request's place in line: the smaller, the earlier it was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// The queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("queue is full ({waiting} waiting)")]
+/// How much may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Requests, beyond those that find a slot free.
+    pub requests: usize,
+    /// Bytes of those requests.
+    pub bytes: u64,
+    /// How long one may wait.
+    pub age: Duration,
+}
+
+impl Default for Bounds {
+    /// None.
+    fn default() -> Self {
+        Self {
+            requests: usize::MAX,
+            bytes: u64::MAX,
+            age: Duration::MAX,
+        }
+    }
+}
+
+/// Which bound a request came up against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bound {
+    /// Requests of everybody.
+    #[default]
+    Requests,
+    /// Requests of low class, which leave some places to others.
+    Low,
+    /// Requests of its tenant.
+    Share,
+    /// Bytes.
+    Bytes,
+    /// The time that it would wait.
+    Age,
+}
+
+/// There is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Full {
     /// Requests that wait.
     pub waiting: usize,
     /// When a place is likely to be free.
     pub retry_after: Duration,
+    /// What there is no room for.
+    pub bound: Bound,
 }
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let waiting = self.waiting;
+        match self.bound {
+            Bound::Requests => write!(f, "queue is full ({waiting} waiting)"),
+            Bound::Low => write!(
+                f,
+                "queue is full for requests of low priority ({waiting} waiting)"
+            ),
+            Bound::Share => write!(
+                f,
+                "queue is full for this caller, who has its share of it ({waiting} waiting)"
+            ),
+            Bound::Bytes => write!(f, "queue is full of prompts and pictures ({waiting} waiting)"),
+            Bound::Age => write!(f, "the wait would be longer than may be ({waiting} waiting)"),
+        }
+    }
+}
+
+impl std::error::Error for Full {}
 
 /// A deadline cannot be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +139,28 @@ impl Pace {
     }
 }
 
+/// What a request asks to be let in for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// As whom.
+    pub claim: &'a Claim,
+    /// What it costs.
+    pub cost: Cost,
+    /// Bytes that it holds while it waits.
+    pub bytes: u64,
+}
+
+/// What a queue is in front of.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene {
+    /// Slots that are free.
+    pub free: usize,
+    /// How fast they work.
+    pub pace: Pace,
+    /// The time.
+    pub now: Duration,
+}
+
 /// A request that was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
@@ -75,78 +172,149 @@ pub struct Admission {
     pub wait: Option<Duration>,
 }
 
+/// Somebody in line, with what is counted for it.
+#[derive(Debug)]
+struct Waiter<T> {
+    claim: Claim,
+    bytes: u64,
+    item: T,
+}
+
 /// Requests of one deployment that wait for a replica.
 #[derive(Debug)]
 pub struct Queue<T> {
-    max_queued: usize,
+    bounds: Bounds,
     arriving: usize,
-    arriving_rows: u64,
-    waiting: BTreeMap<Ticket, (Cost, T)>,
-    waiting_rows: u64,
+    present: Presence,
+    line: Line<Waiter<T>>,
     next: u64,
 }
 
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new(Bounds::default())
+    }
+}
+
 impl<T> Queue<T> {
-    /// An empty queue for at most `max_queued` requests.
-    pub fn new(max_queued: usize) -> Self {
+    /// An empty queue.
+    pub fn new(bounds: Bounds) -> Self {
         Self {
-            max_queued,
+            bounds,
             arriving: 0,
-            arriving_rows: 0,
-            waiting: BTreeMap::new(),
-            waiting_rows: 0,
+            present: Presence::default(),
+            line: Line::default(),
             next: 0,
         }
     }
 
-    /// Changes the bound; those who wait stay.
-    pub fn set_max_queued(&mut self, max_queued: usize) {
-        self.max_queued = max_queued;
+    /// Changes the bounds; those who wait stay.
+    pub fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
-    /// Admits a request that will ask for a replica soon, when fewer than `max_queued` are ahead of it beyond the `free`
-    /// slots. It counts until [`Queue::arrived`].
+    /// Admits a request that will ask for a replica soon, when the bounds allow it. It counts until [`Queue::arrived`].
     ///
     /// # Errors
-    /// [`Full`] when too many wait.
-    pub fn admit(&mut self, cost: Cost, free: usize, pace: Pace) -> Result<Admission, Full> {
-        let before = self.arriving + self.waiting.len();
-        let rows = self.arriving_rows.saturating_add(self.waiting_rows);
-        let ahead = before.saturating_sub(free);
-        if before >= free && ahead >= self.max_queued {
-            return Err(Full {
-                waiting: ahead,
-                retry_after: retry_after(rows.saturating_add(cost.get()), pace),
-            });
-        }
+    /// [`Full`] when too much waits.
+    pub fn admit(&mut self, ask: Ask<'_>, scene: Scene, trust: &Trust) -> Result<Admission, Full> {
+        let (ahead, wait) = self.before(ask, (scene, usize::MAX));
+        self.check(ask, (scene, wait), trust)
+            .map_err(|bound| self.full(bound, ask, scene))?;
         self.arriving += 1;
-        self.arriving_rows = self.arriving_rows.saturating_add(cost.get());
+        self.present.add(ask);
         Ok(Admission {
             ticket: self.ticket(),
             ahead,
-            wait: wait(ahead, rows, before, pace),
+            wait,
         })
     }
 
-    /// A request that was admitted before its cost was known now has one; `ahead` is what its admission said. Gives it
-    /// what it is told of those before it.
+    /// A request that was admitted before it was known what it asks for, as `before`, asks for `now`; `was` is what its
+    /// admission said. Gives it what it is told of those before it.
+    ///
+    /// # Errors
+    /// [`Full`] when there is no room for what it asks for. It still counts as what it was.
     pub fn settle(
         &mut self,
         was: Admission,
-        (before, now): (Cost, Cost),
-        free: usize,
-        pace: Pace,
-    ) -> Admission {
-        self.arriving_rows = left(self.arriving, self.arriving_rows, before);
-        let others = (self.arriving + self.waiting.len()).saturating_sub(1);
-        let rows = self.arriving_rows.saturating_add(self.waiting_rows);
-        self.arriving_rows = self.arriving_rows.saturating_add(now.get());
+        (before, now): (Ask<'_>, Ask<'_>),
+        scene: Scene,
+        trust: &Trust,
+    ) -> Result<Admission, Full> {
+        self.present.remove(before);
         // Those that were admitted after it are counted here and were not then.
-        let ahead = others.saturating_sub(free).min(was.ahead);
-        Admission {
+        let (ahead, wait) = self.before(now, (scene, was.ahead));
+        let bound = self.check_size(now, (scene, wait), trust);
+        if let Err(bound) = bound {
+            let full = self.full(bound, now, scene);
+            self.present.add(before);
+            return Err(full);
+        }
+        self.present.add(now);
+        Ok(Admission {
             ticket: was.ticket,
             ahead,
-            wait: wait(ahead, rows, others, pace),
+            wait,
+        })
+    }
+
+    /// Requests, `most` at the most, and the time ahead of one that comes now.
+    fn before(&self, ask: Ask<'_>, (scene, most): (Scene, usize)) -> (usize, Option<Duration>) {
+        let (before, rows) = self.present.before(ask);
+        let ahead = before.saturating_sub(scene.free).min(most);
+        (ahead, wait(ahead, rows, before, scene.pace))
+    }
+
+    fn check(
+        &mut self,
+        ask: Ask<'_>,
+        (scene, wait): (Scene, Option<Duration>),
+        trust: &Trust,
+    ) -> Result<(), Bound> {
+        let there = self.present.requests();
+        let waiting = there.saturating_sub(scene.free);
+        if there >= scene.free {
+            let most = self.bounds.requests;
+            if waiting >= most {
+                return Err(Bound::Requests);
+            }
+            if ask.claim.class == Class::Low && waiting >= most - most / KEPT_FROM_LOW {
+                return Err(Bound::Low);
+            }
+            if self.present.has_share(ask.claim, (most, scene)) {
+                return Err(Bound::Share);
+            }
+        }
+        self.check_size(ask, (scene, wait), trust)
+    }
+
+    fn check_size(
+        &self,
+        ask: Ask<'_>,
+        (scene, wait): (Scene, Option<Duration>),
+        trust: &Trust,
+    ) -> Result<(), Bound> {
+        let there = self.present.requests();
+        // One alone is let in whatever it holds: it would never be.
+        let bytes = self.present.bytes().saturating_add(ask.bytes);
+        if there >= scene.free && there > 0 && ask.bytes > 0 && bytes > self.bounds.bytes {
+            return Err(Bound::Bytes);
+        }
+        match wait {
+            Some(wait) if trust.wait(wait) > self.bounds.age => Err(Bound::Age),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What a request is told that was not let in; its tenant has a share from now on.
+    fn full(&mut self, bound: Bound, ask: Ask<'_>, scene: Scene) -> Full {
+        self.present.knock(ask.claim, scene.now);
+        let rows = self.present.rows().saturating_add(ask.cost.get());
+        Full {
+            waiting: self.present.requests().saturating_sub(scene.free),
+            retry_after: retry_after(rows, scene.pace),
+            bound,
         }
     }
 
@@ -157,49 +325,64 @@ impl<T> Queue<T> {
     }
 
     /// An admitted request now asks for a replica, or has left before it did.
-    pub fn arrived(&mut self, cost: Cost) {
+    pub fn arrived(&mut self, ask: Ask<'_>) {
         self.arriving = self.arriving.saturating_sub(1);
-        self.arriving_rows = left(self.arriving, self.arriving_rows, cost);
+        self.present.remove(ask);
     }
 
-    /// Puts a request in line.
-    pub fn enter(&mut self, ticket: Ticket, cost: Cost, item: T) {
+    /// Puts a request in line; one that had a replica already goes ahead.
+    pub fn enter(&mut self, ticket: Ticket, (ask, had_turn): (Ask<'_>, bool), item: T, now: Duration) {
         self.leave(ticket);
-        self.waiting_rows = self.waiting_rows.saturating_add(cost.get());
-        self.waiting.insert(ticket, (cost, item));
+        self.present.add(ask);
+        let waiter = Waiter {
+            claim: ask.claim.clone(),
+            bytes: ask.bytes,
+            item,
+        };
+        if had_turn {
+            self.line.come_back(ticket, (ask.cost, waiter), now);
+        } else {
+            self.line.enter(ticket, ask.claim, (ask.cost, waiter), now);
+        }
     }
 
-    /// Takes a request out of line.
+    /// Takes a request out of line that is not served.
     pub fn leave(&mut self, ticket: Ticket) -> Option<T> {
-        let (cost, item) = self.waiting.remove(&ticket)?;
-        self.waiting_rows = left(self.waiting.len(), self.waiting_rows, cost);
+        let left = self.line.leave(ticket);
+        self.uncount(left)
+    }
+
+    /// Takes a request out of line that is served now.
+    pub fn serve(&mut self, ticket: Ticket) -> Option<T> {
+        let served = self.line.serve(ticket);
+        self.uncount(served)
+    }
+
+    fn uncount(&mut self, left: Option<(Cost, Waiter<T>)>) -> Option<T> {
+        let (cost, Waiter { claim, bytes, item }) = left?;
+        self.present.remove(Ask {
+            claim: &claim,
+            cost,
+            bytes,
+        });
         Some(item)
     }
 
-    /// True when nobody with an earlier ticket waits.
-    pub fn is_first(&self, ticket: Ticket) -> bool {
-        self.waiting
-            .first_key_value()
-            .is_none_or(|(first, _)| *first >= ticket)
-    }
-
-    /// Cost of the request that is served next.
-    pub fn first(&self) -> Option<Cost> {
-        self.waiting.first_key_value().map(|(_, (cost, _))| *cost)
-    }
-
-    /// Takes who is served next.
+    /// Takes whoever is first out of line.
     pub fn pop(&mut self) -> Option<T> {
-        let (cost, item) = self.waiting.pop_first()?.1;
-        self.waiting_rows = left(self.waiting.len(), self.waiting_rows, cost);
-        Some(item)
+        let (ticket, ..) = self.line.first()?;
+        self.serve(ticket)
     }
 
-    /// Those in line, the oldest first.
+    /// Lets age count: to be called before anybody is chosen.
+    pub fn lift(&mut self, now: Duration) {
+        self.line.lift(now);
+    }
+
+    /// Those in line, in the order in which they are served.
     pub fn iter(&self) -> impl Iterator<Item = (Ticket, Cost, &T)> {
-        self.waiting
-            .iter()
-            .map(|(ticket, (cost, item))| (*ticket, *cost, item))
+        let line = self.line.iter();
+        line.map(|(ticket, cost, waiter)| (ticket, cost, &waiter.item))
     }
 
     /// Requests that were admitted and have not asked for a replica yet.
@@ -209,12 +392,22 @@ impl<T> Queue<T> {
 
     /// Requests in line.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.line.len()
     }
 
     /// True when nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.line.is_empty()
+    }
+
+    /// When somebody who is sent away should come back.
+    pub fn retry_after(&self, pace: Pace) -> Duration {
+        retry_after(self.present.rows(), pace)
+    }
+
+    /// Bytes of those that are on their way or in line.
+    pub fn bytes(&self) -> u64 {
+        self.present.bytes()
     }
 }
 
@@ -234,14 +427,14 @@ impl Basis {
     }
 }
 
-/// Refuses a deadline that is `left` away when a request is predicted to need `needed`. The prediction is halved first: a
-/// request that could have been served must not be refused by a guess. One that rests on an old measurement refuses nobody
-/// while nothing is under way: the request that comes then measures anew, and those behind it are judged by what it took.
+/// Refuses a deadline that is `left` away when a request is predicted to need `needed`, as far as that is trusted. One that
+/// rests on an old measurement refuses nobody while nothing is under way: the request that comes then measures anew, and
+/// those behind it are judged by what it took.
 ///
 /// # Errors
-/// [`TooLate`] when even half of the predicted time is too long.
+/// [`TooLate`] when the time is too short.
 pub fn check_deadline(left: Duration, needed: Duration, basis: Basis) -> Result<(), TooLate> {
-    let late = needed / 2 > left && !basis.is_doubtful();
+    let late = needed > left && !basis.is_doubtful();
     if left.is_zero() || late {
         Err(TooLate { needed, left })
     } else {
@@ -271,14 +464,7 @@ fn share(rows: u64, part: usize, whole: usize) -> u64 {
     u64::try_from(shared).unwrap_or(u64::MAX)
 }
 
-/// Rows that are left without those of `cost`. Nobody has none, whatever saturated before.
-fn left(requests: usize, rows: u64, cost: Cost) -> u64 {
-    if requests == 0 {
-        0
-    } else {
-        rows.saturating_sub(cost.get())
-    }
-}
-
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod affinity;
 pub mod backoff;
 pub mod curve;
+pub mod fair;
 pub mod lease;
 pub mod place;
 pub mod retry;

@@ -243,6 +243,7 @@ async fn read(mut body: RecvStream) -> Result<Picture, Ending> {
                 Some(Event::Done(_)) => done = true,
                 Some(
                     Event::Accepted(_)
+                    | Event::Waiting(_)
                     | Event::Started(_)
                     | Event::Step(_)
                     | Event::Preview(_)

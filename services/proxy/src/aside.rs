@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use mobula_proto::preprocess::v1::preprocess_service_client::PreprocessServiceClient;
-use mobula_serving::route::Cost;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
@@ -28,11 +27,7 @@ pub(crate) async fn call<M, T>(
     make: impl Fn(String) -> M,
     send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
 ) -> Result<T, Error> {
-    let mut place = pool.place(Want {
-        cost: Cost::ROW,
-        deadline: None,
-        model_id,
-    });
+    let mut place = pool.place(Want::least(&job.claim, model_id));
     loop {
         let acquired = place.acquire().await;
         job.trail.without(place.take_without());

@@ -16,7 +16,6 @@ pub(crate) struct Caller {
     /// Whose shares and request ids these are; empty for all callers that nobody knows.
     pub(crate) tenant: Arc<str>,
     /// Its tenant's share among others who wait, above 0 and finite.
-    #[allow(dead_code, reason = "for who decides who goes first")]
     pub(crate) weight: f64,
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use mobula_kit::web::Origins;
 use mobula_proto::image::v1 as image;
+use mobula_serving::admission::Bounds;
 use tokio::net::TcpListener;
 
 use crate::validate::Limits;
@@ -29,6 +30,13 @@ pub struct Config {
     /// Requests that may wait in this proxy for one deployment, whatever the deployment allows.
     #[arg(long, env = "MOBULA_MAX_QUEUED_REQUESTS", default_value_t = 10_000)]
     pub max_queued_requests: usize,
+    /// Bytes of prompts and pictures that may wait in this proxy for one deployment.
+    #[arg(long, env = "MOBULA_MAX_QUEUED_BYTES", default_value_t = MAX_QUEUED_BYTES)]
+    pub max_queued_bytes: u64,
+    /// Seconds that a request may wait for a replica to be free, before it is refused (HTTP 503, RESOURCE_EXHAUSTED); one that
+    /// would wait longer is refused when it comes.
+    #[arg(long, env = "MOBULA_MAX_QUEUED_S", default_value = "3600", value_parser = positive_seconds)]
+    pub max_queued_s: f64,
     /// How often a request may run in all when its replicas are lost.
     #[arg(long, env = "MOBULA_MAX_ATTEMPTS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_attempts: u32,
@@ -46,7 +54,7 @@ pub struct Config {
     /// picture again, and that a machine made it), `marker` (only that a machine made it) or `none`.
     #[arg(long, env = "MOBULA_PROVENANCE", value_enum, default_value = "full")]
     pub provenance: Provenance,
-    /// Bytes that all requests may hold together for pictures that are drawn from.
+    /// Bytes that all requests may hold together for prompts and pictures that are drawn from.
     #[arg(long, env = "MOBULA_MAX_HELD_IMAGE_BYTES", default_value_t = MAX_HELD_IMAGE_BYTES)]
     pub max_held_image_bytes: u64,
     /// Bytes of pictures that this proxy keeps for an hour behind links (OpenAI's response_format "url"); 0 gives no links.
@@ -85,6 +93,8 @@ impl From<Provenance> for image::Provenance {
     }
 }
 
+/// A thousand requests with prompts of the largest size and a picture of 512 x 512 each.
+const MAX_QUEUED_BYTES: u64 = 512 << 20;
 /// Sixteen million pixels of a photograph's JPEG take less.
 const MAX_IMAGE_BYTES: usize = 16 << 20;
 /// A fourth of a small proxy's memory of 4 GiB.
@@ -122,6 +132,15 @@ impl Config {
         file_and_prompt.saturating_mul(2).saturating_add(REQUEST_REST)
     }
 
+    /// What bounds the requests that wait for one deployment, whatever the deployment allows.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            requests: self.max_queued_requests,
+            bytes: self.max_queued_bytes,
+            age: Duration::try_from_secs_f64(self.max_queued_s).unwrap_or(Duration::MAX),
+        }
+    }
+
     pub(crate) fn request_timeout(&self) -> Option<Duration> {
         self.request_timeout_s
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -141,6 +160,8 @@ impl Default for Config {
             request_timeout_s: None,
             no_replica_timeout_s: 30.0,
             max_queued_requests: 10_000,
+            max_queued_bytes: MAX_QUEUED_BYTES,
+            max_queued_s: 3600.0,
             max_attempts: 3,
             max_images: 16,
             max_prompt_bytes: 65_536,

@@ -23,10 +23,11 @@ use tracing::{Instrument, debug_span};
 use crate::{
     Error,
     fault::{Fault, classify},
-    generate::{Job, Served},
+    generate::{Job, Served, millis},
     metrics::Reroute,
     permit::Permit,
     place::Place,
+    pool::Standing,
     prepare::Inputs,
     problem::{Problem, Rule},
     tokenize::Tokens,
@@ -139,7 +140,10 @@ impl<'a> Draw<'a> {
         let cost = place.cost();
         loop {
             let asked = Instant::now();
-            let acquired = place.acquire().await;
+            let emit = &self.job.emit;
+            let acquired = place
+                .acquire_telling(|standing| emit.offer(waiting(standing)))
+                .await;
             self.queued += asked.elapsed();
             self.job.trail.without(place.take_without());
             self.job.trail.timings(self.merged(Timings::default()));
@@ -246,6 +250,7 @@ impl<'a> Draw<'a> {
             if !accepted {
                 accepted = true;
                 permit.accepted();
+                permit.draws();
                 self.job.trail.had(&permit.replica().id);
             }
             if let Some(load) = message.load {
@@ -254,7 +259,9 @@ impl<'a> Draw<'a> {
             match message.event {
                 Some(Drawn::Done(done)) => {
                     if self.is_complete() {
-                        return Ok(done.timings.unwrap_or(self.last));
+                        let timings = done.timings.unwrap_or(self.last);
+                        permit.drawn(Duration::from_micros(timings.total_us));
+                        return Ok(timings);
                     }
                     return Err(ended(Status::unavailable("pictures are missing"), accepted));
                 }
@@ -313,4 +320,12 @@ impl<'a> Draw<'a> {
         };
         Error::Invalid(found.into_iter().map(problem).collect())
     }
+}
+
+/// What a caller is told of its place in line.
+fn waiting(standing: Standing) -> Event {
+    Event::Waiting(image::Waiting {
+        queue_position: u32::try_from(standing.ahead).unwrap_or(u32::MAX),
+        eta_ms: standing.eta.map_or(0, millis),
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mobula_kit::status;
 use mobula_serving::{
-    admission::{Full, TooLate},
+    admission::{Bound, Full, TooLate},
     retry::GiveUp,
 };
 use tonic::{Code, Status};
@@ -75,8 +75,18 @@ pub enum Error {
         /// HTTP status of the answer, as the deployment says: 503 or 429.
         status: u16,
     },
-    /// Too many pictures are held that others draw from.
-    #[error("requests with pictures hold all of the {limit} bytes that they may")]
+    /// It waited for as long as may be.
+    #[error(
+        "no replica was free for the {waited:?} that a request may wait; come back when there is less to do, or ask for more replicas"
+    )]
+    WaitedTooLong {
+        /// How long it waited.
+        waited: Duration,
+        /// When there is likely to be room.
+        retry_after: Duration,
+    },
+    /// Too many bytes are held that others draw from.
+    #[error("requests hold all of the {limit} bytes of prompts and pictures that they may")]
     PicturesFull {
         /// Bytes that they may hold together.
         limit: u64,
@@ -140,7 +150,9 @@ impl Error {
                 Code::NotFound
             }
             Self::Duplicate { .. } => Code::AlreadyExists,
-            Self::Overloaded { .. } | Self::PicturesFull { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::WaitedTooLong { .. } | Self::PicturesFull { .. } => {
+                Code::ResourceExhausted
+            }
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
@@ -157,7 +169,13 @@ impl Error {
             Self::ModelNotNamed { .. } | Self::ModelIdNotNamed { .. } => "MODEL_NOT_NAMED",
             Self::Duplicate { .. } => "DUPLICATE_REQUEST",
             Self::NotRunning { .. } => "NOT_RUNNING",
-            Self::Overloaded { .. } => "QUEUE_FULL",
+            Self::Overloaded { full, .. } => match full.bound {
+                Bound::Requests | Bound::Low => "QUEUE_FULL",
+                Bound::Share => "QUEUE_SHARE_FULL",
+                Bound::Bytes => "QUEUE_BYTES_FULL",
+                Bound::Age => "QUEUE_TOO_LONG",
+            },
+            Self::WaitedTooLong { .. } => "QUEUE_TOO_LONG",
             Self::PicturesFull { .. } => "PICTURES_FULL",
             Self::TooLate(_) => "DEADLINE_UNREACHABLE",
             Self::DeadlinePassed => "DEADLINE_PASSED",
@@ -175,6 +193,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { full, .. } => Some(full.retry_after),
+            Self::WaitedTooLong { retry_after, .. } => Some(*retry_after),
             Self::PicturesFull { .. } | Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => {
                 Some(RETRY_SOON)
             }
@@ -214,6 +233,7 @@ impl Error {
             | Self::Duplicate { .. }
             | Self::NotRunning { .. }
             | Self::Overloaded { .. }
+            | Self::WaitedTooLong { .. }
             | Self::PicturesFull { .. }
             | Self::TooLate(_)
             | Self::DeadlinePassed
@@ -294,6 +314,7 @@ mod tests {
         let full = Full {
             waiting: 3,
             retry_after: Duration::from_secs(7),
+            ..Full::default()
         };
         let status = Status::from(Error::Overloaded { full, status: 429 });
         assert_eq!(status.code(), Code::ResourceExhausted);

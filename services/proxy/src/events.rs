@@ -43,6 +43,11 @@ impl Emit {
         .await;
     }
 
+    /// Sends an event if its reader is ready for it, and else forgets it: one that is old news by then.
+    pub(crate) fn offer(&self, event: Event) {
+        lock(&self.0).get_or_insert(event);
+    }
+
     fn take(&self) -> Option<Event> {
         lock(&self.0).take()
     }

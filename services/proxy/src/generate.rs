@@ -19,10 +19,15 @@ use std::{
 
 use mobula_kit::Deadline;
 use mobula_proto::{
+    common::v1::Priority,
     control::v1::ModelInfo,
     image::v1::{self as image, generate_response::Event},
 };
-use mobula_serving::retry::{Budget, Policy};
+use mobula_serving::{
+    fair::Claim,
+    retry::{Budget, Policy},
+    tick::Class,
+};
 use tokio::{sync::watch, time::Instant};
 use tonic::Code;
 use tracing::{Instrument, Span};
@@ -146,6 +151,7 @@ impl Generator {
             arrived: Instant::now(),
             deadline,
             door: call.door,
+            claim: claim(&call.caller, &call.request),
             caller: call.caller,
             emit: emit.clone(),
             trail: meter.trail().clone(),
@@ -217,8 +223,10 @@ pub(crate) struct Job {
     pub(crate) arrived: Instant,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) door: Door,
+    /// As whom it waits.
+    pub(crate) claim: Claim,
     /// Who asked.
-    #[allow(dead_code, reason = "for who decides who goes first")]
+    #[allow(dead_code, reason = "for who counts what a caller uses")]
     pub(crate) caller: Arc<Caller>,
     pub(crate) emit: Emit,
     /// What is told of the request when it has ended.
@@ -273,10 +281,10 @@ impl Job {
         let plan = check(problems, request, models, self.shared.limits)?;
         let _held = self.shared.holder.hold(plan.held_bytes())?;
         self.trail.planned(&plan);
-        let admitted = served.admit(plan.cost, self.deadline)?;
+        let admitted = served.admit(self, (plan.cost, plan.held_bytes()))?;
         self.trail.ahead(admitted.ahead);
         let second = match refiner.as_mut().zip(plan.refine.as_ref()) {
-            Some((refiner, refine)) => Some(refiner.admit(refine.cost, self.deadline)?),
+            Some((refiner, refine)) => Some(refiner.admit(self, (refine.cost, 0))?),
             None => None,
         };
         self.shared.budget(|budget, _| budget.deposit());
@@ -355,6 +363,20 @@ fn check(
     }
 }
 
+/// As whom a request waits.
+fn claim(caller: &Caller, request: &image::GenerateRequest) -> Claim {
+    Claim {
+        class: match request.priority() {
+            Priority::Low => Class::Low,
+            Priority::Unspecified | Priority::Normal => Class::Normal,
+            Priority::High => Class::High,
+        },
+        tenant: Arc::clone(&caller.tenant),
+        // Shares are ratios: a thousandth of the usual one is small enough.
+        weight: (caller.weight * 1_000.0) as u32,
+    }
+}
+
 /// Draws a seed. torch's generator reads the low 32 bits only: more would give different seeds to equal pictures.
 fn draw_seed() -> u64 {
     rand::random::<u32>().into()
@@ -367,6 +389,6 @@ pub(crate) fn new_id() -> String {
         .to_string()
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,10 @@ pub(crate) struct Permit {
     was_taken: bool,
     /// Rows of the request that the replica has not computed.
     rows_left: u64,
+    /// When the replica began to draw it.
+    begun: Option<Duration>,
+    /// How long it took, by the replica's own count: what its reader took does not belong to it.
+    took: Option<Duration>,
 }
 
 impl Permit {
@@ -40,7 +44,19 @@ impl Permit {
             model_id,
             was_taken: false,
             rows_left: cost.get(),
+            begun: None,
+            took: None,
         }
+    }
+
+    /// The replica takes the request to draw it.
+    pub(crate) fn draws(&mut self) {
+        self.begun = Some(self.now());
+    }
+
+    /// It is drawn; that took so long.
+    pub(crate) fn drawn(&mut self, took: Duration) {
+        self.took = Some(took);
     }
 
     /// The replica.
@@ -106,6 +122,12 @@ impl Drop for Permit {
         if let Some(model_id) = &self.model_id {
             self.replica.used(model_id, self.was_taken, self.now());
         }
-        self.pool.given_back(&self.replica, self.cost, self.rows_left);
+        let drawing = match (self.took, self.begun) {
+            (Some(took), _) => Some((took, true)),
+            (None, Some(begun)) => Some((self.now().saturating_sub(begun), false)),
+            (None, None) => None,
+        };
+        self.pool
+            .given_back(&self.replica, (self.cost, self.rows_left), drawing);
     }
 }

@@ -5,13 +5,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mobula_serving::{admission::Ticket, route::Cost};
+use mobula_kit::Deadline;
+use mobula_serving::{
+    admission::{Ask, Ticket},
+    fair::Claim,
+    route::Cost,
+};
 
 use crate::{
     Error,
     permit::Permit,
-    pool::{Asked, Pool, Want},
+    pool::{Asked, Asking, Pool, Standing, TELL, Want},
 };
+
+/// Who is told where a request stands.
+type Tell<'a> = Option<&'a mut (dyn FnMut(Standing) + Send)>;
 
 /// A request's place in a pool, kept over its attempts.
 #[derive(Debug)]
@@ -20,6 +28,15 @@ pub(crate) struct Place {
     ticket: Ticket,
     cost: Cost,
     model_id: Option<Arc<str>>,
+    claim: Claim,
+    bytes: u64,
+    deadline: Option<Deadline>,
+    /// When it came, by the clock.
+    came: Duration,
+    /// The wait that was predicted for it.
+    predicted: Option<Duration>,
+    /// A replica took it, once.
+    was_served: bool,
     /// It was admitted and has not asked for a replica yet.
     is_arriving: bool,
     /// Since when it has had no replica, by the clock.
@@ -38,21 +55,38 @@ impl Place {
             ticket,
             cost: want.cost,
             model_id: want.model_id.cloned(),
+            claim: want.claim.clone(),
+            bytes: want.bytes,
+            deadline: want.deadline,
+            came: since,
+            predicted: None,
+            was_served: false,
             is_arriving: false,
             since,
             without: Duration::ZERO,
         }
     }
 
-    /// It was admitted at its cost, and is on its way.
-    pub(crate) fn arriving(mut self) -> Self {
+    /// It was admitted as it is, to wait for as long as was predicted, and is on its way.
+    pub(crate) fn arriving(mut self, predicted: Option<Duration>) -> Self {
         self.is_arriving = true;
+        self.predicted = predicted;
         self
     }
 
-    /// Changes its cost; gives what it was.
-    pub(crate) fn settle(&mut self, cost: Cost) -> Cost {
-        std::mem::replace(&mut self.cost, cost)
+    /// It asks for this now, to wait for as long as was predicted.
+    pub(crate) fn settle(&mut self, want: Want<'_>, predicted: Option<Duration>) {
+        (self.cost, self.bytes) = (want.cost, want.bytes);
+        (self.deadline, self.predicted) = (want.deadline, predicted);
+    }
+
+    /// As the queue counts it.
+    pub(crate) fn asked(&self) -> Ask<'_> {
+        Ask {
+            claim: &self.claim,
+            cost: self.cost,
+            bytes: self.bytes,
+        }
     }
 
     /// The pool.
@@ -65,17 +99,34 @@ impl Place {
         self.cost
     }
 
-    /// Waits for a replica.
+    /// Waits for a replica, of which nobody is told.
     ///
     /// # Errors
-    /// [`Error::NoReplica`] when none was there for the whole of the limit.
+    /// As [`Place::acquire_telling`].
     pub(crate) async fn acquire(&mut self) -> Result<Permit, Error> {
+        self.wait_for(None).await
+    }
+
+    /// Waits for a replica, and tells where it stands each time that this changes.
+    ///
+    /// # Errors
+    /// [`Error::NoReplica`] when none was there for the whole of the limit, [`Error::TooLate`] when its deadline came too near
+    /// while it waited, [`Error::WaitedTooLong`].
+    pub(crate) async fn acquire_telling(
+        &mut self,
+        mut tell: impl FnMut(Standing) + Send,
+    ) -> Result<Permit, Error> {
+        self.wait_for(Some(&mut tell)).await
+    }
+
+    async fn wait_for(&mut self, tell: Tell<'_>) -> Result<Permit, Error> {
         if std::mem::take(&mut self.is_arriving) {
-            self.pool.arrived(self.cost);
+            self.pool.arrived(self.asked());
         }
         let begun = self.pool.settings.clock.now();
         let had_replicas = self.pool.has_replicas();
-        let acquired = self.wait().await;
+        let acquired = self.wait(tell).await;
+        self.was_served |= acquired.is_ok();
         if !had_replicas {
             self.without += self.pool.without(begun);
         }
@@ -84,35 +135,73 @@ impl Place {
         acquired
     }
 
-    async fn wait(&self) -> Result<Permit, Error> {
+    async fn wait(&self, mut tell: Tell<'_>) -> Result<Permit, Error> {
         let pool = &self.pool;
+        let clock = pool.settings.clock;
         let model_id = self.model_id.as_deref();
-        let mut granted = match pool.ask(self.ticket, self.cost, self.model_id.as_ref()) {
+        let asked = pool.ask(Asking {
+            ticket: self.ticket,
+            ask: self.asked(),
+            model_id: self.model_id.as_ref(),
+            deadline: self.deadline.map(|deadline| clock.now() + deadline.remaining()),
+            predicted: self.prediction(),
+            had_turn: self.was_served,
+        });
+        let (mut granted, spot) = match asked {
             Asked::Served(permit) => return Ok(permit),
-            Asked::Waits(granted) => granted,
+            Asked::Waits(granted, spot) => (granted, spot),
         };
         let _line = Line {
             pool,
             ticket: self.ticket,
         };
         let mut limit = pool.waits_until(self.since);
+        let too_long = self.since.saturating_add(pool.settings.bounds.age);
+        let mut tells = clock.now() + TELL;
+        let mut told = None;
         loop {
+            let next = match tell {
+                Some(_) => too_long.min(tells),
+                None => too_long,
+            };
             tokio::select! {
                 biased;
-                permit = &mut granted => return permit.map_err(|_| pool.no_replica(self.since)),
-                () = tokio::time::sleep_until(pool.settings.clock.at(limit)) => {
+                granted = &mut granted => return match granted {
+                    Ok(granted) => granted.map_err(Error::from),
+                    Err(_) => Err(pool.no_replica(self.since)),
+                },
+                () = tokio::time::sleep_until(clock.at(next.min(limit))) => {
+                    if too_long <= clock.now() {
+                        return Err(pool.waited_too_long(self.since));
+                    }
+                    if next < limit {
+                        tells = clock.now() + TELL;
+                        let standing = pool.standing(&spot, self.cost);
+                        if let Some((tell, standing)) = tell.as_mut().zip(standing)
+                            && told.replace(standing.ahead) != Some(standing.ahead)
+                        {
+                            tell(standing);
+                        }
+                        continue;
+                    }
                     if pool.all_lack(model_id) {
                         return Err(pool.no_replica(self.since));
                     }
                     // A replica that is there, full or not, is worth waiting for.
                     pool.look_alive(model_id);
                     limit = pool.waits_until(self.since);
-                    if limit <= pool.settings.clock.now() {
+                    if limit <= clock.now() {
                         return Err(pool.no_replica(self.since));
                     }
                 }
             }
         }
+    }
+
+    /// The wait that was predicted, and since when it waits; none when a replica took it already.
+    fn prediction(&self) -> Option<(Duration, Duration)> {
+        let predicted = self.predicted.filter(|_| !self.was_served)?;
+        Some((predicted, self.came))
     }
 
     /// A replica took the request: the limit begins anew should it be lost.
@@ -129,9 +218,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.is_arriving {
-            self.pool.arrived(self.cost);
+            self.pool.arrived(self.asked());
         }
-        self.pool.exit(self.cost, self.model_id.as_ref());
+        let now = self.pool.settings.clock.now();
+        let unserved = self
+            .prediction()
+            .map(|(predicted, came)| (predicted, now.saturating_sub(came)));
+        self.pool.exit(self.cost, self.model_id.as_ref(), unserved);
     }
 }
 

@@ -1,11 +1,11 @@
 //! The replicas of one deployment and the requests that wait for one of them.
 //!
 //! A request takes a [`Place`] once and comes with it for a [`Permit`], again each time it has to start anew. The
-//! decisions are `mobula_serving::{route, affinity, admission}` and [`crate::demand`]; here are the lock, the wake-ups and
-//! the time limits.
+//! decisions are `mobula_serving::{route, affinity, admission, fair}` and [`crate::demand`]; here are the lock, the wake-ups
+//! and the time limits.
 //!
 //! Invariants: a replica never has more permits out than it takes requests; nobody waits whom a replica would serve now;
-//! an earlier place is served before a later one for the same model. No lock is held across an await, and no permit is
+//! of two places of one class and tenant the earlier is served before the later one for the same model. No lock is held across an await, and no permit is
 //! dropped under one.
 
 mod admit;
@@ -13,6 +13,7 @@ mod backpressure;
 mod line;
 mod outlook;
 mod patience;
+mod standing;
 
 use std::{
     collections::BTreeMap,
@@ -29,14 +30,15 @@ use mobula_proto::{
     control::v1::{self as pb, DeploymentRoute, ModelInfo, WorkerKind},
 };
 use mobula_serving::{
-    admission::{Pace, Queue},
+    admission::{Bounds, Pace, Queue, Trust},
     affinity::LOAD_ASSUMED,
     route::Cost,
 };
 
 pub(crate) use self::{
     admit::{Admitted, Early, Want},
-    line::Asked,
+    line::{Asked, Asking},
+    standing::{Standing, TELL},
 };
 use self::{backpressure::Backpressure, line::Waiter, outlook::Outlook};
 use crate::{
@@ -56,8 +58,8 @@ pub(crate) struct Settings {
     pub(crate) proxy_id: Arc<str>,
     /// How long a request waits while no replica is there and none is expected.
     pub(crate) no_replica_timeout: Duration,
-    /// Most requests that wait in one pool, whatever the deployment allows.
-    pub(crate) max_queued: usize,
+    /// How much may wait in one pool, whatever the deployment allows.
+    pub(crate) bounds: Bounds,
     pub(crate) clock: Clock,
     pub(crate) stop: Stop,
     /// Told when there is demand to report.
@@ -86,6 +88,10 @@ pub(crate) struct Pool {
 struct State {
     replicas: Vec<Arc<Replica>>,
     queue: Queue<Waiter>,
+    /// How far predictions have been right.
+    trust: Trust,
+    /// When those who wait were last told their places.
+    placed_at: Option<Duration>,
     tally: Tally,
     outlook: Outlook,
     /// What a full queue is answered.
@@ -112,7 +118,9 @@ impl Pool {
     pub(crate) fn new(application: &str, deployment: &str, settings: Settings) -> Self {
         let state = State {
             replicas: Vec::new(),
-            queue: Queue::new(settings.max_queued),
+            queue: Queue::new(settings.bounds),
+            trust: Trust::default(),
+            placed_at: None,
             tally: Tally::default(),
             outlook: Outlook::default(),
             backpressure: Backpressure::default(),
@@ -138,9 +146,11 @@ impl Pool {
         let now = self.now();
         let max_queued = usize::try_from(route.max_queued_requests).unwrap_or(usize::MAX);
         let mut state = self.lock();
-        state
-            .queue
-            .set_max_queued(max_queued.min(self.settings.max_queued));
+        let bounds = self.settings.bounds;
+        state.queue.bound(Bounds {
+            requests: max_queued.min(bounds.requests),
+            ..bounds
+        });
         state.backpressure = Backpressure::of(route);
         let before = std::mem::take(&mut state.replicas);
         for endpoint in &route.replicas {
@@ -221,9 +231,17 @@ impl Pool {
             .stir(if is_cold { Stir::Cold } else { Stir::Asked });
     }
 
-    /// Counts a request that goes.
-    pub(crate) fn exit(&self, cost: Cost, model_id: Option<&Arc<str>>) {
+    /// Counts a request that goes. One that goes unserved tells the wait that was predicted, and how long it waited.
+    pub(crate) fn exit(
+        &self,
+        cost: Cost,
+        model_id: Option<&Arc<str>>,
+        unserved: Option<(Duration, Duration)>,
+    ) {
         let mut state = self.lock();
+        if let Some((predicted, waited)) = unserved {
+            state.trust.waited(predicted, waited, false);
+        }
         state.tally.leave(cost, model_id);
         self.metrics.show(&state.tally);
     }

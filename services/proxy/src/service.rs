@@ -44,7 +44,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let settings = Settings {
         proxy_id: introduction.proxy_id.as_str().into(),
         no_replica_timeout: config.no_replica_timeout(),
-        max_queued: config.max_queued_requests,
+        bounds: config.bounds(),
         clock,
         stop: stop.clone(),
         signal,

@@ -127,7 +127,7 @@ impl Plan {
         source.map_or(self.steps, |source| work::strength(self.steps, source.strength))
     }
 
-    /// Bytes that the request holds on its way beside its prompts: files, their pixels, and latents for a refiner.
+    /// Bytes that the request holds on its way: prompts, files, their pixels, and latents for a refiner.
     pub(crate) fn held_bytes(&self) -> u64 {
         let pixels = u64::from(self.width) * u64::from(self.height);
         let source = self.source.as_ref().map_or(0, |source| {
@@ -138,7 +138,8 @@ impl Plan {
         let latents = self.refine.as_ref().map_or(0, |_| {
             pixels.saturating_mul(self.seeds.len() as u64) / refine::PIXELS_PER_LATENT_BYTE
         });
-        source.saturating_add(latents)
+        let prompts = (self.prompt.len() + self.negative_prompt.len()) as u64;
+        source.saturating_add(latents).saturating_add(prompts)
     }
 
     /// The guidance's interval in the part `from` to `to` of the steps; `None` when that part is not guided.

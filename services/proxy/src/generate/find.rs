@@ -6,9 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mobula_kit::Deadline;
 use mobula_proto::control::v1::ModelInfo;
-use mobula_serving::route::Cost;
+use mobula_serving::{fair::Claim, route::Cost};
 
 use super::{Job, Shared};
 use crate::{
@@ -51,12 +50,14 @@ impl Served {
         self.model_id.as_deref().unwrap_or_default()
     }
 
-    /// Admits a request that costs so much.
-    pub(crate) fn admit(&mut self, cost: Cost, deadline: Option<Deadline>) -> Result<Admitted, Error> {
+    /// Admits a request that costs so much, and holds so many bytes.
+    pub(crate) fn admit(&mut self, job: &Job, (cost, bytes): (Cost, u64)) -> Result<Admitted, Error> {
         let want = Want {
             cost,
-            deadline,
+            deadline: job.deadline,
             model_id: self.model_id.as_ref(),
+            claim: &job.claim,
+            bytes,
         };
         match self.early.take() {
             Some(early) => self.pipeline.settle(early, want),
@@ -124,12 +125,13 @@ struct Waiting {
 
 impl Waiting {
     /// Takes places in the pools that there are now, or keeps those it has.
-    fn at(self, application: &Application, model_id: Option<&Arc<str>>) -> Result<Self, Error> {
-        let want = Want {
-            cost: Cost::ROW,
-            deadline: None,
-            model_id,
-        };
+    fn at(
+        self,
+        application: &Application,
+        model_id: Option<&Arc<str>>,
+        claim: &Claim,
+    ) -> Result<Self, Error> {
+        let want = Want::least(claim, model_id);
         let same = |place: &Place, pool: &Arc<Pool>| Arc::ptr_eq(place.pool(), pool);
         let pipeline = match (&application.pipeline, self.pipeline) {
             (Some(pool), Some(early)) if same(early.place(), pool) => Some(early),
@@ -176,7 +178,8 @@ impl Job {
                 refuse(&application)?;
             }
             let model_id = (!wanted.model_id.is_empty()).then(|| Arc::from(wanted.model_id));
-            waiting = Some(waiting.unwrap_or_default().at(&application, model_id.as_ref())?);
+            let places = waiting.unwrap_or_default();
+            waiting = Some(places.at(&application, model_id.as_ref(), &self.claim)?);
             let limit = shared.waits_until(&application, begun);
             tokio::select! {
                 biased;
@@ -200,14 +203,9 @@ impl Job {
     async fn known(&self, found: Found, early: Option<Early>) -> Result<Served, Error> {
         let (model, early) = match (found.model, &found.model_id) {
             (None, Some(model_id)) => {
-                let want = Want {
-                    cost: Cost::ROW,
-                    deadline: None,
-                    model_id: Some(model_id),
-                };
                 let early = match early {
                     Some(early) => early,
-                    None => found.pipeline.expect(want)?,
+                    None => found.pipeline.expect(Want::least(&self.claim, Some(model_id)))?,
                 };
                 let model = self.learn(&found.pipeline, &found.application, model_id).await?;
                 (model, Some(early))

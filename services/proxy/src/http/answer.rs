@@ -251,6 +251,7 @@ mod tests {
         let full = Full {
             waiting: 3,
             retry_after: Duration::from_millis(1_200),
+            ..Full::default()
         };
         for status in [503, 429] {
             let response = error(&Error::Overloaded { full, status }, &Query::default());

@@ -208,6 +208,7 @@ async fn collect(mut events: Events) -> Result<Response, Error> {
             Event::Image(image) => picture = Some(image),
             Event::Done(done) => end = done.parameters.zip(done.timings),
             Event::Accepted(_)
+            | Event::Waiting(_)
             | Event::Started(_)
             | Event::Step(_)
             | Event::Preview(_)

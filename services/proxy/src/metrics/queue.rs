@@ -9,7 +9,7 @@ use std::{
 };
 
 use mobula_kit::metrics::{Family, Kind, MILLIS, Series};
-use mobula_serving::affinity::Pick;
+use mobula_serving::{admission::Bound, affinity::Pick};
 
 use crate::demand::Tally;
 
@@ -36,6 +36,18 @@ static WAITING: Family = Family {
     kind: Kind::Gauge,
     labels: DEPLOYMENT,
     help: "Requests that wait for a replica.",
+};
+static BYTES: Family = Family {
+    name: "mobula_proxy_queue_bytes",
+    kind: Kind::Gauge,
+    labels: DEPLOYMENT,
+    help: "Bytes of prompts and pictures of requests that have no replica yet.",
+};
+static REFUSED: Family = Family {
+    name: "mobula_proxy_refused_total",
+    kind: Kind::Counter,
+    labels: &["application", "deployment", "reason"],
+    help: "Requests that were refused at the door or in line, by what there was no room for: requests, low (priority), share (of a tenant), bytes, age, deadline.",
 };
 static REPLICAS: Family = Family {
     name: "mobula_proxy_replicas",
@@ -92,6 +104,9 @@ static AT_REPLICA: Family = Family {
     help: "Requests of this proxy at a replica.",
 };
 
+/// What there was no room for.
+const REASONS: [&str; 6] = ["requests", "low", "share", "bytes", "age", "deadline"];
+
 /// Ray's among them.
 #[cfg(test)]
 pub(super) static RAYS: [&Family; 6] = [
@@ -110,6 +125,9 @@ pub(crate) struct QueueMetrics {
     pub(crate) left: Series,
     pub(crate) waiting: Series,
     pub(crate) replicas: Series,
+    pub(crate) bytes: Series,
+    /// By [`Bound`], then those whose deadline was too near.
+    refused: [Series; 6],
     held: Series,
     cold: Series,
     spilled: Series,
@@ -156,6 +174,8 @@ impl QueueMetrics {
             left: LEFT.series(&of),
             waiting: WAITING.series(&of),
             replicas: REPLICAS.series(&of),
+            bytes: BYTES.series(&of),
+            refused: REASONS.map(|reason| REFUSED.series(&[application, deployment, reason])),
             held: pick("held"),
             cold: pick("cold"),
             spilled: pick("spilled"),
@@ -191,6 +211,23 @@ impl QueueMetrics {
     /// A request waited so long for a replica, or left after so long.
     pub(crate) fn fulfilled(&self, waited: Duration) {
         self.fulfillment.record_ms(waited);
+    }
+
+    /// Counts a request for which there was no room.
+    pub(crate) fn refused(&self, bound: Bound) {
+        let at = match bound {
+            Bound::Requests => 0,
+            Bound::Low => 1,
+            Bound::Share => 2,
+            Bound::Bytes => 3,
+            Bound::Age => 4,
+        };
+        self.refused[at].add(1);
+    }
+
+    /// Counts a request whose deadline cannot be met.
+    pub(crate) fn refused_late(&self) {
+        self.refused[5].add(1);
     }
 
     /// Counts how a replica was picked for a model on demand.

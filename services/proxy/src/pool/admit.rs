@@ -10,7 +10,8 @@ use std::{
 
 use mobula_kit::Deadline;
 use mobula_serving::{
-    admission::{Admission, Basis, check_deadline},
+    admission::{Admission, Ask, Basis, Full, Scene, check_deadline},
+    fair::Claim,
     route::{self, Cost},
 };
 
@@ -24,6 +25,32 @@ pub(crate) struct Want<'a> {
     pub(crate) deadline: Option<Deadline>,
     /// One of the models on demand; none is the deployment's own.
     pub(crate) model_id: Option<&'a Arc<str>>,
+    /// As whom it waits.
+    pub(crate) claim: &'a Claim,
+    /// What it holds while it waits.
+    pub(crate) bytes: u64,
+}
+
+impl<'a> Want<'a> {
+    /// The least that can be asked for.
+    pub(crate) fn least(claim: &'a Claim, model_id: Option<&'a Arc<str>>) -> Self {
+        Self {
+            cost: Cost::ROW,
+            deadline: None,
+            model_id,
+            claim,
+            bytes: 0,
+        }
+    }
+
+    /// As the queue counts it.
+    pub(crate) fn ask(&self) -> Ask<'a> {
+        Ask {
+            claim: self.claim,
+            cost: self.cost,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// A request that was admitted before its cost was known.
@@ -62,13 +89,19 @@ impl Pool {
         let now = self.now();
         let mut state = self.lock();
         let needed = state.queue.len() + state.queue.arriving() + 1;
-        let (free, pace) = (state.free(needed, now), self.pace(&state));
-        let admission = match state.queue.admit(want.cost, free, pace) {
-            Ok(admission) => admission,
-            Err(full) => return Err(state.backpressure.error(full)),
+        let scene = Scene {
+            free: state.free(needed, now),
+            pace: self.pace(&state),
+            now,
         };
+        let State { queue, trust, .. } = &mut *state;
+        let admission = match queue.admit(want.ask(), scene, trust) {
+            Ok(admission) => admission,
+            Err(full) => return Err(self.full(&state, full)),
+        };
+        self.metrics.bytes.set(state.queue.bytes() as f64);
         drop(state);
-        let place = Place::new(Arc::clone(self), admission.ticket, want).arriving();
+        let place = Place::new(Arc::clone(self), admission.ticket, want).arriving(admission.wait);
         Ok(Early { place, admission })
     }
 
@@ -79,20 +112,39 @@ impl Pool {
         let row_ns = self.row_ns.load(Ordering::Relaxed);
         let mut state = self.lock();
         let needed = state.queue.len() + state.queue.arriving();
-        let (free, pace) = (state.free(needed, now), self.pace(&state));
-        let before = place.settle(want.cost);
-        let admission = if before == want.cost {
+        let asked = Ask {
+            claim: want.claim,
+            ..place.asked()
+        };
+        let admission = if (asked.cost, asked.bytes) == (want.cost, want.bytes) {
             admission
         } else {
-            state.tally.settle(before, want.cost);
-            state.queue.settle(admission, (before, want.cost), free, pace)
+            let scene = Scene {
+                free: state.free(needed, now),
+                pace: self.pace(&state),
+                now,
+            };
+            let State { queue, trust, .. } = &mut *state;
+            match queue.settle(admission, (asked, want.ask()), scene, trust) {
+                Ok(admission) => {
+                    state.tally.settle(asked.cost, want.cost);
+                    self.metrics.bytes.set(state.queue.bytes() as f64);
+                    admission
+                }
+                Err(full) => return Err(self.full(&state, full)),
+            }
         };
-        let (best, basis) = (state.best_wait(now, row_ns), state.basis(now));
+        let (best, basis, trust) = (state.best_wait(now, row_ns), state.basis(now), state.trust);
         drop(state);
+        place.settle(want, admission.wait);
         if let Some(deadline) = want.deadline {
             // What runs already is left out: small requests pass large ones there.
-            let needed = admission.wait.unwrap_or_default() + want.cost.time(row_ns);
-            check_deadline(deadline.remaining(), needed, basis)?;
+            let work = trust.work(want.cost.time(row_ns), admission.ahead > 0);
+            let needed = trust.wait(admission.wait.unwrap_or_default()) + work;
+            if let Err(late) = check_deadline(deadline.remaining(), needed, basis) {
+                self.metrics.refused_late();
+                return Err(late.into());
+            }
         }
         let eta = admission
             .wait
@@ -100,6 +152,11 @@ impl Pool {
             .map(|wait| wait + best + want.cost.time(row_ns));
         let ahead = admission.ahead;
         Ok(Admitted { place, ahead, eta })
+    }
+
+    fn full(&self, state: &State, full: Full) -> Error {
+        self.metrics.refused(full.bound);
+        state.backpressure.error(full)
     }
 
     /// A place for a request that was admitted by another pool.
@@ -136,7 +193,7 @@ impl State {
     }
 
     /// The shorter wait of two replicas at random, as the router will find it.
-    fn best_wait(&self, now: Duration, typical: u64) -> Duration {
+    pub(super) fn best_wait(&self, now: Duration, typical: u64) -> Duration {
         let wait = |i: usize| self.replicas[i].book(|book| book.wait(now, typical));
         let picked = route::pick(self.replicas.len(), &mut rand::rng(), |i| Some(wait(i)));
         picked.map_or(Duration::ZERO, |i| Duration::from_nanos(wait(i).ns))

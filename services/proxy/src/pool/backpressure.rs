@@ -54,11 +54,14 @@ impl Backpressure {
 
 #[cfg(test)]
 mod tests {
+    use mobula_serving::admission::Bound;
+
     use super::*;
 
     const FULL: Full = Full {
         waiting: 3,
         retry_after: Duration::from_secs(7),
+        bound: Bound::Requests,
     };
 
     fn told(status: u32, retry_after_s: f32) -> (u16, Duration) {

@@ -1,5 +1,6 @@
-//! How those who wait are served: in the order in which they were admitted, but for those whose model nobody has room for
-//! now, who do not hold up the others.
+//! How those who wait are served: in the order of `mobula_serving::fair`, but for those whose model nobody has room for now,
+//! who do not hold up the others. One whose deadline has come too near while it waited is told so instead: drawing it
+//! would take a replica's time from somebody who can still be served.
 
 use std::{
     collections::HashMap,
@@ -8,13 +9,13 @@ use std::{
 };
 
 use mobula_serving::{
-    admission::Ticket,
+    admission::{Ask, Ticket, TooLate},
     affinity::{Ahead, Pick, Survey},
     route::{self, Cost},
 };
 use tokio::sync::oneshot;
 
-use super::{Pool, State};
+use super::{Pool, State, standing::Spot};
 use crate::{
     permit::Permit,
     replica::{Replica, Typical},
@@ -24,7 +25,35 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Waiter {
     model_id: Option<Arc<str>>,
-    grant: oneshot::Sender<Permit>,
+    grant: oneshot::Sender<Result<Permit, TooLate>>,
+    /// When it has to be done, by the clock.
+    deadline: Option<Duration>,
+    /// The wait that was predicted for it, and since when it waits, unless it was served before.
+    predicted: Option<(Duration, Duration)>,
+    /// Where it stands.
+    pub(super) spot: Arc<Spot>,
+}
+
+/// A request that asks for a replica.
+#[derive(Debug)]
+pub(crate) struct Asking<'a> {
+    pub(crate) ticket: Ticket,
+    pub(crate) ask: Ask<'a>,
+    pub(crate) model_id: Option<&'a Arc<str>>,
+    /// When it has to be done, by the clock.
+    pub(crate) deadline: Option<Duration>,
+    /// The wait that was predicted for it, and since when it waits; none when it had a replica before.
+    pub(crate) predicted: Option<(Duration, Duration)>,
+    /// It had a replica before, and lost it.
+    pub(crate) had_turn: bool,
+}
+
+/// Who is next.
+enum Next {
+    /// It is served.
+    Serve(Ticket, Permit),
+    /// It cannot be done in time any more.
+    Late(Ticket, TooLate),
 }
 
 /// What came of asking for a replica.
@@ -32,14 +61,24 @@ pub(super) struct Waiter {
 pub(crate) enum Asked {
     /// Here it is.
     Served(Permit),
-    /// It will come through here.
-    Waits(oneshot::Receiver<Permit>),
+    /// It will come through here; there is where it stands meanwhile.
+    Waits(oneshot::Receiver<Result<Permit, TooLate>>, Arc<Spot>),
 }
 
 impl Pool {
     /// A permit came back.
-    pub(crate) fn given_back(self: &Arc<Self>, replica: &Replica, cost: Cost, rows_left: u64) {
+    /// A drawing tells how long it took, or for how long it was not done.
+    pub(crate) fn given_back(
+        self: &Arc<Self>,
+        replica: &Replica,
+        (cost, rows_left): (Cost, u64),
+        drawing: Option<(Duration, bool)>,
+    ) {
         let mut state = self.lock();
+        if let Some((took, was_done)) = drawing {
+            let work = cost.time(self.row_ns.load(Ordering::Relaxed));
+            state.trust.worked(work, took, was_done);
+        }
         state.tally.give_back(cost, rows_left);
         self.metrics.show(&state.tally);
         replica.shown.set(replica.book(|book| book.ongoing()).into());
@@ -51,22 +90,32 @@ impl Pool {
     }
 
     /// An admitted request asks for a replica now, or has left before it did.
-    pub(crate) fn arrived(&self, cost: Cost) {
-        self.lock().queue.arrived(cost);
+    pub(crate) fn arrived(&self, ask: Ask<'_>) {
+        let mut state = self.lock();
+        state.queue.arrived(ask);
+        self.metrics.bytes.set(state.queue.bytes() as f64);
     }
 
     /// Gives a replica, or a place in line.
-    pub(crate) fn ask(self: &Arc<Self>, ticket: Ticket, cost: Cost, model_id: Option<&Arc<str>>) -> Asked {
+    pub(crate) fn ask(self: &Arc<Self>, asking: Asking<'_>) -> Asked {
         let mut state = self.lock();
-        if state.queue.is_first(ticket)
-            && let Some(permit) = self.choose(&mut state, cost, model_id)
+        if state.queue.is_empty()
+            && let Some(permit) = self.choose(&mut state, asking.ask.cost, asking.model_id)
         {
             return Asked::Served(permit);
         }
         let (grant, granted) = oneshot::channel();
-        let model_id = model_id.cloned();
-        let may_pass_others = model_id.is_some();
-        state.queue.enter(ticket, cost, Waiter { model_id, grant });
+        let may_pass_others = asking.model_id.is_some();
+        let spot = Arc::<Spot>::default();
+        let waiter = Waiter {
+            model_id: asking.model_id.cloned(),
+            grant,
+            deadline: asking.deadline,
+            predicted: asking.predicted,
+            spot: Arc::clone(&spot),
+        };
+        let asked = (asking.ask, asking.had_turn);
+        state.queue.enter(asking.ticket, asked, waiter, self.now());
         drop(state);
         self.metrics.entered.add(1);
         self.metrics.waiting.change(1.0);
@@ -75,7 +124,7 @@ impl Pool {
         } else {
             self.arm();
         }
-        Asked::Waits(granted)
+        Asked::Waits(granted, spot)
     }
 
     /// Takes a request out of line, if it is still there.
@@ -90,15 +139,27 @@ impl Pool {
     pub(crate) fn pump(self: &Arc<Self>) {
         loop {
             let mut state = self.lock();
-            let Some((ticket, permit)) = self.next(&mut state) else {
+            let Some(next) = self.next(&mut state) else {
                 break;
             };
-            let waiter = state.queue.leave(ticket);
+            let (waiter, grant) = match next {
+                Next::Serve(ticket, permit) => (state.queue.serve(ticket), Ok(permit)),
+                Next::Late(ticket, late) => (state.queue.leave(ticket), Err(late)),
+            };
+            let predicted = waiter.as_ref().and_then(|waiter| waiter.predicted);
+            if let Some((predicted, since)) = predicted {
+                let waited = self.now().saturating_sub(since);
+                state.trust.waited(predicted, waited, true);
+            }
+            self.metrics.bytes.set(state.queue.bytes() as f64);
             drop(state);
             self.left();
+            if grant.is_err() {
+                self.metrics.refused_late();
+            }
             if let Some(waiter) = waiter {
                 // A waiter that has gone meanwhile gives the permit back, which serves the next one.
-                let unused = waiter.grant.send(permit);
+                let unused = waiter.grant.send(grant);
                 drop(unused);
             }
         }
@@ -106,12 +167,13 @@ impl Pool {
     }
 
     /// The first in line whom a replica serves now, and that replica.
-    fn next(self: &Arc<Self>, state: &mut State) -> Option<(Ticket, Permit)> {
+    fn next(self: &Arc<Self>, state: &mut State) -> Option<Next> {
         let now = self.now();
         let is_open = |replica: &Arc<Replica>| replica.book(|book| book.free(now) > 0);
         if state.queue.is_empty() || !state.replicas.iter().any(is_open) {
             return None;
         }
+        state.queue.lift(now);
         let typical = self.typical();
         // The replicas as they are for each model, and the rows of those passed over that wait for it.
         let mut surveys: HashMap<&str, (Survey, u64)> = HashMap::new();
@@ -119,7 +181,7 @@ impl Pool {
         for (ticket, cost, waiter) in state.queue.iter() {
             let Some(model_id) = waiter.model_id.as_deref().filter(|id| state.is_on_demand(id)) else {
                 if let Some(i) = self.plain(state, waiter.model_id.as_deref(), now) {
-                    found = Some((ticket, cost, Pick::Held(i), waiter.model_id.clone()));
+                    found = Some((ticket, cost, Pick::Held(i), waiter));
                     break;
                 }
                 continue;
@@ -129,13 +191,23 @@ impl Pool {
                 .or_insert_with(|| (state.survey(model_id, now, typical), 0));
             let ahead = typical.ahead(*rows);
             if let Some(pick) = survey.pick(&mut rand::rng(), ahead) {
-                found = Some((ticket, cost, pick, waiter.model_id.clone()));
+                found = Some((ticket, cost, pick, waiter));
                 break;
             }
             *rows = rows.saturating_add(cost.get());
         }
-        let (ticket, cost, pick, model_id) = found?;
-        Some((ticket, self.take(state, cost, pick, model_id.as_ref())))
+        let (ticket, cost, pick, waiter) = found?;
+        let left = waiter.deadline.map(|deadline| deadline.saturating_sub(now));
+        // A guess that is twice too long must not cost a request that could be served.
+        let needed = cost.time(typical.row_ns) / 2;
+        if let Some(left) = left
+            && left < needed
+        {
+            return Some(Next::Late(ticket, TooLate { needed, left }));
+        }
+        let model_id = waiter.model_id.clone();
+        let permit = self.take(state, cost, pick, model_id.as_ref());
+        Some(Next::Serve(ticket, permit))
     }
 
     /// Chooses a replica for a request that nobody is ahead of, and counts it there.

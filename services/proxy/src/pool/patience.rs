@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use mobula_serving::admission::Bound;
+
 use super::Pool;
 use crate::{Error, replica::Replica};
 
@@ -56,6 +58,16 @@ impl Pool {
             deployment: self.name.clone(),
             waited: self.now().saturating_sub(since),
             why: why.to_owned(),
+        }
+    }
+
+    /// What a request is told that waited for as long as may be.
+    pub(crate) fn waited_too_long(&self, since: Duration) -> Error {
+        let state = self.lock();
+        self.metrics.refused(Bound::Age);
+        Error::WaitedTooLong {
+            waited: self.now().saturating_sub(since),
+            retry_after: state.queue.retry_after(self.pace(&state)),
         }
     }
 

@@ -1,24 +1,32 @@
 use futures::FutureExt;
 use mobula_kit::Deadline;
 use mobula_proto::control::v1::ReplicaEndpoint;
+use mobula_serving::fair::Claim;
 
 use super::*;
 use crate::{Error, place::Place};
 
+mod fair;
 mod models;
 
 const MAX_ONGOING: u32 = 1;
 
-fn pool(max_queued: usize) -> Arc<Pool> {
-    let settings = Settings {
+fn settings(max_queued: usize) -> Settings {
+    Settings {
         proxy_id: "proxy".into(),
         no_replica_timeout: Duration::from_secs(30),
-        max_queued,
+        bounds: Bounds {
+            requests: max_queued,
+            ..Bounds::default()
+        },
         clock: Clock::start(),
         stop: Stop::new(Duration::from_secs(1)),
         signal: Arc::default(),
-    };
-    Arc::new(Pool::new("app", "pipeline", settings))
+    }
+}
+
+fn pool(max_queued: usize) -> Arc<Pool> {
+    Arc::new(Pool::new("app", "pipeline", settings(max_queued)))
 }
 
 fn place(pool: &Arc<Pool>, ids: &[&str]) {
@@ -37,10 +45,13 @@ fn place(pool: &Arc<Pool>, ids: &[&str]) {
 }
 
 fn want(rows: u64, deadline: Option<Deadline>) -> Want<'static> {
+    static NOBODY: std::sync::LazyLock<Claim> = std::sync::LazyLock::new(Claim::default);
     Want {
         cost: Cost::rows(rows),
         deadline,
         model_id: None,
+        claim: &NOBODY,
+        bytes: 0,
     }
 }
 

@@ -1,5 +1,6 @@
 use mobula_kit::Stop;
 use mobula_proto::control::v1::ReplicaEndpoint;
+use mobula_serving::admission::Bounds;
 
 use super::*;
 use crate::clock::Clock;
@@ -8,7 +9,10 @@ fn fleet() -> Fleet {
     Fleet::new(Settings {
         proxy_id: "proxy".into(),
         no_replica_timeout: Duration::from_secs(1),
-        max_queued: 10,
+        bounds: Bounds {
+            requests: 10,
+            ..Bounds::default()
+        },
         clock: Clock::start(),
         stop: Stop::new(Duration::from_secs(1)),
         signal: Arc::default(),

@@ -55,6 +55,7 @@ async fn latents_go_from_the_base_model_to_the_refiner_and_pictures_to_the_calle
             Event::Step(step) => Some((step.index, step.of)),
             Event::Preview(preview) => Some((preview.step, 0)),
             Event::Accepted(_)
+            | Event::Waiting(_)
             | Event::Started(_)
             | Event::Image(_)
             | Event::Restarted(_)

@@ -28,6 +28,7 @@ impl Drawn {
             Event::Image(image) => self.images.push(image),
             Event::Done(done) => self.end = done.parameters.zip(done.timings),
             Event::Accepted(_)
+            | Event::Waiting(_)
             | Event::Started(_)
             | Event::Step(_)
             | Event::Preview(_)

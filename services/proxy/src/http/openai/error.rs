@@ -233,6 +233,7 @@ mod tests {
         let full = Full {
             waiting: 3,
             retry_after: Duration::from_millis(1_200),
+            ..Full::default()
         };
         let unknown = Error::UnknownModel {
             name: "dall-e-2".into(),
@@ -272,6 +273,7 @@ mod tests {
         let full = Full {
             waiting: 3,
             retry_after: Duration::from_millis(1_200),
+            ..Full::default()
         };
         let busy = response(&Error::Overloaded { full, status: 503 }.into());
         assert_eq!(busy.headers()["retry-after"], "2");

@@ -86,7 +86,11 @@ impl Story {
                 });
                 Some(self.event("completed", image.data, about, now))
             }
-            Event::Accepted(_) | Event::Started(_) | Event::Restarted(_) | Event::Done(_) => None,
+            Event::Accepted(_)
+            | Event::Waiting(_)
+            | Event::Started(_)
+            | Event::Restarted(_)
+            | Event::Done(_) => None,
         }
     }
 

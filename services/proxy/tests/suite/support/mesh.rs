@@ -315,6 +315,7 @@ pub(crate) fn prompt(change: impl FnOnce(&mut image::GenerateRequest)) -> image:
 pub(crate) fn names(events: &[Event]) -> Vec<&'static str> {
     let name = |event: &Event| match event {
         Event::Accepted(_) => "accepted",
+        Event::Waiting(_) => "waiting",
         Event::Started(_) => "started",
         Event::Step(_) => "step",
         Event::Preview(_) => "preview",
