@@ -104,7 +104,7 @@ compose-test: image ## Start the compose file, draw a picture through it, stop i
 
 .PHONY: tools-test tools-deny tools-buf
 tools-test:
-	@bash scripts/tools.sh nextest openai
+	@bash scripts/tools.sh nextest openai triton
 tools-deny:
 	@bash scripts/tools.sh deny
 tools-buf:

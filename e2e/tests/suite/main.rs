@@ -17,3 +17,4 @@ mod refine;
 mod reflection;
 mod schedulers;
 mod trace;
+mod triton;

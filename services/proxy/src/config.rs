@@ -61,6 +61,10 @@ pub struct Config {
     /// The oldest go first.
     #[arg(long, env = "MOBULA_MAX_KEPT_IMAGE_BYTES", default_value_t = MAX_KEPT_IMAGE_BYTES)]
     pub max_kept_image_bytes: u64,
+    /// Requests of one stream (ModelStreamInfer of the Open Inference Protocol) that run at a time; more are read from it when
+    /// one has ended.
+    #[arg(long, env = "MOBULA_MAX_STREAM_REQUESTS", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_stream_requests: u32,
     /// Where callers reach this proxy, for links to pictures: scheme, host and the path in front of /v1, if there is one. By
     /// default as each request says (X-Forwarded-Host and X-Forwarded-Proto, Forwarded, Host). Only this proxy has what its
     /// links lead to.
@@ -169,6 +173,7 @@ impl Default for Config {
             provenance: Provenance::Full,
             max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
             max_kept_image_bytes: MAX_KEPT_IMAGE_BYTES,
+            max_stream_requests: 32,
             public_url: None,
             allowed_origins: Origins::None,
         }

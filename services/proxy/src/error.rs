@@ -39,6 +39,17 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
+    /// A model has no such version.
+    #[error("{name} has version 1 and no other, not {version:?}")]
+    UnknownVersion {
+        /// The model.
+        name: String,
+        /// What was asked for.
+        version: String,
+    },
+    /// There is no such thing here.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// The application does not serve such a model.
     #[error("{application} serves no model {model_id:?}; there are: {}", list(.known))]
     UnknownModelId {
@@ -146,9 +157,11 @@ impl Error {
             Self::Invalid(_) | Self::ModelNotNamed { .. } | Self::ModelIdNotNamed { .. } => {
                 Code::InvalidArgument
             }
-            Self::UnknownModel { .. } | Self::UnknownModelId { .. } | Self::NotRunning { .. } => {
-                Code::NotFound
-            }
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::UnknownModelId { .. }
+            | Self::NotRunning { .. } => Code::NotFound,
+            Self::Unsupported(_) => Code::Unimplemented,
             Self::Duplicate { .. } => Code::AlreadyExists,
             Self::Overloaded { .. } | Self::WaitedTooLong { .. } | Self::PicturesFull { .. } => {
                 Code::ResourceExhausted
@@ -165,7 +178,10 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID_FIELD",
-            Self::UnknownModel { .. } | Self::UnknownModelId { .. } => "UNKNOWN_MODEL",
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::UnknownModelId { .. } => {
+                "UNKNOWN_MODEL"
+            }
+            Self::Unsupported(_) => "UNSUPPORTED",
             Self::ModelNotNamed { .. } | Self::ModelIdNotNamed { .. } => "MODEL_NOT_NAMED",
             Self::Duplicate { .. } => "DUPLICATE_REQUEST",
             Self::NotRunning { .. } => "NOT_RUNNING",
@@ -200,6 +216,8 @@ impl Error {
             Self::Worker(status) => status::retry_after(status),
             Self::Invalid(_)
             | Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Unsupported(_)
             | Self::UnknownModelId { .. }
             | Self::ModelNotNamed { .. }
             | Self::ModelIdNotNamed { .. }
@@ -229,6 +247,8 @@ impl Error {
             }
             Self::Worker(status) => status::violations(status),
             Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Unsupported(_)
             | Self::UnknownModelId { .. }
             | Self::Duplicate { .. }
             | Self::NotRunning { .. }

@@ -6,6 +6,7 @@
 //! It refuses to know gRPC or HTTP. Invariants: a picture is sent once; seeds never change between attempts; every end
 //! of a request, a caller who leaves included, is counted and gives back what it held.
 
+mod beside;
 mod find;
 mod load;
 mod meter;
@@ -47,7 +48,7 @@ use crate::{
     validate::{self, Limits, Models, Plan},
 };
 
-pub(crate) use self::{find::Served, load::Turn, meter::Trail};
+pub(crate) use self::{beside::Beside, find::Served, load::Turn, meter::Trail};
 use self::{find::Wanted, meter::Meter};
 
 /// How long an event may wait for its caller to read it: as long as nginx waits for a client that takes nothing.
@@ -139,10 +140,7 @@ impl Generator {
         meter.trail().named(&id, &call.request);
         let taken = self.0.registry.take(&call.caller, Arc::clone(&id));
         let entry = taken.map_err(|error| meter.refused(error))?;
-        // What the config says for this door goes before the proxy's own flag.
-        let limit = self.0.tables.borrow().request_timeout(call.door);
-        let limit = limit.or(self.0.request_timeout).map(Deadline::after);
-        let deadline = [call.deadline, limit].into_iter().flatten().min();
+        let deadline = self.deadline(call.deadline, call.door);
         call.span.record("request_id", &*id);
         let emit = Emit::default();
         let job = Job {
@@ -161,6 +159,14 @@ impl Generator {
         entry.attach(events.running());
         events.hold(entry);
         Ok((id, events))
+    }
+
+    /// A request's deadline: its caller's, and the door's.
+    fn deadline(&self, given: Option<Deadline>, door: Door) -> Option<Deadline> {
+        // What the config says for this door goes before the proxy's own flag.
+        let limit = self.0.tables.borrow().request_timeout(door);
+        let limit = limit.or(self.0.request_timeout).map(Deadline::after);
+        [given, limit].into_iter().flatten().min()
     }
 
     /// Counts bytes of pictures that a door holds before its request begins.

@@ -34,7 +34,9 @@ mod report;
 mod service;
 mod table;
 mod tokenize;
+mod v2;
 mod validate;
+mod words;
 
 pub use config::{Config, Listeners, Provenance};
 pub use error::Error;

@@ -66,6 +66,11 @@ where
     }
 }
 
+/// What to say of a status that tonic made of bytes that came within a stream.
+pub(crate) fn within_stream(status: Status) -> Status {
+    complaint(status.clone().into_http::<Body>().headers()).unwrap_or(status)
+}
+
 /// What to say instead of the status in these headers, if anything. A status is in the headers only when there is no body.
 fn complaint(headers: &HeaderMap) -> Option<Status> {
     // Most answers are streams, and have none.

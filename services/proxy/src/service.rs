@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mobula_kit::{Readiness, Stop, admin, grpc, listen};
 use mobula_proto::{
     control::v1::WatchRoutesRequest, image::v1::image_service_server::ImageServiceServer,
+    oip::grpc_inference_service_server::GrpcInferenceServiceServer,
     ray::serve::ray_serve_api_service_server::RayServeApiServiceServer,
 };
 
@@ -24,6 +25,7 @@ use crate::{
     ray::RayApi,
     report::{Records, Reporter, Signal},
     table::Fleet,
+    v2::{Inference, Oip},
 };
 
 /// The method whose answers are pictures.
@@ -82,15 +84,24 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         stop: stop.clone(),
     })
     .accept_compressed(Gzip);
+    let oip = Oip::new(&config, generator.clone());
+    let inference = GrpcInferenceServiceServer::new(Inference {
+        oip: oip.clone(),
+        stop: stop.clone(),
+    })
+    .accept_compressed(Gzip)
+    .max_decoding_message_size(config.max_request_bytes())
+    .max_encoding_message_size(oip.max_answer_bytes());
     let server = grpc::Server::new("mobula-proxy")
         .add(Checked(images))
+        .add(Checked(inference))
         .add(ray)
         .web(config.allowed_origins.clone());
     let grpc = server.serve(listeners.grpc, readiness.clone(), stop.clone());
     let openai = OpenAi::new(&config, &metrics, clock);
     let http = http::serve(
         listeners.http,
-        (generator.clone(), metrics, openai.clone()),
+        (metrics, openai.clone(), oip),
         config.allowed_origins.cors(),
         stop.clone(),
     );

@@ -25,6 +25,7 @@ use crate::{
     demand::Pace,
     metrics::{Door, Ingress},
     pool::{Pool, Settings},
+    v2::Statistics,
 };
 
 /// How long a new controller is given to hear of the replicas that run: workers dial again within a second.
@@ -47,6 +48,8 @@ pub(crate) struct Application {
     pub(crate) model: Option<Arc<ModelInfo>>,
     /// Where its requests are counted.
     pub(crate) ingress: Arc<Ingress>,
+    /// What its models have done.
+    pub(crate) statistics: Arc<Statistics>,
 }
 
 /// A snapshot of what is served.
@@ -287,6 +290,7 @@ impl Fleet {
             .map(|application| &application.ingress)
             .filter(|ingress| ingress.is(&route.name, deployment, &route.route_prefix));
         let make = || Arc::new(Ingress::new(&route.name, deployment, &route.route_prefix));
+        let statistics = before.map(|application| Arc::clone(&application.statistics));
         Application {
             name: route.name.clone(),
             route_prefix: route.route_prefix.clone(),
@@ -295,6 +299,7 @@ impl Fleet {
             pipeline,
             model: reported.or_else(known),
             ingress: ingress.map_or_else(make, Arc::clone),
+            statistics: statistics.unwrap_or_default(),
         }
     }
 }

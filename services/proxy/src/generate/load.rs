@@ -50,7 +50,7 @@ impl Job {
     }
 
     /// Has the model loaded.
-    async fn load(&self, pool: &Arc<Pool>, model_id: &Arc<str>) -> Result<Arc<ModelInfo>, Error> {
+    pub(super) async fn load(&self, pool: &Arc<Pool>, model_id: &Arc<str>) -> Result<Arc<ModelInfo>, Error> {
         let make = |replica_id| LoadModelRequest {
             replica_id,
             model_id: model_id.as_ref().to_owned(),

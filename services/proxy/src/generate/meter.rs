@@ -14,6 +14,7 @@ use crate::{
     Error,
     metrics::{Door, Ingress},
     table::{Application, NAME_SHOWN},
+    v2::{Ended, Statistics},
     validate::Plan,
 };
 
@@ -33,6 +34,12 @@ struct Noted {
     without: Duration,
     /// Where it is counted.
     ingress: Option<Arc<Ingress>>,
+    /// Where its model's work is counted.
+    statistics: Option<Arc<Statistics>>,
+    /// Which stage it is a call of; empty is none.
+    stage: &'static str,
+    /// Rows of such a call.
+    rows: u32,
 }
 
 impl Trail {
@@ -53,9 +60,22 @@ impl Trail {
         }
     }
 
+    /// It is a call of one stage; empty is none.
+    pub(super) fn stage(&self, stage: &'static str) {
+        self.lock().stage = stage;
+    }
+
+    /// Such a call has so many rows.
+    pub(crate) fn rows(&self, rows: usize) {
+        self.lock().rows = u32::try_from(rows).unwrap_or(u32::MAX);
+    }
+
     /// Which model that is.
     pub(super) fn found(&self, served: &Served) {
-        self.lock().record.model_id = served.id().to_owned();
+        let mut noted = self.lock();
+        noted.record.model_id = served.id().to_owned();
+        // Only of models that there are, so that nobody makes up names to be counted.
+        noted.statistics = Some(Arc::clone(&served.application.statistics));
     }
 
     /// What is to be drawn.
@@ -132,9 +152,10 @@ impl Meter {
     }
 
     /// It ended so.
-    pub(super) fn ended(&mut self, result: &Result<(), Error>) {
-        self.code = result.as_ref().map_or_else(Error::code, |()| Code::Ok);
-        self.message = result.as_ref().map_or_else(message, |()| String::new());
+    pub(super) fn ended(&mut self, result: &Result<(), impl std::borrow::Borrow<Error>>) {
+        let error = result.as_ref().err().map(std::borrow::Borrow::borrow);
+        self.code = error.map_or(Code::Ok, Error::code);
+        self.message = error.map_or_else(String::new, message);
     }
 
     /// It ended before it began; gives the error back.
@@ -161,6 +182,19 @@ impl Drop for Meter {
             return;
         }
         let total = self.begun.elapsed();
+        if let Some(statistics) = &noted.statistics {
+            let record = &noted.record;
+            let ended = SystemTime::now().duration_since(UNIX_EPOCH);
+            statistics.ended(Ended {
+                model_id: &record.model_id,
+                stage: noted.stage,
+                is_success: self.code == Code::Ok,
+                count: record.pictures.max(noted.rows),
+                timings: record.timings.unwrap_or_default(),
+                total,
+                at_unix_ms: millis(ended.unwrap_or_default()),
+            });
+        }
         self.shared.records.push(FinishedRequest {
             code: u32::try_from(i32::from(self.code)).unwrap_or_default(),
             message: std::mem::take(&mut self.message),

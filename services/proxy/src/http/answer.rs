@@ -196,7 +196,7 @@ fn dedup(mut detail: Vec<Value>) -> Vec<Value> {
 }
 
 /// The status of an answer that tells of an error.
-fn status_of(error: &Error) -> StatusCode {
+pub(super) fn status_of(error: &Error) -> StatusCode {
     if let Error::Overloaded { status, .. } = error {
         return StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug_span, field::Empty};
 
-use super::{answer, caller, openai, query::Query};
+use super::{answer, caller, openai, query::Query, v2};
 use crate::{
     Error,
     caller::Caller,
@@ -22,6 +22,7 @@ use crate::{
     metrics::{Door, Method as Label, Metrics, Seen},
     ray,
     table::{Application, Table},
+    v2::Oip,
 };
 
 /// The path that draws, below an application's prefix.
@@ -36,17 +37,19 @@ struct Shared {
     generator: Generator,
     metrics: Arc<Metrics>,
     openai: openai::Door,
+    oip: Oip,
     stop: Stop,
 }
 
 /// The pages and the door of a generator.
-pub(super) fn app(generator: Generator, metrics: Arc<Metrics>, openai: openai::Door, stop: Stop) -> Router {
+pub(super) fn app((metrics, openai, oip): (Arc<Metrics>, openai::Door, Oip), stop: Stop) -> Router {
     Router::new()
         .fallback(answer_request)
         .with_state(Shared {
-            generator,
+            generator: oip.generator.clone(),
             metrics,
             openai,
+            oip,
             stop,
         })
         // Outermost: a panic is this request's 500, not this connection's end.
@@ -69,10 +72,14 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
     // Probes are answered at once; a request waits for the first table.
     let table = match path {
         "/-/healthz" | "/-/routes" => shared.generator.table(),
+        _ if v2::Ask::is_probe(path) => shared.generator.table(),
         _ => shared.generator.heard_table().await,
     };
     if let Some(ask) = openai::Ask::of(&table, path) {
         return openai::answer((&shared.openai, &shared.generator), ask, request, seen).await;
+    }
+    if let Some(ask) = v2::Ask::of(&table, path) {
+        return v2::answer((&shared.oip, &table, &shared.stop), ask, request, seen).await;
     }
     match path {
         "/-/healthz" => seen.page(&shared.metrics.healthz),

@@ -23,4 +23,4 @@ mod story;
 mod translate;
 
 pub(crate) use self::door::Door;
-pub(super) use self::{door::answer, path::Ask, sse::Told};
+pub(super) use self::{body::whole as read, door::answer, error::Failure, path::Ask, sse::Told};

@@ -6,14 +6,15 @@
 //!
 //! Invariant: no input panics, and a field with a problem leaves the others readable.
 
-mod words;
-
 use std::collections::BTreeSet;
 
 use mobula_proto::{common::v1::SamplerOptions, image::v1 as image};
 
 use super::read::{Integer, decode, integer};
-use crate::problem::{Problem, Rule};
+use crate::{
+    problem::{Problem, Rule},
+    words,
+};
 
 /// Names that are accepted, in the order in which they are documented.
 pub(super) const FIELDS: &[&str] = &[

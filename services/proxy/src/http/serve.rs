@@ -7,16 +7,16 @@ use tokio::net::TcpListener;
 use tower_http::cors::CorsLayer;
 
 use super::{door, openai};
-use crate::{generate::Generator, metrics::Metrics};
+use crate::{metrics::Metrics, v2::Oip};
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
 pub(crate) async fn serve(
     listener: TcpListener,
-    (generator, metrics, openai): (Generator, Arc<Metrics>, openai::Door),
+    (metrics, openai, oip): (Arc<Metrics>, openai::Door, Oip),
     cors: Option<CorsLayer>,
     stop: Stop,
 ) {
-    let app = door::app(generator, metrics, openai, stop.clone());
+    let app = door::app((metrics, openai, oip), stop.clone());
     let app = match cors {
         Some(cors) => app.layer(cors),
         None => app,

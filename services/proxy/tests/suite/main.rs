@@ -12,5 +12,6 @@ mod refine;
 mod replicas;
 mod rolling;
 mod support;
+mod v2;
 mod wire;
 mod zero;

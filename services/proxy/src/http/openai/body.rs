@@ -41,6 +41,18 @@ pub(super) async fn json(
         .unwrap_or(Err(Failure::Slow))
 }
 
+/// Reads a body of any kind, within a number of bytes.
+pub(in crate::http) async fn whole(
+    generator: &Generator,
+    (headers, limit): (&HeaderMap, usize),
+    body: Body,
+) -> Result<Bytes, Failure> {
+    let read = read(generator, (headers, limit), body, |_| ());
+    tokio::time::timeout(FORM_TIMEOUT, read)
+        .await
+        .unwrap_or(Err(Failure::Slow))
+}
+
 /// Reads a form: the names and contents of its parts.
 pub(super) async fn form(
     generator: &Generator,

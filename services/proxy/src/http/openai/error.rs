@@ -19,7 +19,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What went wrong.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::http) enum Failure {
     /// In the generator, or in fields.
     Drawing(Error),
     /// The body is no JSON, or no form.

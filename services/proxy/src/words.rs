@@ -1,47 +1,53 @@
-//! The words by which a query and a header name values of enums.
+//! The words by which queries, headers and tensors name values of enums.
 
 use mobula_proto::{
     common::v1::{Determinism, Priority, RandomSource},
-    image::v1::{ImageFormat, PromptSyntax, Provenance},
+    image::v1::{ImageFormat, MaskChannel, PromptSyntax, Provenance},
 };
 
 /// `prompt_syntax`.
-pub(super) const SYNTAXES: &[(&str, i32)] = &[
+pub(crate) const SYNTAXES: &[(&str, i32)] = &[
     ("plain", PromptSyntax::Plain as i32),
     ("a1111", PromptSyntax::A1111 as i32),
     ("compel", PromptSyntax::Compel as i32),
 ];
 /// `random_source`.
-pub(super) const SOURCES: &[(&str, i32)] = &[
+pub(crate) const SOURCES: &[(&str, i32)] = &[
     ("cpu", RandomSource::Cpu as i32),
     ("cuda", RandomSource::Cuda as i32),
 ];
 /// `priority`.
-pub(super) const PRIORITIES: &[(&str, i32)] = &[
+pub(crate) const PRIORITIES: &[(&str, i32)] = &[
     ("low", Priority::Low as i32),
     ("normal", Priority::Normal as i32),
     ("high", Priority::High as i32),
 ];
 /// `determinism`.
-pub(super) const DETERMINISMS: &[(&str, i32)] = &[
+pub(crate) const DETERMINISMS: &[(&str, i32)] = &[
     ("strict", Determinism::Strict as i32),
     ("fast", Determinism::Fast as i32),
 ];
 /// `format`.
-pub(super) const FORMATS: &[(&str, i32)] = &[
+pub(crate) const FORMATS: &[(&str, i32)] = &[
     ("png", ImageFormat::Png as i32),
     ("jpeg", ImageFormat::Jpeg as i32),
     ("webp", ImageFormat::Webp as i32),
 ];
 /// `provenance`.
-pub(super) const PROVENANCES: &[(&str, i32)] = &[
+pub(crate) const PROVENANCES: &[(&str, i32)] = &[
     ("full", Provenance::Full as i32),
     ("marker", Provenance::Marker as i32),
     ("none", Provenance::None as i32),
 ];
 
+/// `mask_channel`.
+pub(crate) const MASK_CHANNELS: &[(&str, i32)] = &[
+    ("luminance", MaskChannel::Luminance as i32),
+    ("transparency", MaskChannel::Transparency as i32),
+];
+
 /// The value of a word, whatever its case.
-pub(super) fn read(given: &str, words: &[(&str, i32)]) -> Option<i32> {
+pub(crate) fn read(given: &str, words: &[(&str, i32)]) -> Option<i32> {
     let found = words.iter().find(|(word, _)| given.eq_ignore_ascii_case(word));
     found.map(|(_, value)| *value)
 }

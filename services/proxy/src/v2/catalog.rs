@@ -1,0 +1,261 @@
+//! Which models there are by the protocol's names, what each takes and gives, and whether it takes requests. Pure.
+//!
+//! An application is a model by its name; one of those that it serves on demand is `application:model`, as over OpenAI's API.
+
+use std::sync::Arc;
+
+use mobula_proto::oip::{
+    ModelConfig, ModelDynamicBatching, ModelInput, ModelMetadataResponse, ModelOutput, ModelParameter,
+    ModelQueuePolicy, ModelStatistics, ModelTransactionPolicy, ModelVersionPolicy,
+    model_metadata_response::TensorMetadata,
+    model_version_policy::{Latest, PolicyChoice},
+    repository_index_response::ModelIndex,
+};
+
+use super::{
+    ask::VERSION,
+    pipeline::{self, PRIORITIES, Spec},
+    tensor::{shown, wrong},
+};
+use crate::{
+    Error,
+    pool::Pool,
+    table::{Application, NAME_SHOWN, Table},
+};
+
+/// Between an application and one of its models.
+const SEPARATOR: char = ':';
+/// What kind of model a pipeline is, where its class is not known yet.
+const PLATFORM: &str = "mobula";
+
+/// A model that a name means.
+#[derive(Debug, Clone)]
+pub(crate) struct Which {
+    pub(crate) application: Arc<Application>,
+    /// Which of its models on demand; empty is its own.
+    pub(crate) model_id: String,
+}
+
+impl Which {
+    /// Finds the model that a name means; `version` may be empty.
+    ///
+    /// # Errors
+    /// [`Error::NoRoutes`], [`Error::UnknownModel`], [`Error::UnknownVersion`], and [`Error::ModelNotNamed`] where no name
+    /// is given.
+    pub(crate) fn find(table: &Table, name: &str, version: &str) -> Result<Self, Error> {
+        if !table.is_populated {
+            return Err(Error::NoRoutes);
+        }
+        if name.is_empty() {
+            let known = all(table).iter().map(Self::name).collect();
+            return Err(Error::ModelNotNamed { known });
+        }
+        let found = match table.by_name(name) {
+            Ok(application) => Some((application, "")),
+            Err(_) => name.split_once(SEPARATOR).and_then(|(application, id)| {
+                let application = table
+                    .by_name(application)
+                    .ok()
+                    .filter(|_| !application.is_empty())?;
+                let pool = application.pipeline.as_ref()?;
+                pool.model(id).map(|_| (application, id))
+            }),
+        };
+        let Some((application, model_id)) = found else {
+            return Err(Error::UnknownModel {
+                name: name.chars().take(NAME_SHOWN).collect(),
+                known: all(table).iter().map(Self::name).collect(),
+            });
+        };
+        if !version.is_empty() && version != VERSION {
+            return Err(Error::UnknownVersion {
+                name: name.chars().take(NAME_SHOWN).collect(),
+                version: version.chars().take(NAME_SHOWN).collect(),
+            });
+        }
+        Ok(Self {
+            application: Arc::clone(application),
+            model_id: model_id.to_owned(),
+        })
+    }
+
+    /// The same application's model with this id, where its name does not say which; empty changes nothing.
+    pub(crate) fn or_model(mut self, model_id: String) -> Self {
+        if self.model_id.is_empty() {
+            self.model_id = model_id;
+        }
+        self
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> String {
+        match self.model_id.as_str() {
+            "" => self.application.name.clone(),
+            id => format!("{}{SEPARATOR}{id}", self.application.name),
+        }
+    }
+
+    /// Why it takes no requests now; none where it does. One that was scaled to zero is woken by a request, and takes it.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let application = &self.application;
+        let missing = |part: &str| Some(format!("{} has no {part} deployment yet", application.name));
+        let Some(preprocess) = &application.preprocess else {
+            return missing("preprocess");
+        };
+        let Some(pipeline) = &application.pipeline else {
+            return missing("pipeline");
+        };
+        let is_known = application.model.is_some() || !self.model_id.is_empty();
+        let idle = |pool: &Arc<Pool>| !pool.has_replicas() && (pool.refusal().is_some() || !is_known);
+        let pool = [preprocess, pipeline].into_iter().find(|pool| idle(pool))?;
+        let refusal = pool.refusal().map(|error| error.to_string());
+        Some(refusal.unwrap_or_else(|| format!("{} has no replica yet", application.name)))
+    }
+
+    /// What it takes and gives, in words.
+    pub(crate) fn metadata(&self) -> ModelMetadataResponse {
+        ModelMetadataResponse {
+            name: self.name(),
+            versions: vec![VERSION.to_owned()],
+            platform: self.platform(),
+            inputs: pipeline::INPUTS.iter().map(metadata).collect(),
+            outputs: pipeline::OUTPUTS.iter().map(metadata).collect(),
+        }
+    }
+
+    /// Its configuration, as Triton writes it.
+    pub(crate) fn config(&self) -> ModelConfig {
+        let latest = Latest { num_versions: 1 };
+        let input = |spec: &Spec| ModelInput {
+            name: spec.name.to_owned(),
+            data_type: spec.datatype.configured().into(),
+            dims: spec.shape.to_vec(),
+            optional: spec.is_optional,
+        };
+        let output = |spec: &Spec| ModelOutput {
+            name: spec.name.to_owned(),
+            data_type: spec.datatype.configured().into(),
+            dims: spec.shape.to_vec(),
+        };
+        ModelConfig {
+            name: self.name(),
+            platform: self.platform(),
+            backend: PLATFORM.to_owned(),
+            version_policy: Some(ModelVersionPolicy {
+                policy_choice: Some(PolicyChoice::Latest(latest)),
+            }),
+            // Sides are all there is: a row of prompts is no batch of requests.
+            max_batch_size: 0,
+            input: pipeline::INPUTS.iter().map(input).collect(),
+            output: pipeline::OUTPUTS.iter().map(output).collect(),
+            dynamic_batching: Some(ModelDynamicBatching {
+                priority_levels: PRIORITIES,
+                default_priority_level: PRIORITIES.div_ceil(2),
+                default_queue_policy: Some(ModelQueuePolicy {
+                    allow_timeout_override: true,
+                    ..ModelQueuePolicy::default()
+                }),
+            }),
+            parameters: self.parameters().collect(),
+            // Only who asks for several answers gets them.
+            model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+            ..ModelConfig::default()
+        }
+    }
+
+    /// What its requests have come to.
+    pub(crate) fn statistics(&self) -> ModelStatistics {
+        let key = (self.model_id.as_str(), "");
+        self.application.statistics.of(self.name(), key)
+    }
+
+    /// Its line in the list of all.
+    pub(crate) fn index(&self) -> ModelIndex {
+        let reason = self.reason();
+        ModelIndex {
+            name: self.name(),
+            version: VERSION.to_owned(),
+            state: if reason.is_none() { "READY" } else { "UNAVAILABLE" }.to_owned(),
+            reason: reason.unwrap_or_default(),
+        }
+    }
+
+    fn info(&self) -> Option<Arc<mobula_proto::control::v1::ModelInfo>> {
+        match self.model_id.as_str() {
+            "" => self.application.model.clone(),
+            id => self.application.pipeline.as_ref()?.model(id)?.1,
+        }
+    }
+
+    fn platform(&self) -> String {
+        let class = self.info().map(|info| info.pipeline_class.clone());
+        class
+            .filter(|class| !class.is_empty())
+            .unwrap_or_else(|| PLATFORM.to_owned())
+    }
+
+    /// What requests take that say nothing, and what they may say.
+    fn parameters(&self) -> impl Iterator<Item = (String, ModelParameter)> {
+        let told = self.info().map(|info| {
+            [
+                ("digest", info.digest.clone()),
+                ("default_width", info.default_width.to_string()),
+                ("default_height", info.default_height.to_string()),
+                ("default_steps", info.default_steps.to_string()),
+                ("default_guidance_scale", info.default_guidance_scale.to_string()),
+                ("default_scheduler", info.default_scheduler.clone()),
+                ("schedulers", info.schedulers.join(",")),
+                ("size_multiple", info.size_multiple.to_string()),
+                ("max_size", info.max_size.to_string()),
+                ("max_steps", info.max_steps.to_string()),
+            ]
+        });
+        told.into_iter().flatten().map(|(name, value)| {
+            let parameter = ModelParameter { string_value: value };
+            (name.to_owned(), parameter)
+        })
+    }
+}
+
+fn metadata(spec: &Spec) -> TensorMetadata {
+    TensorMetadata {
+        name: spec.name.to_owned(),
+        datatype: spec.datatype.name().to_owned(),
+        shape: spec.shape.to_vec(),
+    }
+}
+
+/// All models.
+pub(crate) fn all(table: &Table) -> Vec<Which> {
+    let mut models = Vec::new();
+    for application in table.applications() {
+        let which = |model_id: String| Which {
+            application: Arc::clone(application),
+            model_id,
+        };
+        let on_demand = application
+            .pipeline
+            .as_ref()
+            .map(|pool| pool.models())
+            .unwrap_or_default();
+        // Its own model may not be known yet; that there is none is known once replicas serve others.
+        if application.model.is_some() || on_demand.is_empty() {
+            models.push(which(String::new()));
+        }
+        models.extend(on_demand.into_keys().map(which));
+    }
+    models
+}
+
+/// Refuses parameters of a load.
+///
+/// # Errors
+/// [`Error::Invalid`] with each of them.
+pub(crate) fn load_as_it_is(names: &[String]) -> Result<(), Error> {
+    let why = "cannot be given here; how a model is loaded is said when its application is deployed";
+    let problem = |name: &String| wrong(shown(name.clone()), why);
+    match names {
+        [] => Ok(()),
+        names => Err(Error::Invalid(names.iter().map(problem).collect())),
+    }
+}

@@ -1,0 +1,198 @@
+//! `ModelStreamInfer`.
+
+use std::sync::Arc;
+
+use super::*;
+use mobula_proto::oip::ModelStreamInferResponse;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// A stream that requests can be sent into.
+async fn open(
+    mesh: &Mesh,
+) -> (
+    mpsc::Sender<ModelInferRequest>,
+    Streaming<ModelStreamInferResponse>,
+) {
+    let (send, requests) = mpsc::channel(16);
+    let answers = client(mesh)
+        .model_stream_infer(ReceiverStream::new(requests))
+        .await
+        .unwrap();
+    (send, answers.into_inner())
+}
+
+async fn next(answers: &mut Streaming<ModelStreamInferResponse>) -> Option<ModelStreamInferResponse> {
+    soon("an answer", answers.message()).await.unwrap()
+}
+
+fn with(mut request: ModelInferRequest, parameters: &[(&str, ParameterChoice)]) -> ModelInferRequest {
+    let parameters = parameters.iter();
+    request
+        .parameters
+        .extend(parameters.map(|(name, choice)| ((*name).to_owned(), parameter(choice.clone()))));
+    request
+}
+
+fn is_final(answer: &ModelInferResponse) -> bool {
+    says(answer, "triton_final_response") == Some(ParameterChoice::BoolParam(true))
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_request_is_an_answer_and_the_others_are_drawn() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let (send, mut answers) = open(&mesh).await;
+    let mut unknown = ask("none", "a", 1);
+    unknown.model_name = "other".into();
+    let mut wrong = ask("wrong", "a", 1);
+    wrong.inputs[1].shape = vec![7];
+    for request in [ask("one", "a", 1), wrong, unknown, ask("two", "b", 2)] {
+        send.send(request).await.unwrap();
+    }
+    drop(send);
+    let mut told = std::collections::BTreeMap::new();
+    while let Some(answer) = next(&mut answers).await {
+        let response = answer.infer_response.unwrap();
+        assert!(is_final(&response), "{response:?}");
+        let image = (!response.outputs.is_empty()).then(|| elements(&output(&response, "image").1));
+        assert!(
+            told.insert(response.id.clone(), (answer.error_message, image))
+                .is_none()
+        );
+    }
+    assert_eq!(told["one"], (String::new(), Some(vec![picture(1)])));
+    assert_eq!(told["two"], (String::new(), Some(vec![picture(2)])));
+    assert!(told["wrong"].0.starts_with("seed: has 1 values"), "{told:?}");
+    assert!(
+        told["none"].0.starts_with("there is no model \"other\""),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_asks_for_it_is_told_how_far_a_request_is() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let (send, mut answers) = open(&mesh).await;
+    let yes = || ParameterChoice::BoolParam(true);
+    let mut request = ask("r", "a", 1);
+    request.inputs[1] = int64("seed", &[1, 2]);
+    let request = with(
+        request,
+        &[
+            ("progress", yes()),
+            ("preview_interval", ParameterChoice::Int64Param(5)),
+            ("triton_enable_empty_final_response", yes()),
+        ],
+    );
+    send.send(request.clone()).await.unwrap();
+    let mut kinds = Vec::new();
+    let mut images = Vec::new();
+    loop {
+        let answer = next(&mut answers).await.unwrap();
+        assert_eq!(answer.error_message, "");
+        let response = answer.infer_response.unwrap();
+        assert_eq!((&*response.id, &*response.model_name), ("r", "demo"));
+        if let Some(ParameterChoice::StringParam(kind)) = says(&response, "event") {
+            kinds.push(kind.clone());
+            match kind.as_str() {
+                "image" => images.push((
+                    elements(&output(&response, "image").1),
+                    output(&response, "seed").1,
+                )),
+                "preview" => assert_eq!(elements(&output(&response, "preview").1), [[1]]),
+                _ => assert!(response.outputs.is_empty()),
+            }
+        }
+        if is_final(&response) {
+            assert!(response.outputs.is_empty() && says(&response, "total_us").is_some());
+            break;
+        }
+    }
+    assert_eq!(
+        kinds,
+        ["accepted", "started", "step", "preview", "image", "image"]
+    );
+    let seed = |seed: u64| (vec![picture(seed)], seed.to_le_bytes().to_vec());
+    assert_eq!(images, [seed(1), seed(2)]);
+    // Who does not ask for an empty end is told by the last picture.
+    let mut decoupled = ask("d", "a", 1);
+    decoupled.inputs[1] = int64("seed", &[1, 2]);
+    send.send(with(decoupled, &[("decoupled", yes())])).await.unwrap();
+    let first = next(&mut answers).await.unwrap().infer_response.unwrap();
+    let last = next(&mut answers).await.unwrap().infer_response.unwrap();
+    assert!(!is_final(&first) && is_final(&last));
+    assert_eq!(elements(&output(&last, "image").1), [picture(2)]);
+    assert!(says(&last, "total_us").is_some() && says(&first, "total_us").is_none());
+    drop(send);
+    assert!(next(&mut answers).await.is_none());
+}
+
+#[tokio::test]
+async fn a_lost_request_is_an_error_with_its_id() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let (send, mut answers) = open(&mesh).await;
+    worker.will(Act::Break(1, tonic::Status::internal("it broke")));
+    let mut request = ask("r", "a", 1);
+    request.inputs[1] = int64("seed", &[1, 2]);
+    send.send(with(request, &[("decoupled", ParameterChoice::BoolParam(true))]))
+        .await
+        .unwrap();
+    let mut answer = next(&mut answers).await.unwrap();
+    if answer.error_message.is_empty() {
+        answer = next(&mut answers).await.unwrap();
+    }
+    assert_eq!(answer.error_message, "it broke");
+    let response = answer.infer_response.unwrap();
+    assert!(response.id == "r" && is_final(&response));
+    // The stream lives on.
+    send.send(ask("next", "a", 3)).await.unwrap();
+    let answer = next(&mut answers).await.unwrap().infer_response.unwrap();
+    assert_eq!(elements(&output(&answer, "image").1), [picture(3)]);
+}
+
+#[tokio::test]
+async fn so_many_requests_of_a_stream_run_at_a_time() {
+    let mut worker = Worker::start("a").await;
+    let config = Config {
+        max_stream_requests: 2,
+        ..config()
+    };
+    let mesh = Mesh::start(config, &[&worker], 8).await;
+    let gates: Vec<_> = (0..3).map(|_| Arc::<Notify>::default()).collect();
+    for gate in &gates {
+        worker.will(Act::Gate(Arc::clone(gate)));
+    }
+    let (send, mut answers) = open(&mesh).await;
+    for seed in 1..=3 {
+        send.send(ask("", "a", seed)).await.unwrap();
+    }
+    for _ in 0..2 {
+        soon("a call", worker.called.recv()).await.unwrap();
+    }
+    assert!(worker.called.try_recv().is_err(), "the third waits");
+    gates[0].notify_one();
+    assert!(next(&mut answers).await.is_some());
+    soon("the third call", worker.called.recv()).await.unwrap();
+    gates[1].notify_one();
+    gates[2].notify_one();
+    drop(send);
+    assert!(next(&mut answers).await.is_some() && next(&mut answers).await.is_some());
+    assert!(next(&mut answers).await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_ends_its_requests() {
+    let mut worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    worker.will(Act::Hang);
+    let (send, answers) = open(&mesh).await;
+    send.send(ask("", "a", 1)).await.unwrap();
+    soon("the call", worker.called.recv()).await.unwrap();
+    // A client that holds on to its requests does not let go of the stream.
+    drop((answers, send));
+    soon("the end", worker.dropped.recv()).await.unwrap();
+}
