@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts docker-compose.yml with the images of `make image`, draws a picture through HTTP and gRPC, scales inference to
-# two, kills one, draws again, draws with a config that names no model, stops everything.
+# two, kills one, draws again, draws with a config that names no model (and is deployed with the token alone), stops everything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,8 +26,11 @@ docker kill --signal KILL "${workers[0]}" >/dev/null
 draw "$out/after-kill.png" 7
 cmp "$out/first.png" "$out/after-kill.png"
 # A config that names no model, as Ray's samples, draws with the demo model.
-curl --silent --show-error --fail --output /dev/null --request PUT --header 'content-type: application/json' \
+token=$(compose exec -T controller cat /run/mobula/admin/token)
+config=http://127.0.0.1:8265/api/serve/applications/
+[ "$(curl --silent --output /dev/null --write-out '%{http_code}' "$config")" = 401 ]
+curl --silent --show-error --fail --output /dev/null --request PUT --header "authorization: Bearer $token" --header 'content-type: application/json' \
   --data '{"applications": [{"name": "sample", "route_prefix": "/sample", "import_path": "stable_diffusion:entrypoint"}]}' \
-  http://127.0.0.1:8265/api/serve/applications/
+  "$config"
 draw "$out/sample.png" "7&img_size=128" /sample
-echo "compose: the same picture before scaling, after it, and after a killed worker; a picture with no model named"
+echo "compose: the same picture before scaling, after it, and after a killed worker; a picture with no model named; nothing deployed without the token"

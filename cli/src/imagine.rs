@@ -12,6 +12,7 @@ mod report;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mobula_kit::tls::ClientArgs;
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
 use mobula_proto::image::v1::{CancelRequest, GenerateRequest};
@@ -114,6 +115,8 @@ pub(crate) struct Args {
         default_value = "127.0.0.1:9000"
     )]
     server: String,
+    #[command(flatten)]
+    tls: ClientArgs,
     /// Wait so many seconds for the mesh to come up, where it is not there yet
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     wait: Option<Duration>,
@@ -171,10 +174,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let mut interrupts = Interrupts::listen()?;
     let files = Files::plan(&args.output, args.pictures(), args.previews.as_deref())?;
     let given = args.options.read().await?;
-    let remote = Remote {
-        address: args.server.clone(),
-        who: Who::Mesh,
-    };
+    let remote = Remote::new(&args.server, Who::Mesh, &args.tls)?;
     let client = ImageServiceClient::new(remote.channel()?).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut drawing = Drawing {
         client,

@@ -6,6 +6,7 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
+use mobula_kit::{channel::Dial, tls::ClientArgs};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -16,6 +17,8 @@ use crate::{Error, human};
 pub(crate) struct Remote {
     pub(crate) address: String,
     pub(crate) who: Who,
+    /// Over TLS or plain.
+    pub(crate) dial: Dial,
 }
 
 /// Whom a command talks to.
@@ -28,13 +31,29 @@ pub(crate) enum Who {
 }
 
 impl Remote {
+    /// A service at this address, dialled as these flags say.
+    pub(crate) fn new(address: &str, who: Who, tls: &ClientArgs) -> Result<Self, Error> {
+        Ok(Self {
+            address: address.to_owned(),
+            who,
+            dial: Dial {
+                tls: tls.open().map_err(Error::Tls)?,
+            },
+        })
+    }
+
     /// Makes a channel that connects with the first call.
     pub(crate) fn channel(&self) -> Result<Channel, Error> {
         let (address, flag) = (self.address.clone(), self.flag());
-        mobula_kit::channel::lazy(&self.address).map_err(|source| Error::Address {
-            address,
-            flag,
-            source,
+        self.dial.lazy(&self.address).map_err(|source| {
+            if matches!(source, mobula_kit::Error::Tls { .. }) {
+                return Error::Tls(source);
+            }
+            Error::Address {
+                address,
+                flag,
+                source,
+            }
         })
     }
 
@@ -168,6 +187,7 @@ mod tests {
         Remote {
             address: "127.0.0.1:9000".into(),
             who: Who::Mesh,
+            dial: Dial::default(),
         }
     }
 
@@ -222,6 +242,7 @@ mod tests {
         let remote = Remote {
             address,
             who: Who::Mesh,
+            dial: Dial::default(),
         };
         let mut client =
             mobula_proto::image::v1::image_service_client::ImageServiceClient::new(remote.channel().unwrap());
@@ -239,6 +260,7 @@ mod tests {
         let remote = Remote {
             address: listener.local_addr().unwrap().to_string(),
             who: Who::Mesh,
+            dial: Dial::default(),
         };
         let cut = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -19,10 +19,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use mobula_kit::{channel::Dial, tls};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::banner::Banner;
+use self::banner::{Banner, Shown};
 use self::command::{Addresses, Deploy, Drain, Settings};
 pub(crate) use self::locate::Binaries;
 use self::logs::{Log, StateDir};
@@ -47,6 +48,7 @@ Examples:
   mobula up --config mesh.yaml                        the applications of a config file
   mobula up --config sd.yaml --model ~/models/sd15    and the model of those that name no folder, as in Ray's samples
   mobula up --http 0.0.0.0:8000 --grpc 0.0.0.0:9000   open to other machines
+  mobula up --tls-cert me.pem --tls-key me.key --tls-ca ca.pem --tls-client-ca ca.pem     everything under mutual TLS
   mobula up --engine fake                             no model and no computing: to try clients
 
 Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 wrong usage, 130 interrupted before it was up.";
@@ -91,6 +93,10 @@ pub(crate) struct Args {
     /// Seconds that stopping may take, requests that run included
     #[arg(long, value_name = "SECONDS", env = "MOBULA_DRAIN_TIMEOUT_S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
     drain_timeout_s: u64,
+    #[command(flatten)]
+    tls: tls::Args,
+    #[command(flatten)]
+    public_tls: tls::PublicArgs,
     /// Write the services' logs to the terminal instead of to files
     #[arg(short, long)]
     verbose: bool,
@@ -133,6 +139,29 @@ impl Args {
         }
     }
 
+    /// Who looks whether the mesh draws.
+    fn looks(&self, addresses: &Addresses) -> Result<Watcher, Error> {
+        let mesh = Dial {
+            tls: self.tls.client.open().map_err(Error::Tls)?,
+        };
+        let channel = |address: SocketAddr, who, dial| {
+            let address = reached(address).to_string();
+            Remote { address, who, dial }.channel()
+        };
+        // The certificate of doors that have one of their own is for other names and callers than this command.
+        let proxy = if self.public_tls.public_tls_cert.is_some() {
+            None
+        } else if self.public_tls.public_plaintext {
+            Some(channel(addresses.grpc, Who::Mesh, Dial::default())?)
+        } else {
+            Some(channel(addresses.grpc, Who::Mesh, mesh.clone())?)
+        };
+        Ok(Watcher::new(
+            channel(addresses.controller, Who::Controller, mesh)?,
+            proxy,
+        ))
+    }
+
     fn addresses(&self) -> Result<Addresses, Error> {
         let [http, grpc, controller, rest, proxy_admin, controller_admin] = ports::reserve([
             ("--http", self.http),
@@ -162,6 +191,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let binaries = Binaries::find(args.bin_dir.as_deref())?;
     let addresses = args.addresses()?;
     let state = StateDir::take(args.state_dir.as_deref())?;
+    let tls = [args.tls.variables(), args.public_tls.variables()].concat();
     let settings = Settings {
         binaries: &binaries,
         addresses,
@@ -170,6 +200,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         state_dir: state.path(),
         drain: Drain::within(Duration::from_secs(args.drain_timeout_s)),
         pid: std::process::id(),
+        tls: &tls,
     };
     let logs = (!args.verbose).then(|| state.logs());
     let log = |service| {
@@ -178,7 +209,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     };
     let mut mesh = Mesh::start(&settings, log("controller")?, log("proxy")?)?;
 
-    let outcome = mesh.become_ready(&addresses, &mut interrupts).await;
+    let looks = args.looks(&addresses)?;
+    let outcome = mesh.become_ready(looks, &mut interrupts).await;
     if let Ok(ready) = &outcome {
         for warning in &ready.warnings {
             tell(format_args!("warning: {warning}"));
@@ -190,6 +222,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
             http: reached(addresses.http),
             grpc: reached(addresses.grpc),
             controller: reached(addresses.controller),
+            tls: Shown::of(&args.tls, &args.public_tls),
             logs: logs.as_deref(),
         };
         let mut out = std::io::stdout();
@@ -226,20 +259,9 @@ impl Mesh {
     /// Waits until a picture could be drawn. A service that ends by itself before that will do so again: it is not waited for.
     async fn become_ready(
         &mut self,
-        addresses: &Addresses,
+        mut watcher: Watcher,
         interrupts: &mut Interrupts,
     ) -> Result<Ready, Error> {
-        let channel = |address: SocketAddr, who| {
-            Remote {
-                address: reached(address).to_string(),
-                who,
-            }
-            .channel()
-        };
-        let mut watcher = Watcher::new(
-            channel(addresses.controller, Who::Controller)?,
-            channel(addresses.grpc, Who::Mesh)?,
-        );
         let waiting = Waiting::new();
         let settled = watcher.settled(|missing| waiting.show(missing));
         tokio::pin!(settled);

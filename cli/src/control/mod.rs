@@ -17,7 +17,7 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mobula_kit::grpc::MAX_MESSAGE_BYTES;
+use mobula_kit::{grpc::MAX_MESSAGE_BYTES, tls::ClientArgs};
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
 use tonic::Request;
 use tonic::transport::Channel;
@@ -53,15 +53,14 @@ pub(crate) struct Target {
         default_value = "127.0.0.1:7265"
     )]
     controller: String,
+    #[command(flatten)]
+    tls: ClientArgs,
 }
 
 impl Target {
     /// The controller, and a client that connects with the first call.
     pub(crate) fn client(&self) -> Result<(Remote, ServeServiceClient<Channel>), Error> {
-        let remote = Remote {
-            address: self.controller.clone(),
-            who: Who::Controller,
-        };
+        let remote = Remote::new(&self.controller, Who::Controller, &self.tls)?;
         let client = ServeServiceClient::new(remote.channel()?).max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok((remote, client))
     }

@@ -67,6 +67,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) drain: Drain,
     /// This process; no service outlives it.
     pub(crate) pid: u32,
+    /// Variables by which the services are told of TLS.
+    pub(crate) tls: &'a [(&'static str, OsString)],
 }
 
 /// How the time for stopping is divided.
@@ -140,13 +142,14 @@ impl Settings<'_> {
     }
 
     fn variables(&self, drain: Duration) -> Vec<(&'static str, OsString)> {
-        vec![
+        let own = [
             ("MOBULA_EXIT_WITH_PID", self.pid.to_string().into()),
             (
                 "MOBULA_DRAIN_TIMEOUT_S",
                 drain.as_secs().max(1).to_string().into(),
             ),
-        ]
+        ];
+        own.into_iter().chain(self.tls.iter().cloned()).collect()
     }
 }
 
@@ -184,6 +187,7 @@ mod tests {
             state_dir: Path::new("/state"),
             drain: Drain::within(Duration::from_secs(20)),
             pid: 42,
+            tls: &[("MOBULA_TLS_CA", "/ca.pem".into())],
         };
         (settings.controller(Log::Inherit), settings.proxy(Log::Inherit))
     }
@@ -226,6 +230,7 @@ mod tests {
         );
         for spec in [&controller, &proxy] {
             assert_eq!(variable(spec, "MOBULA_EXIT_WITH_PID").as_deref(), Some("42"));
+            assert_eq!(variable(spec, "MOBULA_TLS_CA").as_deref(), Some("/ca.pem"));
         }
         let seconds = |spec| {
             variable(spec, "MOBULA_DRAIN_TIMEOUT_S")

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
-use mobula_proto::control::v1::{ApplicationState, ApplicationStatus, GetStatusRequest, ReplicaState};
+use mobula_proto::control::v1::{
+    ApplicationState, ApplicationStatus, GetStatusRequest, GetStatusResponse, ReplicaState,
+};
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
 use mobula_proto::image::v1::{ListModelsRequest, Model};
 use tonic::transport::Channel;
@@ -38,14 +40,15 @@ pub(crate) struct Ready {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     controller: ServeServiceClient<Channel>,
-    proxy: ImageServiceClient<Channel>,
+    /// None where the proxy's doors take other callers than this command.
+    proxy: Option<ImageServiceClient<Channel>>,
 }
 
 impl Watcher {
-    pub(crate) fn new(controller: Channel, proxy: Channel) -> Self {
+    pub(crate) fn new(controller: Channel, proxy: Option<Channel>) -> Self {
         Self {
             controller: ServeServiceClient::new(controller),
-            proxy: ImageServiceClient::new(proxy),
+            proxy: proxy.map(ImageServiceClient::new),
         }
     }
 
@@ -73,16 +76,29 @@ impl Watcher {
         let Ok(status) = self.controller.get_status(request).await else {
             return Verdict::Waiting("the controller starts".into());
         };
-        let mut request = tonic::Request::new(ListModelsRequest {});
-        request.set_timeout(ANSWER_WAIT);
-        let models = self
-            .proxy
-            .list_models(request)
-            .await
-            .ok()
-            .map(|models| models.into_inner().models);
-        judge(&status.into_inner().applications, models.as_deref())
+        let status = status.into_inner();
+        let models = match &mut self.proxy {
+            Some(proxy) => {
+                let mut request = tonic::Request::new(ListModelsRequest {});
+                request.set_timeout(ANSWER_WAIT);
+                let models = proxy.list_models(request).await;
+                models.ok().map(|models| models.into_inner().models)
+            }
+            None => heard(&status),
+        };
+        judge(&status.applications, models.as_deref())
     }
+}
+
+/// What a proxy that cannot be asked will say: one that follows the controller knows what it knows.
+fn heard(status: &GetStatusResponse) -> Option<Vec<Model>> {
+    let known = |application: &ApplicationStatus| Model {
+        name: application.name.clone(),
+        ready_replicas: 1,
+        ..Model::default()
+    };
+    let models = || status.applications.iter().map(known).collect();
+    (!status.proxies.is_empty()).then(models)
 }
 
 /// Judges what the controller says of its applications and the proxy of its models (`None`: it does not answer yet).
@@ -232,6 +248,19 @@ mod tests {
             judge(&[broken, demo], Some(&[model("demo", 1)])),
             Verdict::Ready(ready)
         );
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_asked_is_there_once_the_controller_hears_it() {
+        let running = application("demo", ApplicationState::Running, (ReplicaState::Running, ""));
+        let mut status = GetStatusResponse {
+            applications: vec![running],
+            ..GetStatusResponse::default()
+        };
+        assert!(heard(&status).is_none());
+        status.proxies.push(Default::default());
+        let verdict = judge(&status.applications, heard(&status).as_deref());
+        assert!(matches!(verdict, Verdict::Ready(_)), "{verdict:?}");
     }
 
     #[test]

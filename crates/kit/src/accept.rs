@@ -5,10 +5,14 @@
 
 use std::{io, pin::pin, time::Duration};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::Stop;
+use crate::{
+    Stop,
+    listen::Listener,
+    tls::{self, Protocol, Stream},
+};
 
 /// How long a draining server goes on taking calls: a route update needs a few milliseconds to reach every proxy, a
 /// Kubernetes endpoint some more.
@@ -16,16 +20,45 @@ pub const NOTICE: Duration = Duration::from_millis(250);
 /// Pause after accepting failed, which means that descriptors ran out: an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A connection that was accepted and on which hands were not shaken yet: that is for its own task, so that a slow caller
+/// holds up nobody.
+#[derive(Debug)]
+pub struct Incoming {
+    tcp: TcpStream,
+    tls: Option<tls::Server>,
+}
+
+impl Incoming {
+    /// Makes a stream of it, with what TLS proved; a plain one at once. None when no handshake came about, or closing came
+    /// before it did.
+    pub async fn open(
+        self,
+        protocol: Protocol,
+        closing: &CancellationToken,
+    ) -> Option<(Stream, Option<tls::Connection>)> {
+        let Some(tls) = self.tls else {
+            return Some((Stream::Plain(self.tcp), None));
+        };
+        let accepted = Box::pin(tls.accept(self.tcp, protocol));
+        let (stream, connection) = tokio::select! {
+            biased;
+            accepted = accepted => accepted?,
+            () = closing.cancelled() => return None,
+        };
+        Some((stream, Some(connection)))
+    }
+}
+
 /// Serves connections, with TCP_NODELAY, until the stop is triggered and all of them have ended. Each has to end by itself:
 /// soon after `closing` is cancelled, at the latest when the stop expires.
 pub async fn connections<F, C>(
-    listener: TcpListener,
+    listener: Listener,
     notice: Duration,
     closing: &CancellationToken,
     stop: &Stop,
     mut connection: F,
 ) where
-    F: FnMut(TcpStream) -> C,
+    F: FnMut(Incoming) -> C,
     C: Future<Output = ()> + Send + 'static,
 {
     let tasks = TaskTracker::new();
@@ -36,13 +69,14 @@ pub async fn connections<F, C>(
             () = stop.expired() => {}
         }
     });
+    let Listener { tcp: listener, tls } = listener;
     loop {
         tokio::select! {
             biased;
             () = &mut end_of_notice => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match stream.set_nodelay(true) {
-                    Ok(()) => drop(tasks.spawn(connection(stream))),
+                Ok((tcp, _)) => match tcp.set_nodelay(true) {
+                    Ok(()) => drop(tasks.spawn(connection(Incoming { tcp, tls: tls.clone() }))),
                     Err(error) => gone(&error),
                 },
                 Err(error) => {

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::net::TcpListener;
 
-use crate::{Error, Readiness, Stop, metrics};
+use crate::{Error, Readiness, Stop, http as door, listen::Listener, metrics};
 
 /// How often histograms are folded: between scrapes they keep every sample.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -16,7 +15,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// None today; the signature is that of all servers.
-pub async fn serve(listener: TcpListener, readiness: Readiness, stop: Stop) -> Result<(), Error> {
+pub async fn serve(listener: impl Into<Listener>, readiness: Readiness, stop: Stop) -> Result<(), Error> {
+    let listener = listener.into();
     let handle = metrics::install();
     let pages = Router::new()
         .route(
@@ -29,11 +29,8 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, stop: Stop) -> R
         .route("/healthz", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(readyz))
         .with_state(readiness);
-    stop.spawn_aside(async move {
-        if let Err(error) = axum::serve(listener, pages).await {
-            tracing::error!(%error, "the admin port is closed");
-        }
-    });
+    // Never told to stop: what drops it is the end of the process's own.
+    stop.spawn_aside(door::serve(listener, pages, Stop::new(Duration::ZERO)));
     stop.spawn_aside(async move {
         loop {
             tokio::time::sleep(UPKEEP).await;

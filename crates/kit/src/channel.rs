@@ -1,14 +1,23 @@
 //! gRPC channels with settings that suit the mesh: small calls answered in well under a millisecond, pictures of some
 //! megabytes, and peers that vanish without a word. Does not balance; one channel is one peer.
 
-use std::time::Duration;
+use std::{
+    error::Error as StdError,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use futures::future::BoxFuture;
+use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
-use tower::util::MapResponse;
+use tower::Service;
 
-use crate::{Error, gather::Gather};
+use crate::{
+    Error,
+    gather::Gather,
+    tls::{Client, ClientArgs, Outbound},
+};
 
 /// Longer than any handshake inside a data centre, shorter than a person's patience.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,34 +52,66 @@ impl Default for KeepAlive {
     }
 }
 
-/// Makes a channel to `host:port` or `http://host:port` that connects with its first call and again after a loss.
+/// Makes a channel to an address as [`Dial::lazy`] takes it, where no flag says how others are dialled.
 ///
 /// # Errors
-/// [`Error::Address`] when the address is neither. `https` is refused: the mesh's inner hops speak plain HTTP/2.
+/// As [`Dial::lazy`].
 pub fn lazy(address: &str) -> Result<Channel, Error> {
-    let Dialer { endpoint, connector } = Dialer::new(address, KeepAlive::default())?;
-    Ok(endpoint.connect_with_connector_lazy(connector))
+    Dial::default().lazy(address)
+}
+
+/// How this process dials others of its mesh.
+#[derive(Clone, Debug, Default)]
+pub struct Dial {
+    /// With TLS; none is plain, but for addresses that say `https`.
+    pub tls: Option<Client>,
+}
+
+impl Dial {
+    /// Makes a channel that connects with its first call and again after a loss: to `host:port`, as this process dials, or
+    /// to `https://host:port` or `http://host:port`, with TLS or plain whatever it does else.
+    ///
+    /// # Errors
+    /// [`Error::Address`] when the address is neither; [`Error::Tls`] when TLS is asked for and cannot be had.
+    pub fn lazy(&self, address: &str) -> Result<Channel, Error> {
+        let Dialer { endpoint, connector } = self.dialer(address, KeepAlive::default())?;
+        Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+
+    /// A peer that is dialled by the caller, each time anew, at an address as [`Self::lazy`] takes it.
+    ///
+    /// # Errors
+    /// As [`Self::lazy`].
+    pub fn dialer(&self, address: &str, keep_alive: KeepAlive) -> Result<Dialer, Error> {
+        let (scheme, authority) = parsed(address)?;
+        let tls = match scheme {
+            Some(Scheme::Plain) => None,
+            Some(Scheme::Tls) if self.tls.is_none() => Some(ClientArgs::of_system()?),
+            Some(Scheme::Tls) | None => self.tls.clone(),
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let refused = |_| Error::Address {
+            address: address.to_owned(),
+        };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}")).map_err(refused)?;
+        Ok(Dialer {
+            endpoint: tuned(endpoint, keep_alive),
+            connector: Connector {
+                tcp: tcp(keep_alive),
+                tls,
+            },
+        })
+    }
 }
 
 /// One peer that is dialled by the caller, each time anew.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     endpoint: Endpoint,
-    connector: MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Gather<TokioIo<TcpStream>>>,
+    connector: Connector,
 }
 
 impl Dialer {
-    /// For a peer at an address as [`lazy`] takes it.
-    ///
-    /// # Errors
-    /// As [`lazy`].
-    pub fn new(address: &str, keep_alive: KeepAlive) -> Result<Self, Error> {
-        Ok(Self {
-            endpoint: endpoint(address, keep_alive)?,
-            connector: MapResponse::new(connector(keep_alive), Gather::new),
-        })
-    }
-
     /// Connects.
     ///
     /// # Errors
@@ -80,21 +121,31 @@ impl Dialer {
     }
 }
 
-fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error> {
+/// What an address says of how it is dialled.
+enum Scheme {
+    Plain,
+    Tls,
+}
+
+fn parsed(address: &str) -> Result<(Option<Scheme>, http::uri::Authority), Error> {
     let refused = || Error::Address {
         address: address.to_owned(),
     };
-    let authority = match address.split_once("://") {
-        Some(("http", authority)) => authority.trim_end_matches('/'),
+    let (scheme, authority) = match address.split_once("://") {
+        Some(("http", authority)) => (Some(Scheme::Plain), authority.trim_end_matches('/')),
+        Some(("https", authority)) => (Some(Scheme::Tls), authority.trim_end_matches('/')),
         Some(_) => return Err(refused()),
-        None => address,
+        None => (None, address),
     };
     let authority: http::uri::Authority = authority.parse().map_err(|_| refused())?;
     if authority.host().is_empty() || authority.port_u16().is_none() {
         return Err(refused());
     }
-    let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|_| refused())?;
-    Ok(endpoint
+    Ok((scheme, authority))
+}
+
+fn tuned(endpoint: Endpoint, keep_alive: KeepAlive) -> Endpoint {
+    endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(keep_alive.interval)
@@ -102,12 +153,43 @@ fn endpoint(address: &str, keep_alive: KeepAlive) -> Result<Endpoint, Error> {
         .keep_alive_while_idle(true)
         // Fixed windows: the adaptive kind sends a ping with every burst of data.
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW))
+        .initial_connection_window_size(CONNECTION_WINDOW)
+}
+
+/// Connects, and shakes hands where it is to be TLS. The endpoint's own time for connecting holds for both together.
+#[derive(Clone, Debug)]
+struct Connector {
+    tcp: HttpConnector,
+    tls: Option<Client>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = Gather<TokioIo<Outbound>>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let host = uri.host().unwrap_or_default().to_owned();
+        let connecting = self.tcp.call(uri);
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            let tcp = connecting.await?.into_inner();
+            let stream = match tls {
+                Some(tls) => tls.connect(tcp, &host).await?,
+                None => Outbound::Plain(tcp),
+            };
+            Ok(Gather::new(TokioIo::new(stream)))
+        })
+    }
 }
 
 /// Dials so that the kernel notices a host's silence: probes after half of that time, and TCP_USER_TIMEOUT for what is not
 /// acknowledged.
-fn connector(keep_alive: KeepAlive) -> HttpConnector {
+fn tcp(keep_alive: KeepAlive) -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -127,12 +209,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn host_and_port_or_a_plain_url_make_a_channel() {
+    async fn host_and_port_or_a_url_make_a_channel() {
         for address in [
             "127.0.0.1:7265",
             "controller:7265",
             "http://[::1]:7265/",
             "http://controller:7265",
+            "https://controller:7265",
         ] {
             assert!(lazy(address).is_ok(), "{address}");
         }
@@ -144,7 +227,7 @@ mod tests {
             "",
             "controller",
             ":7265",
-            "https://controller:7265",
+            "ftp://controller:7265",
             "host:port",
             "host:99999",
         ] {

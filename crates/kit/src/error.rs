@@ -33,10 +33,20 @@ pub enum Error {
         why: String,
     },
     /// An address is not one that can be dialled.
-    #[error("address {address:?} cannot be dialled: it must be host:port, such as 127.0.0.1:7265")]
+    #[error(
+        "address {address:?} cannot be dialled: it must be host:port, such as 127.0.0.1:7265, or https://host:port for TLS"
+    )]
     Address {
         /// The address given.
         address: String,
+    },
+    /// A certificate, a key or an authority cannot be used.
+    #[error("{what} cannot be used for TLS: {why}")]
+    Tls {
+        /// The file, or what else it is.
+        what: String,
+        /// Why not.
+        why: String,
     },
     /// The contracts that reflection is to serve cannot be read.
     #[error("reflection cannot read the contracts")]
@@ -57,7 +67,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Bind { .. } => Code::Unavailable,
-            Self::Config { .. } | Self::Address { .. } => Code::InvalidArgument,
+            Self::Config { .. } | Self::Address { .. } | Self::Tls { .. } => Code::InvalidArgument,
             Self::Reflection(_) | Self::Telemetry { .. } => Code::Internal,
         }
     }
@@ -65,7 +75,7 @@ impl Error {
     /// True when a person has to change a setting; the process then exits with [`crate::EXIT_CONFIG`].
     pub fn is_config(&self) -> bool {
         match self {
-            Self::Config { .. } | Self::Address { .. } => true,
+            Self::Config { .. } | Self::Address { .. } | Self::Tls { .. } => true,
             Self::Bind { .. } | Self::Reflection(_) | Self::Telemetry { .. } => false,
         }
     }

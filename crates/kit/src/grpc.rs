@@ -17,7 +17,6 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
@@ -30,14 +29,16 @@ use tower::Service;
 
 use crate::{
     Error, Readiness, Stop,
-    accept::{self, NOTICE},
+    accept::{self, Incoming as Accepted, NOTICE},
     channel::{CONNECTION_WINDOW, STREAM_WINDOW},
     dispatch::Table,
     gather::Gather,
     health::Health,
+    listen::Listener,
     methods::Methods,
     metrics,
     stack::Stack,
+    tls::Protocol,
     web::{Origins, Web},
 };
 
@@ -130,10 +131,11 @@ impl Server {
     /// [`Error::Reflection`] when the contracts cannot be read.
     pub async fn serve(
         mut self,
-        listener: TcpListener,
+        listener: impl Into<Listener>,
         readiness: Readiness,
         stop: Stop,
     ) -> Result<(), Error> {
+        let listener = listener.into();
         let notice = self.notice;
         let closing = CancellationToken::new();
         let service = self.service;
@@ -145,7 +147,7 @@ impl Server {
             web: origins.map(|origins| Web::new(Arc::clone(&stack), &origins)),
             stack,
         };
-        let connection = |stream| serve_connection(stream, door.clone(), closing.clone(), stop.clone());
+        let connection = |accepted| serve_connection(accepted, door.clone(), closing.clone(), stop.clone());
         let not_ready = async {
             stop.triggered().await;
             readiness.drain();
@@ -207,22 +209,32 @@ struct Door {
 }
 
 /// Serves one connection: until its peer leaves; or, draining, until its calls are over; or until the deadline.
-async fn serve_connection(stream: TcpStream, door: Door, closing: CancellationToken, stop: Stop) {
-    let mut first = [0];
+async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationToken, stop: Stop) {
+    let protocol = if door.web.is_some() {
+        Protocol::Http
+    } else {
+        Protocol::Grpc
+    };
+    let Some((mut stream, secured)) = accepted.open(protocol, &closing).await else {
+        return;
+    };
     let spoke = tokio::select! {
         biased;
-        spoke = tokio::time::timeout(PREFACE_TIMEOUT, stream.peek(&mut first)) => matches!(spoke, Ok(Ok(1))),
+        spoke = tokio::time::timeout(PREFACE_TIMEOUT, stream.spoke()) => spoke.unwrap_or(false),
         () = closing.cancelled() => false,
     };
     if !spoke {
         return;
     }
-    let peer: TcpConnectInfo = stream.connect_info();
+    let peer: TcpConnectInfo = stream.tcp().connect_info();
     let builder = http(door.web.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         // What `tonic::Request::remote_addr` reads.
         request.extensions_mut().insert(peer.clone());
+        if let Some(secured) = &secured {
+            request.extensions_mut().insert(secured.clone());
+        }
         let web = door.web.as_ref().filter(|_| Web::wants(&request)).cloned();
         let stack = Arc::clone(&door.stack);
         async move {

@@ -11,13 +11,14 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
     Stop,
-    accept::{self, NOTICE},
+    accept::{self, Incoming as Accepted, NOTICE},
+    listen::Listener,
+    tls::Protocol,
 };
 
 /// A head that is not complete by then is a caller who holds a connection for nothing.
@@ -30,17 +31,20 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_MAX: usize = 2 << 20;
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
-pub async fn serve(listener: TcpListener, app: Router, stop: Stop) {
+pub async fn serve(listener: impl Into<Listener>, app: Router, stop: Stop) {
     let closing = CancellationToken::new();
-    accept::connections(listener, NOTICE, &closing, &stop, |stream| {
-        connection(stream, app.clone(), closing.clone(), stop.clone())
+    accept::connections(listener.into(), NOTICE, &closing, &stop, |accepted| {
+        connection(accepted, app.clone(), closing.clone(), stop.clone())
     })
     .await;
 }
 
 /// Serves one connection: until its caller leaves, or asks for nothing; or, draining, until its request is over; or until
 /// the deadline.
-async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, stop: Stop) {
+async fn connection(accepted: Accepted, app: Router, closing: CancellationToken, stop: Stop) {
+    let Some((stream, secured)) = accepted.open(Protocol::Http, &closing).await else {
+        return;
+    };
     let asked = CancellationToken::new();
     // hyper's own limit on a head begins once it knows the version of HTTP, which a caller may withhold.
     let asks_nothing = {
@@ -54,8 +58,11 @@ async fn connection(stream: TcpStream, app: Router, closing: CancellationToken, 
             }
         }
     };
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
         asked.cancel();
+        if let Some(secured) = &secured {
+            request.extensions_mut().insert(secured.clone());
+        }
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });

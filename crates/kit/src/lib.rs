@@ -62,6 +62,7 @@ pub mod metrics;
 pub mod ready;
 pub mod status;
 pub mod stop;
+pub mod tls;
 pub mod trace;
 pub mod web;
 pub mod worker;

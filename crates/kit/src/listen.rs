@@ -8,12 +8,47 @@ use std::{
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::Error;
+use crate::{Error, tls};
 
 /// Connections that may wait to be accepted: a burst of callers at start, as `listen(2)` suggests for servers.
 const BACKLOG: u32 = 1024;
 
-/// Binds `address` for `what` (such as `gRPC`), and logs the address that it got.
+/// A bound port, and how it is spoken to.
+#[derive(Debug)]
+pub struct Listener {
+    pub(crate) tcp: TcpListener,
+    pub(crate) tls: Option<tls::Server>,
+}
+
+impl Listener {
+    /// The same port, under TLS where there is one.
+    #[must_use]
+    pub fn over(self, tls: Option<tls::Server>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Where it is bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// How it is spoken to; none is plain.
+    pub fn tls(&self) -> Option<&tls::Server> {
+        self.tls.as_ref()
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(tcp: TcpListener) -> Self {
+        Self { tcp, tls: None }
+    }
+}
+
+/// Binds `address` for `what` (such as `gRPC`), and logs the address that it got. The port is plain until
+/// [`Listener::over`] says otherwise.
 ///
 /// # Errors
 /// [`Error::Bind`] names the address, the purpose and what to do.
@@ -21,7 +56,7 @@ const BACKLOG: u32 = 1024;
     clippy::unused_async,
     reason = "binding needs a runtime; a signature with `async` says so"
 )]
-pub async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+pub async fn bind(what: &'static str, address: SocketAddr) -> Result<Listener, Error> {
     let failed = |source: io::Error| Error::Bind {
         what,
         address,
@@ -40,7 +75,7 @@ pub async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener
     let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     tracing::info!(%bound, "listening for {what}");
-    Ok(listener)
+    Ok(listener.into())
 }
 
 fn hint(kind: io::ErrorKind) -> &'static str {

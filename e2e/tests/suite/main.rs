@@ -16,5 +16,6 @@ mod processes;
 mod refine;
 mod reflection;
 mod schedulers;
+mod tls;
 mod trace;
 mod triton;

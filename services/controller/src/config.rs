@@ -1,6 +1,7 @@
 //! The controller's flags, each with its environment variable, and what follows from them.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::Read as _,
     net::{Ipv4Addr, SocketAddr},
@@ -70,6 +71,9 @@ pub struct Config {
     /// Where the process provider's workers write their logs
     #[arg(long, env = "MOBULA_WORKER_LOGS", value_enum, default_value_t = WorkerLogs::Stderr)]
     pub worker_logs: WorkerLogs,
+    /// Variables that the process provider gives its workers: how they reach this controller.
+    #[arg(skip)]
+    pub worker_variables: Vec<(&'static str, OsString)>,
 }
 
 /// Who starts workers.
@@ -107,6 +111,7 @@ impl Default for Config {
             bin_dir: None,
             max_workers: 16,
             worker_logs: WorkerLogs::Stderr,
+            worker_variables: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
 use mobula_controller::{Config, Listeners};
-use mobula_kit::{Common, listen};
+use mobula_kit::{Common, listen, tls};
 
 /// Mobula's controller: places replicas on workers and tells proxies where they are.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ struct Args {
     #[command(flatten)]
     config: Config,
     #[command(flatten)]
+    tls: tls::Args,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -30,14 +32,17 @@ fn main() -> ExitCode {
         listen,
         rest_listen,
         admin_listen,
-        config,
+        mut config,
+        tls,
         common,
     } = mobula_kit::parse();
     mobula_kit::main("mobula-controller", &common, |stop| async move {
+        config.worker_variables = tls.variables();
+        let tls = tls.open(&stop)?;
         let listeners = Listeners {
-            grpc: listen::bind("gRPC", listen).await?,
-            rest: listen::bind("REST", rest_listen).await?,
-            admin: listen::bind("admin", admin_listen).await?,
+            grpc: listen::bind("gRPC", listen).await?.over(tls.ports()),
+            rest: listen::bind("REST", rest_listen).await?.over(tls.ports()),
+            admin: listen::bind("admin", admin_listen).await?.over(tls.admin()),
         };
         mobula_controller::run(config, listeners, stop).await
     })

@@ -5,11 +5,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use mobula_kit::{Readiness, Stop, admin, grpc};
+use mobula_kit::{Readiness, Stop, admin, grpc, listen::Listener};
 use mobula_proto::control::v1::{
     self as pb, control_service_server::ControlServiceServer, serve_service_server::ServeServiceServer,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
@@ -28,11 +28,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Listeners {
     /// Workers, proxies and tools.
-    pub grpc: TcpListener,
+    pub grpc: Listener,
     /// Ray Serve's REST API.
-    pub rest: TcpListener,
+    pub rest: Listener,
     /// Metrics, liveness, readiness.
-    pub admin: TcpListener,
+    pub admin: Listener,
 }
 
 /// Runs the controller until the stop.
@@ -133,7 +133,7 @@ async fn write_down(mut notes: mpsc::Receiver<Note>, ledger: Ledger) {
     }
 }
 
-fn address(listener: &TcpListener, what: &'static str) -> Result<SocketAddr, Error> {
+fn address(listener: &Listener, what: &'static str) -> Result<SocketAddr, Error> {
     listener.local_addr().map_err(|source| {
         Error::Kit(mobula_kit::Error::Bind {
             what,

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use mobula_kit::channel::Dial;
+use mobula_kit::listen::Listener;
 use mobula_kit::worker::WorkerArgs;
-use tokio::net::TcpListener;
 
 use crate::engine::onnx::{Runtime, Setup};
 use crate::error::Error;
@@ -50,6 +51,9 @@ pub struct Config {
     /// Who this worker is and what it offers
     #[command(flatten)]
     pub worker: WorkerArgs,
+    /// How the controller is dialled.
+    #[arg(skip)]
+    pub dial: Dial,
 }
 
 /// On CPUs larger calls are not faster (772 rows/s at 16, 750 at 32, with a small model on two cores).
@@ -79,6 +83,7 @@ impl Default for Config {
                 controller: "127.0.0.1:7265".to_owned(),
                 ..WorkerArgs::default()
             },
+            dial: Dial::default(),
         }
     }
 }
@@ -108,9 +113,9 @@ impl Config {
 #[derive(Debug)]
 pub struct Listeners {
     /// gRPC.
-    pub grpc: TcpListener,
+    pub grpc: Listener,
     /// Admin pages.
-    pub admin: TcpListener,
+    pub admin: Listener,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

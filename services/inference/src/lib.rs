@@ -44,7 +44,12 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     replicas.ready_with(readiness.latch("the controller"));
     let bound = listeners.grpc.local_addr().map_err(Error::Thread)?;
     let identity = config.worker.identity(WorkerKind::Inference, bound);
-    attach(&config.worker.controller, identity, replicas.clone(), &stop)?;
+    attach(
+        (&config.worker.controller, &config.dial),
+        identity,
+        replicas.clone(),
+        &stop,
+    )?;
     stop.spawn(
         "admin pages",
         admin::serve(listeners.admin, readiness.clone(), stop.clone()),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use mobula_inference::{Config, Listeners, prepare};
-use mobula_kit::{Common, listen};
+use mobula_kit::{Common, listen, tls};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,8 @@ struct Args {
     #[command(flatten)]
     config: Config,
     #[command(flatten)]
+    tls: tls::Args,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -44,7 +46,8 @@ fn main() -> ExitCode {
         command,
         listen,
         admin_listen,
-        config,
+        mut config,
+        tls,
         common,
     } = mobula_kit::parse();
     if let Some(Command::Prepare(args)) = command {
@@ -57,9 +60,11 @@ fn main() -> ExitCode {
         };
     }
     mobula_kit::main("mobula-inference", &common, |stop| async move {
+        let tls = tls.open(&stop)?;
+        config.dial.tls = tls.client();
         let listeners = Listeners {
-            grpc: listen::bind("gRPC", listen).await?,
-            admin: listen::bind("admin", admin_listen).await?,
+            grpc: listen::bind("gRPC", listen).await?.over(tls.ports()),
+            admin: listen::bind("admin", admin_listen).await?.over(tls.admin()),
         };
         mobula_inference::run(config, listeners, stop).await
     })

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use mobula_kit::worker::WorkerArgs;
+use mobula_kit::{channel::Dial, worker::WorkerArgs};
 
 /// Jobs that may wait for a tokenizer thread: at 16 texts of 64 KiB each they hold at most 64 MiB.
 const QUEUE: usize = 64;
@@ -33,6 +33,9 @@ pub struct Config {
     /// Requests with at most so many bytes of text are tokenized at once, without a change of thread
     #[arg(long, env = "MOBULA_TOKENIZER_INLINE_BYTES", default_value_t = INLINE_BYTES)]
     pub inline_bytes: usize,
+    /// How the controller is dialled.
+    #[arg(skip)]
+    pub dial: Dial,
 }
 
 impl Config {
@@ -56,6 +59,7 @@ impl Default for Config {
             threads: None,
             queue: QUEUE,
             inline_bytes: INLINE_BYTES,
+            dial: Dial::default(),
         }
     }
 }

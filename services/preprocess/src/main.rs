@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
-use mobula_kit::{Common, Stop, listen};
+use mobula_kit::{Common, Stop, listen, tls};
 use mobula_preprocess::{Config, Error, Listeners, run};
 
 #[global_allocator]
@@ -22,6 +22,8 @@ struct Args {
     #[command(flatten)]
     config: Config,
     #[command(flatten)]
+    tls: tls::Args,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -29,12 +31,15 @@ fn main() -> ExitCode {
     let Args {
         listen,
         admin_listen,
-        config,
+        mut config,
+        tls,
         common,
     } = mobula_kit::parse();
     mobula_kit::main("mobula-preprocess", &common, move |stop: Stop| async move {
-        let grpc = listen::bind("gRPC", listen).await?;
-        let admin = listen::bind("admin", admin_listen).await?;
+        let tls = tls.open(&stop)?;
+        config.dial.tls = tls.client();
+        let grpc = listen::bind("gRPC", listen).await?.over(tls.ports());
+        let admin = listen::bind("admin", admin_listen).await?.over(tls.admin());
         run(config, Listeners { grpc, admin }, stop).await?;
         Ok::<(), Error>(())
     })

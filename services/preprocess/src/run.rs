@@ -2,10 +2,10 @@
 
 use mobula_kit::{
     Readiness, Stop, admin, grpc,
+    listen::Listener,
     worker::{self, ReplicaSpec, Replicas, WorkerKind},
 };
 use mobula_proto::preprocess::v1::preprocess_service_server::PreprocessServiceServer;
-use tokio::net::TcpListener;
 
 use crate::{Config, Error, Loader, Service, metrics::Metrics, pool::Pool};
 
@@ -16,9 +16,9 @@ const STANDALONE_REQUESTS: u32 = 1024;
 #[derive(Debug)]
 pub struct Listeners {
     /// gRPC.
-    pub grpc: TcpListener,
+    pub grpc: Listener,
     /// `/metrics`, `/healthz`, `/readyz`.
-    pub admin: TcpListener,
+    pub admin: Listener,
 }
 
 /// Serves until the stop is triggered and what runs is answered.
@@ -69,7 +69,7 @@ fn join(
         })?;
         let identity = config.worker.identity(WorkerKind::Preprocess, bound);
         return Ok(worker::attach(
-            &config.worker.controller,
+            (&config.worker.controller, &config.dial),
             identity,
             replicas.clone(),
             stop,

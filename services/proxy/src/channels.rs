@@ -3,22 +3,31 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mobula_kit::channel;
+use mobula_kit::channel::Dial;
 use tonic::transport::Channel;
 
 /// Connections to workers, one per address.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
+    dial: Dial,
     open: HashMap<String, Channel>,
 }
 
 impl Channels {
+    /// None yet; workers will be dialled like this.
+    pub(crate) fn new(dial: Dial) -> Self {
+        Self {
+            dial,
+            open: HashMap::new(),
+        }
+    }
+
     /// The connection to this address.
     pub(crate) fn of(&mut self, address: &str) -> Result<Channel, mobula_kit::Error> {
         if let Some(channel) = self.open.get(address) {
             return Ok(channel.clone());
         }
-        let channel = channel::lazy(address)?;
+        let channel = self.dial.lazy(address)?;
         self.open.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use mobula_kit::web::Origins;
+use mobula_kit::{channel::Dial, listen::Listener, web::Origins};
 use mobula_proto::image::v1 as image;
 use mobula_serving::admission::Bounds;
-use tokio::net::TcpListener;
 
 use crate::validate::Limits;
 
@@ -74,6 +73,9 @@ pub struct Config {
     /// commas between them, or * for everybody's. By default nobody's but the proxy's own.
     #[arg(long, env = "MOBULA_ALLOWED_ORIGINS", default_value_t)]
     pub allowed_origins: Origins,
+    /// How the controller and the workers are dialled.
+    #[arg(skip)]
+    pub dial: Dial,
 }
 
 /// What files say of how they were made; mobula.image.v1.Provenance.
@@ -112,11 +114,11 @@ const REQUEST_REST: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Listeners {
     /// HTTP door.
-    pub http: TcpListener,
+    pub http: Listener,
     /// gRPC door.
-    pub grpc: TcpListener,
+    pub grpc: Listener,
     /// Metrics and probes.
-    pub admin: TcpListener,
+    pub admin: Listener,
 }
 
 impl Config {
@@ -176,6 +178,7 @@ impl Default for Config {
             max_stream_requests: 32,
             public_url: None,
             allowed_origins: Origins::None,
+            dial: Dial::default(),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use mobula_kit::{Backoff, Error, Latch, channel};
+use mobula_kit::{Backoff, Error, Latch, channel::Dial};
 use mobula_proto::control::v1::{
     WatchRoutesRequest, WatchRoutesResponse, control_service_client::ControlServiceClient,
 };
@@ -33,15 +33,15 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Will follow the controller at `address`, and release `latch` with the first table.
+    /// Will follow the controller at `address`, dialled as said, and release `latch` with the first table.
     pub(crate) fn new(
-        address: &str,
+        (address, dial): (&str, &Dial),
         request: WatchRoutesRequest,
         fleet: Arc<Fleet>,
         metrics: Arc<Metrics>,
         latch: Latch,
     ) -> Result<Self, Error> {
-        let client = ControlServiceClient::new(channel::lazy(address)?)
+        let client = ControlServiceClient::new(dial.lazy(address)?)
             .max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES);
         Ok(Self {
             client,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
-use mobula_kit::listen::bind;
+use mobula_kit::{listen::bind, tls};
 use mobula_proxy::{Config, Listeners};
 
 #[global_allocator]
@@ -25,16 +25,23 @@ struct Line {
     #[command(flatten)]
     config: Config,
     #[command(flatten)]
+    tls: tls::Args,
+    #[command(flatten)]
+    public_tls: tls::PublicArgs,
+    #[command(flatten)]
     common: mobula_kit::Common,
 }
 
 fn main() -> ExitCode {
-    let line: Line = mobula_kit::parse();
+    let mut line: Line = mobula_kit::parse();
     mobula_kit::main("mobula-proxy", &line.common, |stop| async move {
+        let tls = line.tls.open(&stop)?;
+        let doors = line.public_tls.open(&tls, &stop)?;
+        line.config.dial.tls = tls.client();
         let listeners = Listeners {
-            http: bind("HTTP", line.http_listen).await?,
-            grpc: bind("gRPC", line.listen).await?,
-            admin: bind("admin pages", line.admin_listen).await?,
+            http: bind("HTTP", line.http_listen).await?.over(doors.clone()),
+            grpc: bind("gRPC", line.listen).await?.over(doors),
+            admin: bind("admin pages", line.admin_listen).await?.over(tls.admin()),
         };
         mobula_proxy::run(line.config, listeners, stop).await
     })

@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures::stream;
-use mobula_kit::{Backoff, Error, channel};
+use mobula_kit::{Backoff, Error, channel::Dial};
 use mobula_proto::control::v1::{
     FinishedRequest, ReportDemandRequest, control_service_client::ControlServiceClient,
 };
@@ -106,16 +106,16 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Will report to the controller at `address`.
+    /// Will report to the controller at `address`, dialled as said.
     pub(crate) fn new(
-        address: &str,
+        (address, dial): (&str, &Dial),
         proxy_id: String,
         (fleet, records): (Arc<Fleet>, Records),
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Self, Error> {
         Ok(Self {
-            client: ControlServiceClient::new(channel::lazy(address)?),
+            client: ControlServiceClient::new(dial.lazy(address)?),
             proxy_id,
             fleet,
             records,

@@ -51,18 +51,18 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         stop: stop.clone(),
         signal,
     };
-    let fleet = Arc::new(Fleet::new(settings));
+    let fleet = Arc::new(Fleet::new(settings).dialling(config.dial.clone()));
     let told = (Arc::clone(&metrics), records.clone());
     let generator = Generator::new(&config, fleet.subscribe(), told, clock);
     let reporter = Reporter::new(
-        &config.controller,
+        (&config.controller, &config.dial),
         introduction.proxy_id.clone(),
         (Arc::clone(&fleet), records),
         Arc::clone(&metrics),
         clock,
     )?;
     let follower = Follower::new(
-        &config.controller,
+        (&config.controller, &config.dial),
         introduction,
         fleet,
         Arc::clone(&metrics),
@@ -121,7 +121,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
 
 /// Who this proxy is, for the controller.
 fn introduction(config: &Config, listeners: &Listeners) -> WatchRoutesRequest {
-    let address = |listener: &tokio::net::TcpListener| {
+    let address = |listener: &listen::Listener| {
         let bound = listener.local_addr();
         bound.map_or_else(
             |_| String::new(),

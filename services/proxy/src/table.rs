@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use mobula_kit::channel::Dial;
 use mobula_proto::control::v1::{
     ApplicationRoute, Demand, DeploymentRoute, ModelInfo, ReplicaEndpoint, WatchRoutesResponse, WorkerKind,
 };
@@ -156,6 +157,18 @@ impl Fleet {
             settings,
             table: watch::Sender::new(Arc::new(Table::default())),
             inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// The same, with workers dialled as said.
+    pub(crate) fn dialling(self, dial: Dial) -> Self {
+        let inner = Inner {
+            channels: Channels::new(dial),
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+            ..self
         }
     }
 

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::{Identity, Loader, Replicas};
 use crate::{
     Backoff, Error, Stop, Usage, chain,
-    channel::{Dialer, KeepAlive},
+    channel::{Dial, Dialer, KeepAlive},
     status,
 };
 
@@ -41,17 +41,17 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// Messages on their way to the stream. A heartbeat that finds no room is dropped; the next says more.
 const OUTBOX: usize = 8;
 
-/// Starts the life line as a task of `stop` and returns at once.
+/// Starts the life line, to the controller at an address and dialled as said, as a task of `stop` and returns at once.
 ///
 /// # Errors
 /// [`Error::Address`] when `controller` is no `host:port`. A controller that does not answer is no error.
 pub fn attach<L: Loader>(
-    controller: &str,
+    (controller, dial): (&str, &Dial),
     identity: Identity,
     replicas: Replicas<L>,
     stop: &Stop,
 ) -> Result<(), Error> {
-    let dialer = Dialer::new(controller, KEEP_ALIVE)?;
+    let dialer = dial.dialer(controller, KEEP_ALIVE)?;
     let line = Line {
         controller: controller.to_owned(),
         dialer,

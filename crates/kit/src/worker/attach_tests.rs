@@ -5,7 +5,7 @@ use mobula_proto::control::v1::{
     Assign, Drain, ReplicaState, Shutdown, WatchRoutesRequest, WatchRoutesResponse, Welcome, WorkerKind,
     control_service_server::{ControlService, ControlServiceServer},
 };
-use tokio::{net::TcpListener, sync::Mutex};
+use tokio::sync::Mutex;
 use tonic::{Request, Response};
 
 use super::*;
@@ -102,7 +102,7 @@ impl ControlService for Controller {
 /// Serves a controller until its stop; gives where, and the workers that come.
 async fn controller(address: &str, stop: &Stop) -> (SocketAddr, mpsc::Receiver<Attached>) {
     let (sender, workers) = mpsc::channel(8);
-    let listener: TcpListener = listen::bind("gRPC", address.parse().unwrap()).await.unwrap();
+    let listener = listen::bind("gRPC", address.parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = grpc::Server::new("controller").notice(Duration::ZERO);
     let server = server.add(ControlServiceServer::new(Controller(Mutex::new(sender))));
@@ -131,7 +131,13 @@ fn worker(address: SocketAddr, stop: &Stop) -> (Replicas<Shelf>, Readiness) {
     let replicas = Replicas::new(Shelf(Handle::default()), stop.clone());
     let readiness = Readiness::new();
     replicas.ready_with(readiness.latch("attached"));
-    attach(&address.to_string(), identity(), replicas.clone(), stop).unwrap();
+    attach(
+        (&address.to_string(), &Dial::default()),
+        identity(),
+        replicas.clone(),
+        stop,
+    )
+    .unwrap();
     (replicas, readiness)
 }
 
@@ -230,7 +236,7 @@ async fn an_address_that_cannot_be_dialled_is_refused_at_once() {
     let stop = Stop::new(GRACE);
     let replicas = Replicas::new(Shelf(Handle::default()), stop.clone());
     assert!(
-        attach("controller", identity(), replicas, &stop)
+        attach(("controller", &Dial::default()), identity(), replicas, &stop)
             .unwrap_err()
             .is_config()
     );

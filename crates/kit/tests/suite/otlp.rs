@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use crate::common::{GRACE, ask, client, serve};
-use mobula_kit::{Common, Stop, Telemetry, listen, trace};
+use mobula_kit::{Common, Stop, Telemetry, trace};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -38,9 +38,7 @@ fn child_of<'a>(spans: &'a [Span], parent: &Span) -> &'a Span {
 async fn client_and_server_spans_of_two_hops_are_one_trace() {
     let stop = Stop::new(GRACE);
     let (sender, mut received) = mpsc::unbounded_channel();
-    let listener = listen::bind("OTLP", "127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let collector =

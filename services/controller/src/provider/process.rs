@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs::{self, File},
     net::SocketAddr,
     path::PathBuf,
@@ -39,6 +40,8 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) struct Binaries {
     preprocess: PathBuf,
     inference: PathBuf,
+    /// What they are told by their environment beside what is this process's own.
+    variables: Vec<(&'static str, OsString)>,
 }
 
 impl Binaries {
@@ -51,6 +54,7 @@ impl Binaries {
         Ok(Self {
             preprocess: config.binary(binary(Kind::Preprocess))?,
             inference: config.binary(binary(Kind::Inference))?,
+            variables: config.worker_variables.clone(),
         })
     }
 }
@@ -124,6 +128,7 @@ impl Process {
             .args(flags(&worker.labels, &worker.resources))
             // Meant for the controller itself, and wrong for a worker on a port of its own.
             .env_remove("MOBULA_ADVERTISE")
+            .envs(self.binaries.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .process_group(0);
         if let Some(dir) = &self.logs {

@@ -31,8 +31,7 @@ use axum::{
     extract::DefaultBodyLimit,
     routing::{get, post},
 };
-use mobula_kit::Stop;
-use tokio::net::TcpListener;
+use mobula_kit::{Stop, listen::Listener};
 
 use crate::{intent::Ledger, owner::Handle};
 
@@ -51,7 +50,7 @@ pub(crate) struct Door {
 }
 
 /// Serves until the stop is triggered and what was under way has ended.
-pub(crate) async fn serve(listener: TcpListener, door: Door, stop: Stop) {
+pub(crate) async fn serve(listener: Listener, door: Door, stop: Stop) {
     mobula_kit::http::serve(listener, app(door), stop).await;
 }
 

@@ -34,7 +34,11 @@ impl Controller {
         let rest = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = grpc.local_addr().unwrap();
         let stop = Stop::new(Duration::from_secs(2));
-        let listeners = Listeners { grpc, rest, admin };
+        let listeners = Listeners {
+            grpc: grpc.into(),
+            rest: rest.into(),
+            admin: admin.into(),
+        };
         let task = tokio::spawn(mobula_controller::run(config, listeners, stop.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
         let client = ServeServiceClient::new(channel.connect_lazy()).max_decoding_message_size(usize::MAX);

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use mobula_controller::{Config, Error, Listeners};
 use mobula_kit::{
     Stop,
+    channel::Dial,
     worker::{Identity, Replicas, Resources, WorkerKind, attach},
 };
 use mobula_proto::control::v1::{
@@ -41,7 +42,11 @@ impl Controller {
         let stop = Stop::new(Duration::from_secs(2));
         let task = tokio::spawn(mobula_controller::run(
             config,
-            Listeners { grpc, rest, admin },
+            Listeners {
+                grpc: grpc.into(),
+                rest: rest.into(),
+                admin: admin.into(),
+            },
             stop.clone(),
         ));
         Self { address, stop, task }
@@ -111,7 +116,13 @@ fn worker(controller: SocketAddr, id: &str, kind: WorkerKind, address: &str) -> 
         version: "test".into(),
     };
     let replicas = Replicas::new(Loads, stop.clone());
-    attach(&controller.to_string(), identity, replicas, &stop).unwrap();
+    attach(
+        (&controller.to_string(), &Dial::default()),
+        identity,
+        replicas,
+        &stop,
+    )
+    .unwrap();
     stop
 }
 

@@ -13,7 +13,9 @@ use std::{
 
 use clap::Parser;
 use mobula_kit::{
-    Common, Error, Readiness, Stop, admin, grpc, listen,
+    Common, Error, Readiness, Stop, admin,
+    channel::Dial,
+    grpc, listen,
     worker::{Replicas, WorkerArgs, WorkerKind, attach},
 };
 use mobula_proto::control::v1::{
@@ -67,7 +69,7 @@ fn worker_process() {
         let admin_listener = listen::bind("admin", admin_listen).await?;
         let identity = worker.identity(kind, listener.local_addr().unwrap());
         let replicas = Replicas::new(Loads, stop.clone());
-        attach(&worker.controller, identity, replicas, &stop)?;
+        attach((&worker.controller, &Dial::default()), identity, replicas, &stop)?;
         let readiness = Readiness::new();
         tokio::try_join!(
             grpc::Server::new("worker").serve(listener, readiness.clone(), stop.clone()),

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use mobula_controller::{Config, Error, Listeners};
 use mobula_kit::{
     Stop,
+    channel::Dial,
     worker::{Identity, Replicas, Resources, WorkerKind, attach},
 };
 use mobula_proto::control::v1::{
@@ -49,7 +50,11 @@ impl Controller {
             state_dir: Some(dir.to_path_buf()),
             ..Config::default()
         };
-        let listeners = Listeners { grpc, rest, admin };
+        let listeners = Listeners {
+            grpc: grpc.into(),
+            rest: rest.into(),
+            admin: admin.into(),
+        };
         let task = tokio::spawn(mobula_controller::run(config, listeners, stop.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
         Self {
@@ -122,7 +127,13 @@ fn worker(controller: SocketAddr, id: &str, kind: WorkerKind) -> Stop {
         version: "test".into(),
     };
     let replicas = Replicas::new(Loads, stop.clone());
-    attach(&controller.to_string(), identity, replicas, &stop).unwrap();
+    attach(
+        (&controller.to_string(), &Dial::default()),
+        identity,
+        replicas,
+        &stop,
+    )
+    .unwrap();
     stop
 }
 

@@ -27,8 +27,8 @@ impl Running {
     async fn start(replicas: &[(&str, &str)], config: Config) -> Self {
         let bind = || TcpListener::bind("127.0.0.1:0");
         let listeners = Listeners {
-            grpc: bind().await.unwrap(),
-            admin: bind().await.unwrap(),
+            grpc: bind().await.unwrap().into(),
+            admin: bind().await.unwrap().into(),
         };
         let (address, admin) = (
             listeners.grpc.local_addr().unwrap(),

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use mobula_kit::Stop;
-use tokio::net::TcpListener;
+use mobula_kit::{Stop, listen::Listener};
 use tower_http::cors::CorsLayer;
 
 use super::{door, openai};
@@ -11,7 +10,7 @@ use crate::{metrics::Metrics, v2::Oip};
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     (metrics, openai, oip): (Arc<Metrics>, openai::Door, Oip),
     cors: Option<CorsLayer>,
     stop: Stop,

@@ -10,7 +10,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderMap, Method, Request, StatusCode, request::Parts};
-use mobula_kit::trace;
+use mobula_kit::{tls, trace};
 use mobula_proto::image::v1::ImageFormat;
 use serde_json::json;
 use tracing::{debug_span, field::Empty};
@@ -222,6 +222,7 @@ impl Drawing<'_> {
             self.door.public_url.as_deref(),
             &self.parts.headers,
             &self.parts.uri,
+            self.parts.extensions.get::<tls::Connection>().is_some(),
         );
         let link = |data: Bytes, format: ImageFormat| {
             let name = self.door.kept.put((data, format))?;

@@ -4,8 +4,8 @@
 
 use http::{HeaderMap, Uri, header, uri::Authority};
 
-/// Scheme and host without a slash at the end; empty where nothing is known, which makes links of paths alone.
-pub(super) fn base(public: Option<&str>, headers: &HeaderMap, uri: &Uri) -> String {
+/// `is_tls` says how the caller came in. Scheme and host without a slash at the end; empty where nothing is known, which makes links of paths alone.
+pub(super) fn base(public: Option<&str>, headers: &HeaderMap, uri: &Uri, is_tls: bool) -> String {
     if let Some(public) = public {
         return public.trim_end_matches('/').to_owned();
     }
@@ -32,7 +32,7 @@ pub(super) fn base(public: Option<&str>, headers: &HeaderMap, uri: &Uri) -> Stri
         .or_else(|| of_forwarded("proto"))
         .map(|scheme| scheme.to_ascii_lowercase())
         .filter(|scheme| scheme == "http" || scheme == "https")
-        .unwrap_or_else(|| "http".to_owned());
+        .unwrap_or_else(|| if is_tls { "https" } else { "http" }.to_owned());
     let host = host.and_then(|host| host.parse::<Authority>().ok());
     match host.filter(|host| !host.as_str().contains('@')) {
         Some(host) => format!("{scheme}://{host}"),
@@ -52,6 +52,7 @@ mod tests {
             public,
             &headers.collect(),
             &Uri::from_static("/v1/images/generations"),
+            false,
         )
     }
 
@@ -79,7 +80,8 @@ mod tests {
         );
         assert_eq!(of(None, &[]), "");
         let uri = Uri::from_static("http://two.example:1/v1/models");
-        assert_eq!(base(None, &HeaderMap::new(), &uri), "http://two.example:1");
+        assert_eq!(base(None, &HeaderMap::new(), &uri, false), "http://two.example:1");
+        assert_eq!(base(None, &HeaderMap::new(), &uri, true), "https://two.example:1");
     }
 
     #[test]

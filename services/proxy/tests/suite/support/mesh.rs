@@ -94,7 +94,11 @@ impl Mesh {
         let stop = Stop::new(GRACE);
         let proxy = tokio::spawn(mobula_proxy::run(
             config,
-            Listeners { http, grpc, admin },
+            Listeners {
+                http: http.into(),
+                grpc: grpc.into(),
+                admin: admin.into(),
+            },
             stop.clone(),
         ));
         let channel = mobula_kit::channel::lazy(&grpc_address.to_string()).unwrap();
