@@ -35,9 +35,9 @@ pub enum Error {
         flag: &'static str,
         source: mobula_kit::Error,
     },
-    /// A certificate, a key or an authority cannot be used.
+    /// A certificate, a key, an authority or a token cannot be used.
     #[error("{0}")]
-    Tls(#[source] mobula_kit::Error),
+    Setting(#[source] mobula_kit::Error),
     /// The mesh answered with an error; the text is ready for people.
     #[error("{0}")]
     Refused(String),
@@ -110,7 +110,7 @@ impl Error {
             Self::NoMesh { .. }
             | Self::NoController { .. }
             | Self::Address { .. }
-            | Self::Tls(_)
+            | Self::Setting(_)
             | Self::Refused(_)
             | Self::Cut { .. }
             | Self::Config { .. }

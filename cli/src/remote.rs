@@ -6,7 +6,11 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use mobula_kit::{channel::Dial, tls::ClientArgs};
+use mobula_kit::{
+    channel::{Dial, Link},
+    tls::ClientArgs,
+};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -37,9 +41,15 @@ impl Remote {
             address: address.to_owned(),
             who,
             dial: Dial {
-                tls: tls.open().map_err(Error::Tls)?,
+                tls: tls.open().map_err(Error::Setting)?,
+                token: None,
             },
         })
+    }
+
+    /// The same, with a token in every call.
+    pub(crate) fn link(&self) -> Result<Link, Error> {
+        Ok(InterceptedService::new(self.channel()?, self.dial.bearer()))
     }
 
     /// Makes a channel that connects with the first call.
@@ -47,7 +57,7 @@ impl Remote {
         let (address, flag) = (self.address.clone(), self.flag());
         self.dial.lazy(&self.address).map_err(|source| {
             if matches!(source, mobula_kit::Error::Tls { .. }) {
-                return Error::Tls(source);
+                return Error::Setting(source);
             }
             Error::Address {
                 address,

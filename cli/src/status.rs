@@ -8,9 +8,9 @@ mod view;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use mobula_kit::channel::Link;
 use mobula_proto::control::v1::GetStatusRequest;
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
-use tonic::transport::Channel;
 
 use self::view::View;
 use crate::Error;
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-async fn fetch(client: &mut ServeServiceClient<Channel>, remote: &Remote) -> Result<View, Error> {
+async fn fetch(client: &mut ServeServiceClient<Link>, remote: &Remote) -> Result<View, Error> {
     let mut request = tonic::Request::new(GetStatusRequest {});
     request.set_timeout(ANSWER_WAIT);
     let status = client

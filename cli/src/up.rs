@@ -12,6 +12,7 @@ mod ports;
 mod ready;
 mod restarts;
 mod service;
+mod tokens;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use mobula_kit::{channel::Dial, tls};
+use mobula_kit::{channel::Dial, tls, token};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -30,6 +31,7 @@ use self::logs::{Log, StateDir};
 use self::ports::reached;
 use self::ready::{Ready, Watcher};
 use self::service::{Death, Service};
+use self::tokens::Tokens;
 use crate::human::tell;
 use crate::interrupt::Interrupts;
 use crate::paint::Paint;
@@ -97,6 +99,10 @@ pub(crate) struct Args {
     tls: tls::Args,
     #[command(flatten)]
     public_tls: tls::PublicArgs,
+    #[command(flatten)]
+    admin: token::AdminArgs,
+    #[command(flatten)]
+    mesh: token::MeshArgs,
     /// Write the services' logs to the terminal instead of to files
     #[arg(short, long)]
     verbose: bool,
@@ -140,26 +146,26 @@ impl Args {
     }
 
     /// Who looks whether the mesh draws.
-    fn looks(&self, addresses: &Addresses) -> Result<Watcher, Error> {
+    fn looks(&self, addresses: &Addresses, token: Option<token::Token>) -> Result<Watcher, Error> {
         let mesh = Dial {
-            tls: self.tls.client.open().map_err(Error::Tls)?,
+            tls: self.tls.client.open().map_err(Error::Setting)?,
+            token: None,
         };
-        let channel = |address: SocketAddr, who, dial| {
-            let address = reached(address).to_string();
-            Remote { address, who, dial }.channel()
+        let remote = |address: SocketAddr, who, dial| Remote {
+            address: reached(address).to_string(),
+            who,
+            dial,
         };
         // The certificate of doors that have one of their own is for other names and callers than this command.
         let proxy = if self.public_tls.public_tls_cert.is_some() {
             None
         } else if self.public_tls.public_plaintext {
-            Some(channel(addresses.grpc, Who::Mesh, Dial::default())?)
+            Some(remote(addresses.grpc, Who::Mesh, Dial::default()).channel()?)
         } else {
-            Some(channel(addresses.grpc, Who::Mesh, mesh.clone())?)
+            Some(remote(addresses.grpc, Who::Mesh, mesh.clone()).channel()?)
         };
-        Ok(Watcher::new(
-            channel(addresses.controller, Who::Controller, mesh)?,
-            proxy,
-        ))
+        let controller = remote(addresses.controller, Who::Controller, Dial { token, ..mesh });
+        Ok(Watcher::new(controller.link()?, proxy))
     }
 
     fn addresses(&self) -> Result<Addresses, Error> {
@@ -191,7 +197,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let binaries = Binaries::find(args.bin_dir.as_deref())?;
     let addresses = args.addresses()?;
     let state = StateDir::take(args.state_dir.as_deref())?;
-    let tls = [args.tls.variables(), args.public_tls.variables()].concat();
+    let tokens = Tokens::of(&args, &addresses, state.path())?;
+    let told = [
+        args.tls.variables(),
+        args.public_tls.variables(),
+        tokens.variables,
+    ]
+    .concat();
     let settings = Settings {
         binaries: &binaries,
         addresses,
@@ -200,7 +212,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         state_dir: state.path(),
         drain: Drain::within(Duration::from_secs(args.drain_timeout_s)),
         pid: std::process::id(),
-        tls: &tls,
+        told: &told,
     };
     let logs = (!args.verbose).then(|| state.logs());
     let log = |service| {
@@ -209,7 +221,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     };
     let mut mesh = Mesh::start(&settings, log("controller")?, log("proxy")?)?;
 
-    let looks = args.looks(&addresses)?;
+    let looks = args.looks(&addresses, tokens.admin)?;
     let outcome = mesh.become_ready(looks, &mut interrupts).await;
     if let Ok(ready) = &outcome {
         for warning in &ready.warnings {
@@ -222,7 +234,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
             http: reached(addresses.http),
             grpc: reached(addresses.grpc),
             controller: reached(addresses.controller),
-            tls: Shown::of(&args.tls, &args.public_tls),
+            tls: Shown::of(&args.tls, &args.public_tls).with(tokens.file.as_deref()),
             logs: logs.as_deref(),
         };
         let mut out = std::io::stdout();

@@ -17,10 +17,9 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mobula_kit::{grpc::MAX_MESSAGE_BYTES, tls::ClientArgs};
+use mobula_kit::{channel::Link, grpc::MAX_MESSAGE_BYTES, tls::ClientArgs, token::AdminArgs};
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
 use tonic::Request;
-use tonic::transport::Channel;
 
 use crate::Error;
 use crate::remote::{Remote, Who};
@@ -55,13 +54,16 @@ pub(crate) struct Target {
     controller: String,
     #[command(flatten)]
     tls: ClientArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 impl Target {
     /// The controller, and a client that connects with the first call.
-    pub(crate) fn client(&self) -> Result<(Remote, ServeServiceClient<Channel>), Error> {
-        let remote = Remote::new(&self.controller, Who::Controller, &self.tls)?;
-        let client = ServeServiceClient::new(remote.channel()?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    pub(crate) fn client(&self) -> Result<(Remote, ServeServiceClient<Link>), Error> {
+        let mut remote = Remote::new(&self.controller, Who::Controller, &self.tls)?;
+        remote.dial.token = self.admin.open().map_err(Error::Setting)?;
+        let client = ServeServiceClient::new(remote.link()?).max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok((remote, client))
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mobula_kit::channel::Link;
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
 use mobula_proto::control::v1::{self as pb, ApplicationState, GetStatusRequest, RolloutState};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 use super::timed;
 use crate::Error;
@@ -35,7 +35,7 @@ enum Progress {
 /// [`Error::Deploy`] when an application fails, was rolled back, or the time is over.
 pub(super) async fn until_running(
     remote: &Remote,
-    client: &mut ServeServiceClient<Channel>,
+    client: &mut ServeServiceClient<Link>,
     limit: Duration,
 ) -> Result<(), Error> {
     let end = Instant::now() + limit;

@@ -56,6 +56,15 @@ impl Default for Shown {
 }
 
 impl Shown {
+    /// The same, where people have to show the token of this file.
+    pub(crate) fn with(mut self, token: Option<&Path>) -> Self {
+        if let Some(token) = token {
+            self.control
+                .push_str(&format!(" --admin-token-file {}", token.display()));
+        }
+        self
+    }
+
     /// For a mesh with these settings.
     pub(crate) fn of(mesh: &tls::Args, public: &tls::PublicArgs) -> Self {
         let own = &mesh.client;
@@ -222,5 +231,11 @@ Ctrl-C stops it.
             "{text}"
         );
         assert!(text.contains("  mobula status --tls-ca"), "{text}");
+        let text = under(
+            DEFAULT_GRPC,
+            Shown::default().with(Some(Path::new("/state/admin-token"))),
+        );
+        let line = "  mobula status --admin-token-file /state/admin-token\n";
+        assert!(text.contains(line), "{text}");
     }
 }

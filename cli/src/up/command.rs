@@ -23,6 +23,13 @@ pub(crate) const DEFAULT_MODEL: &str = "MOBULA_DEFAULT_MODEL";
 
 /// Variables by which the services could be told something else than what this command was told.
 const CLEARED: &[&str] = &["MOBULA_CONFIG", "MOBULA_MODEL"];
+/// The same for the proxy, which talks to strangers and needs no token that changes the mesh.
+const CLEARED_OF_PROXY: &[&str] = &[
+    "MOBULA_CONFIG",
+    "MOBULA_MODEL",
+    "MOBULA_ADMIN_TOKEN",
+    "MOBULA_ADMIN_TOKEN_FILE",
+];
 
 /// Where everything listens; no port is 0.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +74,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) drain: Drain,
     /// This process; no service outlives it.
     pub(crate) pid: u32,
-    /// Variables by which the services are told of TLS.
-    pub(crate) tls: &'a [(&'static str, OsString)],
+    /// Variables by which the services are told of TLS and tokens.
+    pub(crate) told: &'a [(&'static str, OsString)],
 }
 
 /// How the time for stopping is divided.
@@ -126,6 +133,8 @@ impl Settings<'_> {
     }
 
     pub(crate) fn proxy(&self, log: Log) -> Spec {
+        let mut variables = self.variables(self.drain.proxy);
+        variables.retain(|(name, _)| !CLEARED_OF_PROXY.contains(name));
         Spec {
             name: "proxy",
             program: self.binaries.proxy.clone(),
@@ -135,8 +144,8 @@ impl Settings<'_> {
                 flag("--admin-listen", self.addresses.proxy_admin.to_string()),
                 flag("--controller", reached(self.addresses.controller).to_string()),
             ],
-            variables: self.variables(self.drain.proxy),
-            cleared: CLEARED,
+            variables,
+            cleared: CLEARED_OF_PROXY,
             log,
         }
     }
@@ -149,7 +158,7 @@ impl Settings<'_> {
                 drain.as_secs().max(1).to_string().into(),
             ),
         ];
-        own.into_iter().chain(self.tls.iter().cloned()).collect()
+        own.into_iter().chain(self.told.iter().cloned()).collect()
     }
 }
 
@@ -187,7 +196,10 @@ mod tests {
             state_dir: Path::new("/state"),
             drain: Drain::within(Duration::from_secs(20)),
             pid: 42,
-            tls: &[("MOBULA_TLS_CA", "/ca.pem".into())],
+            told: &[
+                ("MOBULA_TLS_CA", "/ca.pem".into()),
+                ("MOBULA_ADMIN_TOKEN_FILE", "/admin".into()),
+            ],
         };
         (settings.controller(Log::Inherit), settings.proxy(Log::Inherit))
     }
@@ -232,6 +244,12 @@ mod tests {
             assert_eq!(variable(spec, "MOBULA_EXIT_WITH_PID").as_deref(), Some("42"));
             assert_eq!(variable(spec, "MOBULA_TLS_CA").as_deref(), Some("/ca.pem"));
         }
+        let admin = |spec| variable(spec, "MOBULA_ADMIN_TOKEN_FILE");
+        assert_eq!(
+            (admin(&controller).as_deref(), admin(&proxy)),
+            (Some("/admin"), None)
+        );
+        assert!(proxy.cleared.contains(&"MOBULA_ADMIN_TOKEN"));
         let seconds = |spec| {
             variable(spec, "MOBULA_DRAIN_TIMEOUT_S")
                 .unwrap()

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mobula_kit::channel::Link;
 use mobula_proto::control::v1::serve_service_client::ServeServiceClient;
 use mobula_proto::control::v1::{
     ApplicationState, ApplicationStatus, GetStatusRequest, GetStatusResponse, ReplicaState,
@@ -39,13 +40,13 @@ pub(crate) struct Ready {
 /// Looks at a mesh through its two gRPC doors.
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    controller: ServeServiceClient<Channel>,
+    controller: ServeServiceClient<Link>,
     /// None where the proxy's doors take other callers than this command.
     proxy: Option<ImageServiceClient<Channel>>,
 }
 
 impl Watcher {
-    pub(crate) fn new(controller: Channel, proxy: Option<Channel>) -> Self {
+    pub(crate) fn new(controller: Link, proxy: Option<Channel>) -> Self {
         Self {
             controller: ServeServiceClient::new(controller),
             proxy: proxy.map(ImageServiceClient::new),

@@ -10,13 +10,17 @@ use std::{
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 use tower::Service;
 
 use crate::{
     Error,
     gather::Gather,
     tls::{Client, ClientArgs, Outbound},
+    token::{Bearer, Token},
 };
 
 /// Longer than any handshake inside a data centre, shorter than a person's patience.
@@ -65,7 +69,12 @@ pub fn lazy(address: &str) -> Result<Channel, Error> {
 pub struct Dial {
     /// With TLS; none is plain, but for addresses that say `https`.
     pub tls: Option<Client>,
+    /// What it shows where it is asked who it is.
+    pub token: Option<Token>,
 }
+
+/// A channel whose calls carry a token, if there is one.
+pub type Link = InterceptedService<Channel, Bearer>;
 
 impl Dial {
     /// Makes a channel that connects with its first call and again after a loss: to `host:port`, as this process dials, or
@@ -76,6 +85,19 @@ impl Dial {
     pub fn lazy(&self, address: &str) -> Result<Channel, Error> {
         let Dialer { endpoint, connector } = self.dialer(address, KeepAlive::default())?;
         Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+
+    /// The same, for a peer that asks who calls.
+    ///
+    /// # Errors
+    /// As [`Self::lazy`].
+    pub fn link(&self, address: &str) -> Result<Link, Error> {
+        Ok(InterceptedService::new(self.lazy(address)?, self.bearer()))
+    }
+
+    /// Puts the token into calls.
+    pub fn bearer(&self) -> Bearer {
+        self.token.clone().into()
     }
 
     /// A peer that is dialled by the caller, each time anew, at an address as [`Self::lazy`] takes it.

@@ -32,7 +32,9 @@ const HEADERS: [&str; 2] = ["authorization", "x-ray-authorization"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// No token was shown.
-    #[error("this needs a token: send \"Authorization: Bearer ...\", or set {0} or {1} for mobula's commands and services")]
+    #[error(
+        "this needs a token: send \"Authorization: Bearer ...\", or set {0} or {1} for mobula's commands and services"
+    )]
     Missing(&'static str, &'static str),
     /// Another token was shown.
     #[error("the token is not the one in {0} of the controller")]
@@ -220,7 +222,11 @@ mod tests {
         for other in ["0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1"] {
             let denied = guard(None, other, false).judge(&nothing).unwrap_err();
             assert!(matches!(denied, Denied::Closed(..)), "{other}");
-            assert!(denied.to_string().contains("set MOBULA_ADMIN_TOKEN (or MOBULA_ADMIN_TOKEN_FILE)"));
+            assert!(
+                denied
+                    .to_string()
+                    .contains("set MOBULA_ADMIN_TOKEN (or MOBULA_ADMIN_TOKEN_FILE)")
+            );
             assert_eq!(guard(None, other, true).judge(&nothing), Ok(()), "{other}");
         }
         let unknown = Guard::decide(Scope::Mesh, None, (None, false));
@@ -234,8 +240,14 @@ mod tests {
             for taken in [
                 headers(&[("authorization", "Bearer s3cret")]),
                 headers(&[("authorization", "bearer  s3cret")]),
-                headers(&[("authorization", "Basic eDp5"), ("x-ray-authorization", "Bearer s3cret")]),
-                headers(&[("authorization", "Bearer other"), ("authorization", "Bearer s3cret")]),
+                headers(&[
+                    ("authorization", "Basic eDp5"),
+                    ("x-ray-authorization", "Bearer s3cret"),
+                ]),
+                headers(&[
+                    ("authorization", "Bearer other"),
+                    ("authorization", "Bearer s3cret"),
+                ]),
             ] {
                 assert_eq!(guard.judge(&taken), Ok(()), "{taken:?}");
             }
@@ -245,7 +257,10 @@ mod tests {
                 headers(&[("authorization", "Basic s3cret")]),
                 headers(&[("authorization", "Bearer \u{fc}")]),
             ] {
-                assert!(matches!(guard.judge(&missing), Err(Denied::Missing(..))), "{missing:?}");
+                assert!(
+                    matches!(guard.judge(&missing), Err(Denied::Missing(..))),
+                    "{missing:?}"
+                );
             }
             for wrong in ["Bearer ", "Bearer s3cre", "Bearer s3crets", "Bearer S3CRET"] {
                 let denied = guard.judge(&headers(&[("authorization", wrong)]));

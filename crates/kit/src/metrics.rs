@@ -13,7 +13,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub use self::series::{Family, Kind, Series};
-use crate::{process::Usage, tls};
+use crate::{guard, process::Usage, tls};
 
 /// gRPC requests that ended, by service, method and code.
 pub const GRPC_REQUESTS: &str = "mobula_grpc_requests_total";
@@ -102,6 +102,10 @@ fn describe() {
         GRPC_SECONDS,
         Unit::Seconds,
         "Time from a gRPC request to the end of its response."
+    );
+    describe_counter!(
+        guard::REFUSED,
+        "Calls refused for want of a token, by scope and why."
     );
     describe_counter!(tls::RELOADS, "Reads of changed certificate files, by result.");
     describe_counter!(

@@ -76,6 +76,13 @@ pub struct MeshArgs {
 }
 
 impl AdminArgs {
+    /// The same flag as a variable, for a process that is started by this one; a token in a variable is inherited.
+    pub fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let file = self.admin_token_file.iter();
+        file.map(|file| (Scope::Admin.file_variable(), absolute(file)))
+            .collect()
+    }
+
     /// The token, if there is one.
     ///
     /// # Errors
@@ -86,6 +93,13 @@ impl AdminArgs {
 }
 
 impl MeshArgs {
+    /// The same flag as a variable, for a process that is started by this one; a token in a variable is inherited.
+    pub fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let file = self.mesh_token_file.iter();
+        file.map(|file| (Scope::Mesh.file_variable(), absolute(file)))
+            .collect()
+    }
+
     /// The token, if there is one.
     ///
     /// # Errors
@@ -93,6 +107,12 @@ impl MeshArgs {
     pub fn open(&self) -> Result<Option<Token>, Error> {
         given(Scope::Mesh, self.mesh_token_file.as_deref())
     }
+}
+
+fn absolute(path: &Path) -> OsString {
+    std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .into()
 }
 
 fn given(scope: Scope, file: Option<&Path>) -> Result<Option<Token>, Error> {
@@ -124,7 +144,8 @@ fn chosen(scope: Scope, variable: Option<OsString>, file: Option<&Path>) -> Resu
                 value: file.display().to_string(),
                 why,
             };
-            let text = std::fs::read_to_string(file).map_err(|error| failed(format!("it cannot be read: {error}")))?;
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| failed(format!("it cannot be read: {error}")))?;
             let why = "it holds no token: one line of letters, digits and signs of ASCII";
             Token::new(&text).ok_or_else(|| failed(why.to_owned())).map(Some)
         }
@@ -142,7 +163,8 @@ impl Token {
     /// Takes one line, with blanks around it cut off; none when that is no token.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
-        let is_token = !text.is_empty() && text.len() <= MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_token =
+            !text.is_empty() && text.len() <= MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_token {
             return None;
         }
@@ -186,7 +208,9 @@ impl From<Option<Token>> for Bearer {
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.shown.clone());
+            request
+                .metadata_mut()
+                .insert("authorization", token.shown.clone());
         }
         Ok(request)
     }
@@ -204,7 +228,14 @@ mod tests {
             assert!(!token.is(other), "{other}");
         }
         assert!(!format!("{token:?} {:?}", Bearer::from(Some(token.clone()))).contains("s3cret"));
-        for none in ["", "  \n", "two words", "zwei\u{df}", "a\nb", &"x".repeat(MAX_BYTES + 1)] {
+        for none in [
+            "",
+            "  \n",
+            "two words",
+            "zwei\u{df}",
+            "a\nb",
+            &"x".repeat(MAX_BYTES + 1),
+        ] {
             assert!(Token::new(none).is_none(), "{none:?}");
         }
         assert!(Token::new(&Token::random()).is_some());
@@ -219,7 +250,12 @@ mod tests {
         let chosen = |variable: Option<&str>, file| chosen(Scope::Admin, variable.map(Into::into), file);
         assert!(chosen(None, None).unwrap().is_none());
         assert!(chosen(Some(""), None).unwrap().is_none());
-        assert!(chosen(Some("of-variable"), None).unwrap().unwrap().is("of-variable"));
+        assert!(
+            chosen(Some("of-variable"), None)
+                .unwrap()
+                .unwrap()
+                .is("of-variable")
+        );
         assert!(chosen(None, Some(&file)).unwrap().unwrap().is("of-file"));
         for error in [
             chosen(Some("of-variable"), Some(&file)).unwrap_err(),
@@ -228,7 +264,10 @@ mod tests {
         ] {
             let text = error.to_string();
             assert!(text.contains("MOBULA_ADMIN_TOKEN") && error.is_config(), "{text}");
-            assert!(!text.contains("of-variable") && !text.contains("of variable"), "{text}");
+            assert!(
+                !text.contains("of-variable") && !text.contains("of variable"),
+                "{text}"
+            );
         }
     }
 

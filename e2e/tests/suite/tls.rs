@@ -1,8 +1,8 @@
-//! A whole mesh under mutual TLS, and what it says to who comes without.
+//! A whole mesh under mutual TLS or with tokens, and what it says to who comes without.
 
 use std::path::Path;
 
-use mobula_e2e::{PATIENCE, Up, decode};
+use mobula_e2e::{PATIENCE, Up, decode, get, send};
 use mobula_kit::{channel::Dial, tls::ClientArgs};
 use mobula_proto::control::v1::{GetStatusRequest, serve_service_client::ServeServiceClient};
 use tokio::process::Command;
@@ -86,7 +86,10 @@ async fn a_mesh_under_mutual_tls_draws_for_who_has_a_certificate_and_for_nobody_
         tls_key: Some(caller.key.clone()),
         tls_server_name: None,
     };
-    let dial = Dial { tls: args.open()? };
+    let dial = Dial {
+        tls: args.open()?,
+        ..Dial::default()
+    };
     let mut client = ServeServiceClient::new(dial.lazy(&up.controller().to_string())?);
     let workers = client.get_status(GetStatusRequest {}).await?.into_inner().workers;
     assert!(workers.len() >= 2, "{workers:?}");
@@ -104,5 +107,58 @@ async fn a_mesh_under_mutual_tls_draws_for_who_has_a_certificate_and_for_nobody_
             worker.worker_id
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_changes_a_mesh_wants_the_token_and_drawing_does_not() -> anyhow::Result<()> {
+    const ADMIN: &str = "s3cret-of-people";
+    const MESH: &str = "s3cret-of-workers";
+    let variables = [
+        ("MOBULA_ADMIN_TOKEN", ADMIN.to_owned()),
+        ("MOBULA_MESH_TOKEN", MESH.to_owned()),
+    ];
+    let up = Up::start(&["--engine", "fake"], &variables).await?;
+    let answer = get(up.http(), PATH).await?;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+
+    let applications = "/api/serve/applications/";
+    let answer = get(up.rest(), applications).await?;
+    assert_eq!(answer.status, 401, "{}", answer.text());
+    assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"mobula\"");
+    assert!(
+        answer.text().contains("Authorization: Bearer"),
+        "{}",
+        answer.text()
+    );
+    for (token, status) in [(ADMIN, 200), (MESH, 401)] {
+        let request = http::Request::get(applications).header("authorization", format!("Bearer {token}"));
+        let answer = send(up.rest(), request.body(String::new())?).await?;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+
+    let refused = up.mobula(&["status"]).await?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("MOBULA_ADMIN_TOKEN"),
+        "{said}"
+    );
+    up.write("token", ADMIN)?;
+    let status = up.told(&["status", "--admin-token-file", "token"]).await?;
+    assert!(status.contains("RUNNING"), "{status}");
+
+    for process in up.processes() {
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        assert!(!line.contains("s3cret"), "{line}");
+        let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let may_know = ["mobula", "mobula-controller"].contains(&process.name.as_str());
+        assert!(
+            may_know || !environment.contains(ADMIN),
+            "{} knows the token of people",
+            process.name
+        );
+    }
+    assert!(!up.output().contains("s3cret"), "{}", up.output());
     Ok(())
 }

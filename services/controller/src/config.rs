@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use mobula_kit::token::Token;
+
 use crate::{
     Error,
     intent::{Flags, Start},
@@ -71,6 +73,12 @@ pub struct Config {
     /// Where the process provider's workers write their logs
     #[arg(long, env = "MOBULA_WORKER_LOGS", value_enum, default_value_t = WorkerLogs::Stderr)]
     pub worker_logs: WorkerLogs,
+    /// What people and tools must show; none closes what they use, unless nobody else can reach it.
+    #[arg(skip)]
+    pub admin_token: Option<Token>,
+    /// What workers and proxies must show; none as above.
+    #[arg(skip)]
+    pub mesh_token: Option<Token>,
     /// Variables that the process provider gives its workers: how they reach this controller.
     #[arg(skip)]
     pub worker_variables: Vec<(&'static str, OsString)>,
@@ -111,6 +119,8 @@ impl Default for Config {
             bin_dir: None,
             max_workers: 16,
             worker_logs: WorkerLogs::Stderr,
+            admin_token: None,
+            mesh_token: None,
             worker_variables: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
 use mobula_controller::{Config, Listeners};
-use mobula_kit::{Common, listen, tls};
+use mobula_kit::{Common, listen, tls, token};
 
 /// Mobula's controller: places replicas on workers and tells proxies where they are.
 #[derive(Debug, Parser)]
@@ -24,6 +24,10 @@ struct Args {
     #[command(flatten)]
     tls: tls::Args,
     #[command(flatten)]
+    admin: token::AdminArgs,
+    #[command(flatten)]
+    mesh: token::MeshArgs,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -34,10 +38,14 @@ fn main() -> ExitCode {
         admin_listen,
         mut config,
         tls,
+        admin,
+        mesh,
         common,
     } = mobula_kit::parse();
     mobula_kit::main("mobula-controller", &common, |stop| async move {
-        config.worker_variables = tls.variables();
+        config.worker_variables = [tls.variables(), mesh.variables()].concat();
+        config.admin_token = admin.open()?;
+        config.mesh_token = mesh.open()?;
         let tls = tls.open(&stop)?;
         let listeners = Listeners {
             grpc: listen::bind("gRPC", listen).await?.over(tls.ports()),

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use mobula_kit::{Readiness, Stop, admin, grpc, listen::Listener};
+use mobula_kit::{Readiness, Stop, admin, grpc, guard::Guard, listen::Listener, token::Scope};
 use mobula_proto::control::v1::{
     self as pb, control_service_server::ControlServiceServer, serve_service_server::ServeServiceServer,
 };
@@ -72,14 +72,20 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     stop.spawn("notes", write_down(notes, ledger.clone()));
 
     let readiness = Readiness::new();
+    let (admin, mesh) = (config.admin_token, config.mesh_token);
+    let people = Guard::new(Scope::Admin, admin.clone(), &listeners.grpc);
+    let pages_guard = Guard::new(Scope::Admin, admin, &listeners.rest);
+    let parts_guard = Guard::new(Scope::Mesh, mesh, &listeners.grpc);
     let server = grpc::Server::new("mobula-controller")
-        .add(ControlServiceServer::new(Control {
+        .add(parts_guard.over(ControlServiceServer::new(Control {
             handle: handle.clone(),
             stop: stop.clone(),
-        }))
+        })))
         .add(
-            ServeServiceServer::new(Serve::new(handle.clone(), ledger.clone()))
-                .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES),
+            people.over(
+                ServeServiceServer::new(Serve::new(handle.clone(), ledger.clone()))
+                    .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES),
+            ),
         );
     let door = Door {
         ledger,
@@ -87,7 +93,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         address: rest.to_string(),
     };
     let pages = async {
-        rest::serve(listeners.rest, door, stop.clone()).await;
+        rest::serve(listeners.rest, (door, pages_guard), stop.clone()).await;
         Ok(())
     };
     let doors = async {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use mobula_inference::{Config, Listeners, prepare};
-use mobula_kit::{Common, listen, tls};
+use mobula_kit::{Common, channel::Dial, listen, tls, token};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +31,8 @@ struct Args {
     #[command(flatten)]
     tls: tls::Args,
     #[command(flatten)]
+    mesh: token::MeshArgs,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         admin_listen,
         mut config,
         tls,
+        mesh,
         common,
     } = mobula_kit::parse();
     if let Some(Command::Prepare(args)) = command {
@@ -61,7 +64,10 @@ fn main() -> ExitCode {
     }
     mobula_kit::main("mobula-inference", &common, |stop| async move {
         let tls = tls.open(&stop)?;
-        config.dial.tls = tls.client();
+        config.dial = Dial {
+            tls: tls.client(),
+            token: mesh.open()?,
+        };
         let listeners = Listeners {
             grpc: listen::bind("gRPC", listen).await?.over(tls.ports()),
             admin: listen::bind("admin", admin_listen).await?.over(tls.admin()),

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
-use mobula_kit::{Common, Stop, listen, tls};
+use mobula_kit::{Common, Stop, channel::Dial, listen, tls, token};
 use mobula_preprocess::{Config, Error, Listeners, run};
 
 #[global_allocator]
@@ -24,6 +24,8 @@ struct Args {
     #[command(flatten)]
     tls: tls::Args,
     #[command(flatten)]
+    mesh: token::MeshArgs,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -33,11 +35,15 @@ fn main() -> ExitCode {
         admin_listen,
         mut config,
         tls,
+        mesh,
         common,
     } = mobula_kit::parse();
     mobula_kit::main("mobula-preprocess", &common, move |stop: Stop| async move {
         let tls = tls.open(&stop)?;
-        config.dial.tls = tls.client();
+        config.dial = Dial {
+            tls: tls.client(),
+            token: mesh.open()?,
+        };
         let grpc = listen::bind("gRPC", listen).await?.over(tls.ports());
         let admin = listen::bind("admin", admin_listen).await?.over(tls.admin());
         run(config, Listeners { grpc, admin }, stop).await?;

@@ -4,12 +4,15 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use mobula_kit::{Backoff, Error, Latch, channel::Dial};
+use mobula_kit::{
+    Backoff, Error, Latch,
+    channel::{Dial, Link},
+};
 use mobula_proto::control::v1::{
     WatchRoutesRequest, WatchRoutesResponse, control_service_client::ControlServiceClient,
 };
 use tokio::time::Instant;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use crate::{metrics::Metrics, table::Fleet};
 
@@ -20,7 +23,7 @@ pub(crate) const REDIAL_LAST: Duration = Duration::from_secs(1);
 
 /// The follower and what it owns.
 pub(crate) struct Follower {
-    client: ControlServiceClient<Channel>,
+    client: ControlServiceClient<Link>,
     request: WatchRoutesRequest,
     fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
@@ -41,7 +44,7 @@ impl Follower {
         metrics: Arc<Metrics>,
         latch: Latch,
     ) -> Result<Self, Error> {
-        let client = ControlServiceClient::new(dial.lazy(address)?)
+        let client = ControlServiceClient::new(dial.link(address)?)
             .max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES);
         Ok(Self {
             client,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
-use mobula_kit::{listen::bind, tls};
+use mobula_kit::{channel::Dial, listen::bind, tls, token};
 use mobula_proxy::{Config, Listeners};
 
 #[global_allocator]
@@ -29,6 +29,8 @@ struct Line {
     #[command(flatten)]
     public_tls: tls::PublicArgs,
     #[command(flatten)]
+    mesh: token::MeshArgs,
+    #[command(flatten)]
     common: mobula_kit::Common,
 }
 
@@ -37,7 +39,10 @@ fn main() -> ExitCode {
     mobula_kit::main("mobula-proxy", &line.common, |stop| async move {
         let tls = line.tls.open(&stop)?;
         let doors = line.public_tls.open(&tls, &stop)?;
-        line.config.dial.tls = tls.client();
+        line.config.dial = Dial {
+            tls: tls.client(),
+            token: line.mesh.open()?,
+        };
         let listeners = Listeners {
             http: bind("HTTP", line.http_listen).await?.over(doors.clone()),
             grpc: bind("gRPC", line.listen).await?.over(doors),

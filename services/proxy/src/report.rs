@@ -16,7 +16,10 @@ use std::{
 };
 
 use futures::stream;
-use mobula_kit::{Backoff, Error, channel::Dial};
+use mobula_kit::{
+    Backoff, Error,
+    channel::{Dial, Link},
+};
 use mobula_proto::control::v1::{
     FinishedRequest, ReportDemandRequest, control_service_client::ControlServiceClient,
 };
@@ -24,7 +27,7 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use crate::{
     clock::Clock,
@@ -94,7 +97,7 @@ impl Records {
 
 /// The reporter and what it reads.
 pub(crate) struct Reporter {
-    client: ControlServiceClient<Channel>,
+    client: ControlServiceClient<Link>,
     proxy_id: String,
     fleet: Arc<Fleet>,
     records: Records,
@@ -115,7 +118,7 @@ impl Reporter {
         clock: Clock,
     ) -> Result<Self, Error> {
         Ok(Self {
-            client: ControlServiceClient::new(dial.lazy(address)?),
+            client: ControlServiceClient::new(dial.link(address)?),
             proxy_id,
             fleet,
             records,

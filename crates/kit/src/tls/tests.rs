@@ -46,6 +46,7 @@ fn dial(ca: PathBuf, own: Option<&Pair>) -> Dial {
     };
     Dial {
         tls: args.open().unwrap(),
+        ..Dial::default()
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     Backoff, Error, Stop, Usage, chain,
     channel::{Dial, Dialer, KeepAlive},
     status,
+    token::Bearer,
 };
 
 const KEEP_ALIVE: KeepAlive = KeepAlive {
@@ -54,6 +55,7 @@ pub fn attach<L: Loader>(
     let dialer = dial.dialer(controller, KEEP_ALIVE)?;
     let line = Line {
         controller: controller.to_owned(),
+        bearer: dial.bearer(),
         dialer,
         identity,
         replicas,
@@ -65,6 +67,7 @@ pub fn attach<L: Loader>(
 
 struct Line<L: Loader> {
     controller: String,
+    bearer: Bearer,
     dialer: Dialer,
     identity: Identity,
     replicas: Replicas<L>,
@@ -146,7 +149,7 @@ impl<L: Loader> Line<L> {
         let (sender, receiver) = mpsc::channel(OUTBOX);
         let outbox = Outbox(sender);
         outbox.say(attach_request::Message::Hello(self.hello()));
-        let mut client = ControlServiceClient::new(channel);
+        let mut client = ControlServiceClient::with_interceptor(channel, self.bearer.clone());
         let call = client.attach(ReceiverStream::new(receiver));
         let answer = tokio::time::timeout_at(deadline, call).await.map_err(late)?;
         let mut stream = answer.map_err(|status| describe(&status))?.into_inner();

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mobula_kit::Stop;
+use mobula_kit::{Stop, token::Scope};
 use mobula_serving::place::Kind;
 use nix::sys::signal::Signal;
 use tokio::{
@@ -128,6 +128,9 @@ impl Process {
             .args(flags(&worker.labels, &worker.resources))
             // Meant for the controller itself, and wrong for a worker on a port of its own.
             .env_remove("MOBULA_ADVERTISE")
+            // Not theirs: a worker needs no more than the mesh's.
+            .env_remove(Scope::Admin.variable())
+            .env_remove(Scope::Admin.file_variable())
             .envs(self.binaries.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .process_group(0);

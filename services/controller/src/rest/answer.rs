@@ -2,11 +2,12 @@
 
 use axum::{
     Json,
-    extract::Request,
-    http::{HeaderMap, StatusCode, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use mobula_kit::guard::Guard;
 use serde_json::json;
 use tonic::Code;
 
@@ -89,6 +90,24 @@ impl IntoResponse for Failed {
         }
         (status, Json(body)).into_response()
     }
+}
+
+/// Refuses who may not ask, with what to do about it: a page answers nothing before.
+pub(super) async fn let_in(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let Err(denied) = guard.admit(request.headers()) else {
+        return next.run(request).await;
+    };
+    let is_json = wants_json(request.headers());
+    let mut response = if is_json {
+        (denied.http(), Json(json!({"error": denied.to_string()}))).into_response()
+    } else {
+        (denied.http(), format!("{denied}\n")).into_response()
+    };
+    if denied.http() == StatusCode::UNAUTHORIZED {
+        let how = HeaderValue::from_static("Bearer realm=\"mobula\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+    }
+    response
 }
 
 /// Ends what takes too long.

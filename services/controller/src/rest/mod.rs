@@ -14,7 +14,7 @@
 //!
 //! What Ray's `serve` reads has Ray's fields and no other; `?all=true` on it gives Mobula's too. Bodies are JSON or YAML.
 //! `?dry_run=true` changes nothing and answers with what would change. `If-Match: "0"` and `If-None-Match: *` put only what is not
-//! there yet. It decides nothing itself: the ledger does. Every answer is bounded in time, every body in size.
+//! there yet. Who calls is let in by a token, or by where the port is (`mobula_kit::guard`). It decides nothing itself: the ledger does. Every answer is bounded in time, every body in size.
 
 mod answer;
 mod asked;
@@ -31,7 +31,7 @@ use axum::{
     extract::DefaultBodyLimit,
     routing::{get, post},
 };
-use mobula_kit::{Stop, listen::Listener};
+use mobula_kit::{Stop, guard::Guard, listen::Listener};
 
 use crate::{intent::Ledger, owner::Handle};
 
@@ -49,9 +49,10 @@ pub(crate) struct Door {
     pub(crate) address: String,
 }
 
-/// Serves until the stop is triggered and what was under way has ended.
-pub(crate) async fn serve(listener: Listener, door: Door, stop: Stop) {
-    mobula_kit::http::serve(listener, app(door), stop).await;
+/// Serves who is let in, until the stop is triggered and what was under way has ended.
+pub(crate) async fn serve(listener: Listener, (door, guard): (Door, Guard), stop: Stop) {
+    let app = app(door).layer(axum::middleware::from_fn_with_state(guard, answer::let_in));
+    mobula_kit::http::serve(listener, app, stop).await;
 }
 
 fn app(door: Door) -> Router {

@@ -6,4 +6,5 @@ mod ledger;
 mod mesh;
 mod process;
 mod support;
+mod tokens;
 mod updates;

@@ -42,6 +42,7 @@ async fn one_name_may_stand_for_every_address() {
     };
     let named = Dial {
         tls: args.open().unwrap(),
+        ..Dial::default()
     };
     check(named.lazy(&port.address.to_string()).unwrap())
         .await
