@@ -77,12 +77,19 @@ pub(crate) fn read(node: &Node<'_>, context: &Context) -> Option<Application> {
     let list = fields.get("deployments");
     let asked = overrides(list.as_ref(), known, graph.is_some(), &mut deployments);
     scale(&mut deployments, &asked, policy.as_ref(), external);
-    batches(&deployments, &asked, args_at.as_ref(), context);
+    let draws = known.draws();
+    batches(
+        (&deployments[draws], asked[draws].as_ref()),
+        args_at.as_ref(),
+        context,
+    );
     usual(&fields, &deployments, &asked);
-    if let Some(named) = asked[0].as_ref().and_then(|asked| asked.model.as_ref()) {
-        named.unused("the pipeline, or for all deployments,");
+    for (place, asked) in asked.iter().enumerate() {
+        if let Some(named) = named_by(asked.as_ref()).filter(|_| place != draws) {
+            named.unused(&format!("{}, or for all deployments,", known.pipeline()));
+        }
     }
-    let of_pipeline = asked[1].as_ref().and_then(|asked| asked.model.as_ref());
+    let of_pipeline = named_by(asked[draws].as_ref());
     if args.model.is_none() && of_pipeline.is_none() && named.is_none() {
         node.translated(
             "no model is named (args.model, MOBULA_MODEL): each worker serves its own model folder",
@@ -203,14 +210,19 @@ fn arguments(node: &Node<'_>) -> Option<Args> {
     })
 }
 
+/// The model that a deployment's environment names.
+fn named_by<'a, 'b>(asked: Option<&'b Asked<'a>>) -> Option<&'b env::Named<'a>> {
+    asked.and_then(|asked| asked.model.as_ref())
+}
+
 /// Reads the list of deployments over the graph's, and gives back what was asked of each of those.
 fn overrides<'a>(
     list: Option<&Node<'a>>,
     graph: &Graph,
     certain: bool,
     deployments: &mut [Deployment],
-) -> [Option<Asked<'a>>; 2] {
-    let mut asked = [None, None];
+) -> Vec<Option<Asked<'a>>> {
+    let mut asked: Vec<Option<Asked<'a>>> = deployments.iter().map(|_| None).collect();
     let names: Vec<String> = deployments.iter().map(|d| d.name.clone()).collect();
     let mut seen = BTreeSet::new();
     for node in list.and_then(Node::list).into_iter().flatten() {
@@ -239,7 +251,7 @@ fn overrides<'a>(
             place
         });
         // A deployment of the wrong name is still read, into nothing.
-        let mut nowhere = graph.deployments().remove(1);
+        let mut nowhere = graph.deployments().remove(graph.draws());
         match place {
             Some(i) => asked[i] = Some(deployment::read(fields, graph, &mut deployments[i])),
             None => drop(deployment::read(fields, graph, &mut nowhere)),
@@ -282,16 +294,9 @@ fn scale(
 }
 
 /// Batches of Ray that would starve, or wait longer than requests may take.
-fn batches(
-    deployments: &[Deployment],
-    asked: &[Option<Asked<'_>>; 2],
-    args: Option<&Node<'_>>,
-    context: &Context,
-) {
-    let user = asked[1]
-        .as_ref()
-        .and_then(|asked| asked.node.below("user_config"));
-    let most = deployments[1].max_ongoing_requests;
+fn batches((drawing, asked): (&Deployment, Option<&Asked<'_>>), args: Option<&Node<'_>>, context: &Context) {
+    let user = asked.and_then(|asked| asked.node.below("user_config"));
+    let most = drawing.max_ongoing_requests;
     for node in args.cloned().into_iter().chain(user) {
         // The free mapping of user_config may have anything of these names.
         let number = |key| {

@@ -189,6 +189,34 @@ pub struct Deployment {
     pub engine: String,
     /// The engine's options.
     pub options: BTreeMap<String, String>,
+    /// What its replicas do of a picture's way; empty is all of it, as far as its kind goes.
+    pub stages: &'static [Stage],
+}
+
+/// One stage of a picture's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Tokens to text states.
+    EncodeText,
+    /// Noise or latents to latents.
+    Denoise,
+    /// Latents to pictures.
+    Decode,
+    /// Pictures to latents.
+    Encode,
+}
+
+impl Stage {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EncodeText => "encode_text",
+            Self::Denoise => "denoise",
+            Self::Decode => "decode",
+            Self::Encode => "encode",
+        }
+    }
 }
 
 /// How many replicas a deployment has.

@@ -77,6 +77,8 @@ impl Deployment {
         // Where replicas stand beside each other is settled when one is placed; which workers they may have is not.
         fields.put(&self.placing.gang.to_string());
         fields.selector(&self.placing.selector);
+        // Nothing for all of them, so that replicas of a whole keep the version that they have.
+        self.stages.iter().for_each(|stage| fields.put(stage.name()));
         fields.end()
     }
 

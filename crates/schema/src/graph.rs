@@ -8,11 +8,14 @@ use std::time::Duration;
 use mobula_serving::{place::Kind, scale};
 
 use crate::{
-    Backpressure, Count, Deployment, Health, Placing, Rollout, placing, reader::Node, scaling, suggest,
+    Backpressure, Count, Deployment, Health, Placing, Rollout, Stage, placing, reader::Node, scaling, suggest,
 };
 
 /// The graph of our own: a prompt becomes a picture in two deployments.
 pub(crate) const TEXT_TO_IMAGE: &str = "mobula.image:text_to_image";
+
+/// The same in four deployments, each of which scales alone.
+pub(crate) const SPLIT: &str = "mobula.image:split";
 
 /// Requests that may wait for a deployment when nothing is said. Ray's -1 (no bound) lets a queue grow until its head
 /// is older than any client's patience.
@@ -37,6 +40,9 @@ const PREPROCESS_ONGOING: u32 = 100;
 /// must be there than one batch holds. Two batches of 16 rows without guidance.
 const PIPELINE_ONGOING: u32 = 32;
 
+/// The stages beside the UNet are short: as many as its deployment has at two replicas may come at once.
+const STAGE_ONGOING: u32 = 64;
+
 /// A graph.
 #[derive(Debug)]
 pub(crate) struct Graph {
@@ -46,8 +52,8 @@ pub(crate) struct Graph {
     object: &'static str,
     /// What its module's path must have in it, where two graphs have the same name.
     within: &'static str,
-    /// Names of the deployment that takes requests and of the one that runs the model.
-    names: [&'static str; 2],
+    /// The deployments that run the model, or parts of it, after the one that takes requests.
+    parts: &'static [Part],
     /// Replicas of the pipeline as the code has them; more than one means that it scales.
     max_replicas: u32,
     /// Sides of a picture when the request says nothing.
@@ -57,6 +63,60 @@ pub(crate) struct Graph {
     /// What stands in for what its code does, for samples.
     becomes: &'static str,
 }
+
+/// A deployment of a graph.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    kind: Kind,
+    /// What it does of a picture's way; empty is all that its kind does.
+    stages: &'static [Stage],
+    max_ongoing_requests: u32,
+}
+
+/// The deployment that takes requests.
+const fn ingress(name: &'static str) -> Part {
+    Part {
+        name,
+        kind: Kind::Preprocess,
+        stages: &[],
+        max_ongoing_requests: PREPROCESS_ONGOING,
+    }
+}
+
+/// One that runs the model, or these stages of it.
+const fn runs(name: &'static str, stages: &'static [Stage], max_ongoing_requests: u32) -> Part {
+    Part {
+        name,
+        kind: Kind::Inference,
+        stages,
+        max_ongoing_requests,
+    }
+}
+
+static WHOLE: [Part; 2] = [ingress("preprocess"), runs("pipeline", &[], PIPELINE_ONGOING)];
+
+static PARTS: [Part; 4] = [
+    ingress("preprocess"),
+    runs("text_encoder", &[Stage::EncodeText], STAGE_ONGOING),
+    runs("denoiser", &[Stage::Denoise], PIPELINE_ONGOING),
+    runs("vae", &[Stage::Decode, Stage::Encode], STAGE_ONGOING),
+];
+
+static V2: [Part; 2] = [
+    ingress("APIIngress"),
+    runs("StableDiffusionV2", &[], PIPELINE_ONGOING),
+];
+
+static EKS: [Part; 2] = [
+    ingress("APIIngress"),
+    runs("stable-diffusion-v2", &[], PIPELINE_ONGOING),
+];
+
+static TPU: [Part; 2] = [
+    ingress("APIIngress"),
+    runs("StableDiffusion", &[], PIPELINE_ONGOING),
+];
 
 /// What a sample's code asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +137,22 @@ const TPU_SAMPLE: &str = "the sample's graph is built in and runs on CPUs and GP
                           nothing waits up to 10 s for a full batch and none is filled up with scratch requests, which \
                           max_ongoing_requests below 64 would make of every batch in Ray";
 
-static GRAPHS: [Graph; 6] = [
+static GRAPHS: [Graph; 7] = [
     Graph {
         module: "image",
         object: "text_to_image",
         within: "mobula.",
-        names: ["preprocess", "pipeline"],
+        parts: &WHOLE,
+        max_replicas: 1,
+        img_size: None,
+        device: Device::None,
+        becomes: "",
+    },
+    Graph {
+        module: "image",
+        object: "split",
+        within: "mobula.",
+        parts: &PARTS,
         max_replicas: 1,
         img_size: None,
         device: Device::None,
@@ -93,7 +163,7 @@ static GRAPHS: [Graph; 6] = [
         module: "stable_diffusion",
         object: "entrypoint",
         within: "gke-ray.",
-        names: ["APIIngress", "StableDiffusionV2"],
+        parts: &V2,
         max_replicas: 1,
         img_size: Some(512),
         device: Device::Gpu,
@@ -103,7 +173,7 @@ static GRAPHS: [Graph; 6] = [
         module: "stable_diffusion",
         object: "entrypoint",
         within: "",
-        names: ["APIIngress", "StableDiffusionV2"],
+        parts: &V2,
         max_replicas: 2,
         img_size: Some(512),
         device: Device::Gpu,
@@ -113,7 +183,7 @@ static GRAPHS: [Graph; 6] = [
         module: "ray_serve_sd",
         object: "entrypoint",
         within: "",
-        names: ["APIIngress", "stable-diffusion-v2"],
+        parts: &EKS,
         max_replicas: 2,
         img_size: Some(768),
         device: Device::Gpu,
@@ -124,7 +194,7 @@ static GRAPHS: [Graph; 6] = [
         module: "ray_serve_stablediffusion",
         object: "entrypoint",
         within: "",
-        names: ["APIIngress", "stable-diffusion-v2"],
+        parts: &EKS,
         max_replicas: 2,
         img_size: Some(768),
         device: Device::Gpu,
@@ -134,7 +204,7 @@ static GRAPHS: [Graph; 6] = [
         module: "stable_diffusion_tpu",
         object: "deployment",
         within: "",
-        names: ["APIIngress", "StableDiffusion"],
+        parts: &TPU,
         max_replicas: 1,
         img_size: Some(512),
         device: Device::Tpu,
@@ -173,8 +243,8 @@ pub(crate) fn read(node: &Node<'_>) -> Option<&'static Graph> {
                 .map(|g| format!("{}:{}", g.module, g.object))
                 .collect();
             let ours = |name: &str| {
-                if name == "image:text_to_image" {
-                    TEXT_TO_IMAGE.to_owned()
+                if name.starts_with("image:") {
+                    format!("mobula.{name}")
                 } else {
                     name.to_owned()
                 }
@@ -184,7 +254,7 @@ pub(crate) fn read(node: &Node<'_>) -> Option<&'static Graph> {
                 .map(|name| format!("; did you mean {}?", ours(name)))
                 .unwrap_or_default();
             node.refuse(format!(
-                "must name a built-in graph ({TEXT_TO_IMAGE}, or a Stable Diffusion sample of Ray), not {path:?}: \
+                "must name a built-in graph ({TEXT_TO_IMAGE}, {SPLIT}, or a Stable Diffusion sample of Ray), not {path:?}: \
                  applications in Python cannot be run here{meant}"
             ));
         }
@@ -193,40 +263,48 @@ pub(crate) fn read(node: &Node<'_>) -> Option<&'static Graph> {
 }
 
 impl Graph {
-    /// The name of the deployment that runs the model.
+    /// The place of the deployment that draws: the one that has the UNet.
+    pub(crate) fn draws(&self) -> usize {
+        let has = |part: &Part| {
+            part.kind == Kind::Inference && (part.stages.is_empty() || part.stages.contains(&Stage::Denoise))
+        };
+        // Every graph has one.
+        self.parts.iter().position(has).unwrap_or_default()
+    }
+
+    /// The name of the deployment that draws.
     pub(crate) fn pipeline(&self) -> &'static str {
-        self.names[1]
+        self.parts[self.draws()].name
     }
 
     /// The graph's deployments with everything at its default, in the order of a request; the model comes later.
     pub(crate) fn deployments(&self) -> Vec<Deployment> {
-        let [ingress, pipeline] = self.names;
-        let count = if self.max_replicas > 1 {
-            Count::Auto(scaling::defaults(self.max_replicas))
-        } else {
-            Count::Fixed(1)
+        let draws = self.draws();
+        let parts = self.parts.iter().enumerate();
+        let count = |place: usize| {
+            if place == draws && self.max_replicas > 1 {
+                Count::Auto(scaling::defaults(self.max_replicas))
+            } else {
+                Count::Fixed(1)
+            }
         };
-        vec![
-            deployment(ingress, Kind::Preprocess, Count::Fixed(1)),
-            deployment(pipeline, Kind::Inference, count),
-        ]
+        parts
+            .map(|(place, part)| deployment(part, count(place)))
+            .collect()
     }
 }
 
-fn deployment(name: &str, kind: Kind, count: Count) -> Deployment {
+fn deployment(part: &Part, count: Count) -> Deployment {
     let rollout = Rollout {
         percentage: ROLLING_UPDATE_PERCENTAGE,
         max_surge_percent: None,
         max_failures: failures(&count, MAX_CONSTRUCTOR_RETRIES),
     };
     Deployment {
-        name: name.to_owned(),
-        kind,
+        name: part.name.to_owned(),
+        kind: part.kind,
         count,
-        max_ongoing_requests: match kind {
-            Kind::Preprocess => PREPROCESS_ONGOING,
-            Kind::Inference => PIPELINE_ONGOING,
-        },
+        max_ongoing_requests: part.max_ongoing_requests,
         max_queued_requests: MAX_QUEUED_REQUESTS,
         need: placing::one_cpu(),
         placing: Placing::default(),
@@ -240,6 +318,7 @@ fn deployment(name: &str, kind: Kind, count: Count) -> Deployment {
         max_models: MAX_MODELS,
         engine: String::new(),
         options: std::collections::BTreeMap::new(),
+        stages: part.stages,
     }
 }
 

@@ -33,7 +33,7 @@ mod tests;
 pub use self::{
     config::{
         Application, Backpressure, Config, Count, Deployment, Grpc, Health, Http, Options, Placing,
-        ProxyLocation, Rollout, WorkerGroup,
+        ProxyLocation, Rollout, Stage, WorkerGroup,
     },
     note::{Note, Problem, Verdict},
     read::{Parsed, application, document, parse, parse_application},

@@ -9,6 +9,8 @@ use mobula_diffusion as diffusion;
 use mobula_kit::status;
 use tonic::{Code, Status};
 
+use crate::engine::Stages;
+
 /// Everything the service refuses or fails at.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -112,6 +114,16 @@ pub enum Error {
     /// A run was ended from another thread, because nobody wants its outcome any more.
     #[error("the run was interrupted")]
     Interrupted,
+    /// The replica is of a part of the model that does not do this.
+    #[error(
+        "this replica does {has} of a picture's way, and was asked for {asked}; ask the deployment that has it"
+    )]
+    NoStage {
+        /// What it was asked for.
+        asked: Stages,
+        /// What it does.
+        has: Stages,
+    },
     /// The engine's contract was broken by its caller.
     #[error("{what} has {got} values, expected {expected}")]
     Contract {
@@ -176,6 +188,7 @@ impl Error {
             | Self::Model { .. }
             | Self::Memory { .. }
             | Self::Option { .. }
+            | Self::NoStage { .. }
             | Self::Diverged { .. }
             | Self::Undecodable => Code::FailedPrecondition,
             Self::Overloaded { .. } | Self::NoRoom { .. } => Code::ResourceExhausted,
@@ -198,6 +211,7 @@ impl Error {
             | Self::Memory { .. }
             | Self::NoRoom { .. }
             | Self::Request(_)
+            | Self::NoStage { .. }
             | Self::Overloaded { .. }
             | Self::DeadlinePassed { .. }
             | Self::Run { .. }
@@ -228,6 +242,7 @@ impl Error {
             Self::Request(_) => "INVALID_REQUEST",
             Self::Diffusion(_) => "SCHEDULER",
             Self::File { .. } | Self::Model { .. } | Self::Memory { .. } | Self::Option { .. } => "MODEL",
+            Self::NoStage { .. } => "NO_STAGE",
             Self::Overloaded { .. } => "REPLICA_FULL",
             Self::NoRoom { .. } => "MODELS_FULL",
             Self::DeadlinePassed { .. } => "DEADLINE_PASSED",
@@ -265,6 +280,7 @@ impl From<Error> for Status {
             | Error::Memory { .. }
             | Error::Option { .. }
             | Error::Diffusion(_)
+            | Error::NoStage { .. }
             | Error::DeadlinePassed { .. }
             | Error::Diverged { .. }
             | Error::Undecodable

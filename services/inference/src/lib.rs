@@ -28,7 +28,7 @@ pub use config::{Config, Listeners};
 pub use error::Error;
 pub use loader::Loader;
 pub use replica::Replica;
-pub use service::{Events, Service};
+pub use service::{Events, Message, Service};
 
 use mobula_kit::worker::{Replicas, WorkerKind, attach};
 use mobula_kit::{Readiness, Stop, admin, grpc};

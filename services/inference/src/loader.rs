@@ -19,7 +19,7 @@ use tokio::sync::RwLock;
 use crate::config::Config;
 use crate::engine::fake::{self, Costs, Fake};
 use crate::engine::onnx::{Onnx, Runtime, Setup};
-use crate::engine::{Engine, Info, trial};
+use crate::engine::{Engine, Info, Stages, trial};
 use crate::error::Error;
 use crate::memory::{self, Ledger};
 use crate::metrics::Place;
@@ -125,6 +125,7 @@ impl Stock {
         let folder = worker::model_name(self.default.as_deref(), folder);
         let mut options = spec.options.clone();
         let common = Common::take(&mut options, self.max_rows)?;
+        let stages = Stages::of(&spec.stages)?;
         // No config gives the model "fake" another engine; a worker whose default it is has no other.
         let fake = spec.engine == "fake" || folder == "fake";
         if !matches!(spec.engine.as_str(), "" | "onnx" | "fake") {
@@ -138,7 +139,8 @@ impl Stock {
         } else {
             // A model is computed on one device, the first of those that the replica has.
             let setup = Setup::take(&mut options, &self.setup)?;
-            (Costs::default(), setup.place_on(spec.gpus.first().copied()))
+            let setup = setup.place_on(spec.gpus.first().copied());
+            (Costs::default(), setup.with_stages(stages))
         };
         if let Some(name) = options.into_keys().min() {
             let known = if fake { Costs::KNOWN } else { Setup::KNOWN };
@@ -149,7 +151,7 @@ impl Stock {
         }
         let place = Place::of(spec);
         if fake {
-            let loaded = self.load_fake(common, costs, place);
+            let loaded = self.load_fake(common, Fake::new(costs).with(stages), place);
             let key = format!("{} {folder}", spec.replica_id);
             return self.loaded.get(key, Loaded::is_sound, loaded).await;
         }
@@ -171,8 +173,8 @@ impl Stock {
         devices.entry(gpu).or_insert_with(Device::new).clone()
     }
 
-    async fn load_fake(&self, common: Common, costs: Costs, place: Place) -> Result<Loaded, Error> {
-        let measured = costs.curve(common.max_rows).map(|curve| Measured {
+    async fn load_fake(&self, common: Common, fake: Fake, place: Place) -> Result<Loaded, Error> {
+        let measured = fake.costs().curve(common.max_rows).map(|curve| Measured {
             height: 8,
             width: 8,
             tokens: 77,
@@ -190,7 +192,7 @@ impl Stock {
             place,
         };
         let runner = Runner::start(options, move || {
-            let engine = Box::new(Fake::new(costs)) as Box<dyn Engine>;
+            let engine = Box::new(fake) as Box<dyn Engine>;
             Ok((engine, measured.into_iter().collect()))
         })
         .await?;
@@ -327,6 +329,9 @@ fn measure(
     max_rows: usize,
 ) -> Result<Vec<Measured>, Error> {
     let info = engine.info().clone();
+    if !info.stages.denoise {
+        return Ok(Vec::new());
+    }
     let measured = |[height, width, tokens]: [usize; 3], points: &[(usize, u64)]| {
         let points = points.iter().map(|(rows, micros)| (*rows as u32, *micros));
         let curve = Curve::from_pairs(points).map_err(|error| Error::Model {

@@ -7,14 +7,19 @@ use futures::future::BoxFuture;
 use mobula_diffusion::scheduler::Ask;
 use mobula_diffusion::{Config as Scheduler, Sampler};
 use mobula_kit::worker::{self, HeldModel, Load, ModelInfo};
-use mobula_proto::inference::v1::GenerateRequest;
+use mobula_proto::inference::v1::{
+    DecodeRequest, DenoiseRequest, EncodeRequest, EncodeTextRequest, GenerateRequest,
+};
+use mobula_serving::tick::Class;
 use tokio::time::Instant;
 
+use crate::encode::Format;
+use crate::engine::{Shape, Stages};
 use crate::error::Error;
 use crate::memory::Hold;
 use crate::ondemand::{Held, OnDemand};
-use crate::request;
-use crate::runner::{Inbox, Runner, Work};
+use crate::request::{self, Checked};
+use crate::runner::{Draw, Inbox, Runner, Task, Work};
 use crate::shared::Share;
 
 /// Samplers that are kept; a request's step count and scheduler choose one.
@@ -108,18 +113,9 @@ impl Replica {
         }
     }
 
-    /// What its own model is.
-    pub(crate) fn info(&self) -> &ModelInfo {
-        self.own.info()
-    }
-
-    /// Checks a request and gives it to the loop.
-    pub(crate) fn generate(
-        &self,
-        request: GenerateRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Inbox, Error> {
-        self.own.generate(request, deadline)
+    /// Its own model.
+    pub(crate) fn own(&self) -> &Loaded {
+        &self.own
     }
 }
 
@@ -182,43 +178,124 @@ impl Loaded {
         request: GenerateRequest,
         deadline: Option<Instant>,
     ) -> Result<Inbox, Error> {
-        let arrived = Instant::now();
-        let GenerateRequest {
-            width,
-            height,
-            preview_interval,
-            ..
-        } = request;
+        let about = About::of(&request, deadline);
+        self.needs(Stages {
+            // Latents that go out need no decoder, and noise needs no encoder.
+            decode: request.denoising_end.is_none(),
+            encode: request.init_image.is_some(),
+            ..Stages::ALL
+        })?;
+        let checked = request::check(request, &self.model()).map_err(Error::Request)?;
+        self.draw(about, checked)
+    }
+
+    /// Checks what is to be drawn of encoded texts, and gives it to the loop.
+    pub(crate) fn denoise(&self, request: DenoiseRequest, deadline: Option<Instant>) -> Result<Inbox, Error> {
+        self.needs(Stages::DENOISE)?;
+        let none = GenerateRequest::default();
+        let about = About::of(request.request.as_ref().unwrap_or(&none), deadline);
+        let checked = request::denoise(request, &self.model()).map_err(Error::Request)?;
+        self.draw(about, checked)
+    }
+
+    /// Checks latents, and has the loop decode them.
+    pub(crate) fn decode(&self, request: DecodeRequest, deadline: Option<Instant>) -> Result<Inbox, Error> {
+        self.needs(Stages::DECODE)?;
         let request_id = request.request_id.clone();
+        let checked = request::decode(request, &self.model()).map_err(Error::Request)?;
+        self.runner.submit(Work {
+            shape: checked.shape,
+            fast: checked.fast,
+            pictures: checked.pictures,
+            format: checked.format,
+            text: checked.text,
+            ..work(request_id, Task::Decode(checked.latents), deadline)
+        })
+    }
+
+    /// Checks windows of text, and has the loop encode them.
+    pub(crate) fn encode_text(
+        &self,
+        request: &EncodeTextRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Inbox, Error> {
+        self.needs(Stages::ENCODE_TEXT)?;
+        let texts = request::encode_text(request, &self.model()).map_err(Error::Request)?;
+        let task = Task::Texts(texts);
+        self.runner
+            .submit(work(request.request_id.clone(), task, deadline))
+    }
+
+    /// Checks a picture, and has the loop encode it; also gives the shape of its latents.
+    pub(crate) fn encode(
+        &self,
+        request: &EncodeRequest,
+        deadline: Option<Instant>,
+    ) -> Result<(Inbox, Shape), Error> {
+        self.needs(Stages::ENCODE)?;
+        let request::Picture { shape, rgb, mask } =
+            request::encode(request, &self.model()).map_err(Error::Request)?;
+        let work = Work {
+            shape,
+            ..work(request.request_id.clone(), Task::Picture { rgb, mask }, deadline)
+        };
+        Ok((self.runner.submit(work)?, shape))
+    }
+
+    /// Tokens of a window and width of their states; width of a pooled text, 0 where there is none.
+    pub(crate) fn widths(&self) -> ([usize; 2], usize) {
         let info = self.runner.info();
-        let model = request::Model {
+        ([info.window, info.width], info.pooled)
+    }
+
+    /// What requests are checked against.
+    fn model(&self) -> request::Model<'_> {
+        let info = self.runner.info();
+        request::Model {
             info,
             max_size: self.info.max_size,
             is_xl: info.pooled > 0,
             max_windows: self.info.max_prompt_windows as usize,
-        };
-        let checked = request::check(request, &model).map_err(Error::Request)?;
-        self.runner.submit(Work {
-            request_id,
+        }
+    }
+
+    /// Refuses what this part of the model does not do.
+    fn needs(&self, asked: Stages) -> Result<(), Error> {
+        let has = self.runner.info().stages;
+        if has.have(asked) {
+            return Ok(());
+        }
+        Err(Error::NoStage { asked, has })
+    }
+
+    /// Gives pictures to the loop that are to be drawn.
+    fn draw(&self, about: About, checked: Checked) -> Result<Inbox, Error> {
+        let shape = self
+            .runner
+            .info()
+            .latents(about.width as usize, about.height as usize);
+        let draw = Draw {
+            sampler: self.sampler(&checked.ask)?,
             prompt: checked.prompt,
             negative: checked.negative,
             clip_skip: checked.clip_skip,
             time_ids: checked.time_ids,
-            shape: info.latents(width as usize, height as usize),
-            sampler: self.sampler(&checked.ask)?,
             guidance: checked.guidance,
             source: checked.source,
+            origin: checked.origin,
+            latents: checked.latents,
+            preview_interval: about.preview_interval,
+            texts: checked.texts,
+        };
+        self.runner.submit(Work {
+            shape,
             class: checked.class,
             fast: checked.fast,
             pictures: checked.pictures,
-            origin: checked.origin,
-            latents: checked.latents,
-            preview_interval,
             format: checked.format,
             text: checked.text,
-            deadline,
-            arrived,
-            span: tracing::Span::current(),
+            arrived: about.arrived,
+            ..work(about.request_id, Task::Draw(Arc::new(draw)), about.deadline)
         })
     }
 
@@ -238,6 +315,50 @@ impl Loaded {
         }
         samplers.insert(key, Arc::clone(&sampler));
         Ok(sampler)
+    }
+}
+
+/// What is known of a request to draw before it is checked.
+struct About {
+    request_id: String,
+    width: u32,
+    height: u32,
+    preview_interval: u32,
+    deadline: Option<Instant>,
+    arrived: Instant,
+}
+
+impl About {
+    fn of(request: &GenerateRequest, deadline: Option<Instant>) -> Self {
+        Self {
+            request_id: request.request_id.clone(),
+            width: request.width,
+            height: request.height,
+            preview_interval: request.preview_interval,
+            deadline,
+            arrived: Instant::now(),
+        }
+    }
+}
+
+/// Work that comes now, of no picture and no size.
+fn work(request_id: String, task: Task, deadline: Option<Instant>) -> Work {
+    Work {
+        request_id,
+        task,
+        shape: Shape {
+            channels: 0,
+            height: 0,
+            width: 0,
+        },
+        class: Class::Normal,
+        fast: false,
+        pictures: Vec::new(),
+        format: Format::Png,
+        text: Vec::new(),
+        deadline,
+        arrived: Instant::now(),
+        span: tracing::Span::current(),
     }
 }
 

@@ -45,6 +45,8 @@ fn what_a_replica_cannot_change_about_itself_is_in_the_version_and_nothing_else_
         |d| d.placing.gang = 2,
         |d| d.placing.selector = labels("zone", "a"),
         |d| d.placing.selector = labels("zone", "!a"),
+        |d| d.stages = &[crate::Stage::Decode],
+        |d| d.stages = &[crate::Stage::Decode, crate::Stage::Encode],
     ]);
     let light = changes(&[
         |d| d.count = Count::Fixed(2),

@@ -49,6 +49,7 @@ fn nothing_said_is_rays_default_but_for_what_is_noted() {
         max_models: 3,
         engine: "onnx".into(),
         options: [].into(),
+        stages: &[],
     };
     assert_eq!(*pipeline, expected);
     let other = Deployment {

@@ -4,7 +4,7 @@ use mobula_serving::place::Kind;
 use serde_json::{Value, json};
 
 use super::{app, application, parsed, problems, said};
-use crate::{Config, Verdict};
+use crate::{Config, Count, Verdict};
 
 fn names(path: &str) -> Option<[String; 2]> {
     let parsed = crate::parse(&json!({ "applications": [{ "import_path": path }] }).to_string()).ok()?;
@@ -60,6 +60,76 @@ fn samples_are_graphs_under_their_own_names() {
 }
 
 #[test]
+fn the_split_graph_has_a_deployment_for_each_part_of_the_model() {
+    let parsed = parsed(
+        &json!({ "applications": [{
+        "import_path": "mobula.image:split", "args": { "model": "sd15", "options": { "bucket": 2 } },
+        "deployments": [{ "name": "vae", "num_replicas": 3 }, { "name": "text_encoder", "autoscaling_config": {} }],
+    }] })
+        .to_string(),
+    );
+    let deployments = &parsed.config.applications[0].deployments;
+    let parts: Vec<_> = deployments
+        .iter()
+        .map(|d| {
+            (
+                d.name.as_str(),
+                d.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            ("preprocess", vec![]),
+            ("text_encoder", vec!["encode_text"]),
+            ("denoiser", vec!["denoise"]),
+            ("vae", vec!["decode", "encode"]),
+        ]
+    );
+    assert!(deployments.iter().all(|d| d.model == "sd15"));
+    assert!(
+        deployments[1..]
+            .iter()
+            .all(|d| d.engine == "onnx" && d.options["bucket"] == "2")
+    );
+    assert!(matches!(deployments[1].count, Count::Auto(_)));
+    assert_eq!(deployments[2].count, Count::Fixed(1));
+    assert_eq!(deployments[3].count, Count::Fixed(3));
+    let versions: std::collections::BTreeSet<_> = deployments.iter().map(|d| d.version()).collect();
+    assert_eq!(versions.len(), 4, "parts of one model are not each other");
+}
+
+#[test]
+fn a_model_named_by_the_environment_of_another_part_than_the_denoiser_is_told() {
+    let env = json!({ "runtime_env": { "env_vars": { "MOBULA_MODEL": "models/b" } } });
+    let of = |name: &str| {
+        let deployments = json!([{ "name": name, "ray_actor_options": env }]);
+        let application = json!({ "import_path": "mobula.image:split", "deployments": deployments });
+        parsed(&json!({ "applications": [application] }).to_string())
+    };
+    let denoiser = of("denoiser");
+    assert!(
+        denoiser.config.applications[0]
+            .deployments
+            .iter()
+            .all(|d| d.model == "models/b")
+    );
+    let vae = of("vae");
+    assert!(
+        vae.config.applications[0]
+            .deployments
+            .iter()
+            .all(|d| d.model.is_empty())
+    );
+    assert!(
+        vae.notes.iter().any(|note| note.why.contains("denoiser")),
+        "{:?}",
+        vae.notes
+    );
+}
+
+#[test]
 fn a_path_that_is_nearly_one_is_named() {
     let found =
         problems(&json!({ "applications": [{ "import_path": "stable_difusion:entrypoint" }] }).to_string());
@@ -67,6 +137,8 @@ fn a_path_that_is_nearly_one_is_named() {
         found[0].contains("did you mean stable_diffusion:entrypoint?"),
         "{found:?}"
     );
+    let found = problems(&json!({ "applications": [{ "import_path": "mobula.image:splitt" }] }).to_string());
+    assert!(found[0].contains("did you mean mobula.image:split?"), "{found:?}");
     let found =
         problems(&json!({ "applications": [{ "import_path": "mobula.image:text_to_img" }] }).to_string());
     assert!(

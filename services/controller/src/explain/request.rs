@@ -140,7 +140,10 @@ fn queued(request: &pb::FinishedRequest, status: &pb::GetStatusResponse, sheet: 
     let application = status.applications.iter().find(|a| a.name == request.application);
     let pipeline = application.and_then(|application| {
         let mut deployments = application.deployments.iter();
-        deployments.find(|d| d.kind() == pb::WorkerKind::Inference)
+        let draws = i32::from(pb::Stage::Denoise);
+        deployments.find(|d| {
+            d.kind() == pb::WorkerKind::Inference && (d.stages.is_empty() || d.stages.contains(&draws))
+        })
     });
     let Some(pipeline) = pipeline else { return };
     match &pipeline.scaling {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mobula_proto::control::v1 as pb;
+use mobula_schema::Stage;
 use mobula_serving::place::{Amounts, Kind, fraction, units};
 use prost::Message;
 
@@ -106,7 +107,19 @@ pub(super) fn replica_spec(id: &str, app: &str, replica: &Replica) -> pb::Replic
         models: config.models.clone().into_iter().collect(),
         max_models: config.max_models,
         gpus: gpus_to_proto(&replica.devices),
+        stages: stages_to_proto(config.stages),
     }
+}
+
+/// Stages, as a message has them.
+pub(super) fn stages_to_proto(stages: &[Stage]) -> Vec<i32> {
+    let number = |stage: &Stage| match stage {
+        Stage::EncodeText => pb::Stage::EncodeText,
+        Stage::Denoise => pb::Stage::Denoise,
+        Stage::Decode => pb::Stage::Decode,
+        Stage::Encode => pb::Stage::Encode,
+    };
+    stages.iter().map(|stage| number(stage).into()).collect()
 }
 
 /// GPUs by number, as a message has them.

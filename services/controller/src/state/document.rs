@@ -26,6 +26,7 @@ pub(super) fn document(config: &Deployment) -> Value {
         max_models,
         engine,
         options,
+        stages,
     } = config;
     let mut document = json!({
         "name": name,
@@ -64,6 +65,9 @@ pub(super) fn document(config: &Deployment) -> Value {
         "engine": engine,
         "options": options,
     });
+    if !stages.is_empty() {
+        document["stages"] = stages.iter().map(|stage| stage.name()).collect();
+    }
     match count {
         Count::Fixed(count) => document["num_replicas"] = json!(count),
         Count::Auto(config) => document["autoscaling_config"] = autoscaling(config),

@@ -12,7 +12,7 @@ use mobula_schema::Count;
 
 use super::{
     State, Time,
-    convert::{count32, kind_to_proto, millis, millis32},
+    convert::{count32, kind_to_proto, millis, millis32, stages_to_proto},
     model::{App, Deployment},
 };
 
@@ -166,6 +166,7 @@ impl State {
                 .retry_after
                 .map_or(0.0, |after| after.as_secs_f32()),
             models: config.models.keys().cloned().collect(),
+            stages: stages_to_proto(config.stages),
         }
     }
 

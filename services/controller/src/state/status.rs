@@ -6,7 +6,7 @@ use mobula_proto::control::v1::{self as pb, ApplicationState, ReplicaState};
 
 use super::{
     State, Supply, Time,
-    convert::{amounts_to_proto, count32, gpus_to_proto, kind_to_proto, millis},
+    convert::{amounts_to_proto, count32, gpus_to_proto, kind_to_proto, millis, stages_to_proto},
     document::document,
     model::{App, Deployment, Key, Phase, Replica, Stray, Worker},
     supply::command,
@@ -123,6 +123,7 @@ impl State {
             rollout: self.rollout_status(deployment, now),
             config: document(config).to_string(),
             resources: Some(amounts_to_proto(&config.need)),
+            stages: stages_to_proto(config.stages),
         }
     }
 

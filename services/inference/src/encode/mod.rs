@@ -27,6 +27,8 @@ pub(crate) enum Format {
     Jpeg(u8),
     /// Lossless WebP.
     Webp,
+    /// No file: the pixels as they are, `[height, width, 3]` bytes.
+    Pixels,
 }
 
 /// One text about a picture.
@@ -103,6 +105,10 @@ pub(crate) fn encode(
         }),
         Format::Jpeg(quality) => jpeg::encode(rgb, width, height, quality, texts),
         Format::Webp => webp::encode(rgb, width, height, texts),
+        Format::Pixels => Ok(File {
+            bytes: rgb.to_vec(),
+            notes: Vec::new(),
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mobula_serving::curve::Curve;
 
-use super::{Batch, Decoded, Encoded, Encoder, Engine, Error, Info, Moments, Shape, whole};
+use super::{Batch, Decoded, Encoded, Encoder, Engine, Error, Info, Moments, Shape, Stages, whole};
 
 /// What its scheduler is made from: Stable Diffusion 1's noise schedule, for any number of steps.
 pub(crate) const SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
@@ -100,6 +100,7 @@ pub(crate) fn info() -> Info {
         lanes: 1,
         threads: 0,
         bucket: None,
+        stages: Stages::ALL,
     }
 }
 
@@ -108,6 +109,20 @@ impl Fake {
     #[must_use]
     pub fn new(costs: Costs) -> Self {
         Self { info: info(), costs }
+    }
+
+    /// How long its calls take.
+    #[must_use]
+    pub fn costs(&self) -> Costs {
+        self.costs
+    }
+
+    /// The same with these stages only.
+    #[must_use]
+    pub fn with(mut self, stages: Stages) -> Self {
+        self.info.stages = stages;
+        self.info.encodes_images = stages.encode;
+        self
     }
 }
 

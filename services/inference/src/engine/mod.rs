@@ -8,6 +8,7 @@ mod condition;
 pub mod conformance;
 pub mod fake;
 pub mod onnx;
+mod stages;
 mod trial;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use crate::error::Error;
 pub use batch::{Batch, Shape};
 pub use condition::Condition;
+pub use stages::Stages;
 pub(crate) use trial::{finite, trial};
 
 /// One text encoder.
@@ -68,6 +70,8 @@ pub struct Info {
     pub lanes: usize,
     /// Threads that compute; 0 where they are not the engine's.
     pub threads: usize,
+    /// What it has the networks of; calls of others are [`Error::NoStage`].
+    pub stages: Stages,
 }
 
 impl Info {

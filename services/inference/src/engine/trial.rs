@@ -17,34 +17,46 @@ pub(crate) fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
     Err(Error::Run { part, why })
 }
 
-/// Runs every network once, on a picture of this many pixels.
+/// Runs every network that there is once, on a picture of this many pixels.
 ///
 /// # Errors
 /// [`Error::Run`] naming the network that fails or gives values that are not finite.
 pub(crate) fn trial(engine: &mut dyn Engine, width: usize, height: usize) -> Result<(), Error> {
     let info = engine.info().clone();
     let shape = info.latents(width, height);
-    let mut encoded = Encoded::default();
-    engine.encode(&vec![0; info.ids()], 0, &mut encoded)?;
-    finite("text_encoder", &encoded.states)?;
-    finite("text_encoder_2", &encoded.pooled)?;
+    // What the networks before it would have given, for those that are alone.
+    let mut encoded = Encoded {
+        states: vec![0.0; info.states()],
+        pooled: vec![0.0; info.pooled],
+    };
+    let mut latents = vec![0.0; shape.values()];
+    let mut planes = vec![0.0; 3 * width * height];
+    if info.stages.encode_text {
+        engine.encode(&vec![0; info.ids()], 0, &mut encoded)?;
+        finite("text_encoder", &encoded.states)?;
+        finite("text_encoder_2", &encoded.pooled)?;
+    }
     let condition = Arc::new(Condition {
         states: encoded.states.into(),
         pooled: encoded.pooled.into(),
         time_ids: vec![width as f32; info.time_ids].into(),
         guidance: vec![0.0; info.guidance].into(),
     });
-    let mut batch = Batch::new(&info);
-    batch.reset(shape, info.window);
-    for _ in 0..2 {
-        batch.push(500.0, &condition)?;
+    if info.stages.denoise {
+        let mut batch = Batch::new(&info);
+        batch.reset(shape, info.window);
+        for _ in 0..2 {
+            batch.push(500.0, &condition)?;
+        }
+        engine.denoise(&mut batch)?;
+        finite("unet", batch.output(0))?;
+        latents = batch.output(0).to_vec();
     }
-    engine.denoise(&mut batch)?;
-    finite("unet", batch.output(0))?;
-    let mut planes = Vec::new();
-    engine.decode(batch.output(0), shape, &mut planes)?;
-    finite("vae_decoder", &planes)?;
-    if info.encodes_images {
+    if info.stages.decode {
+        engine.decode(&latents, shape, &mut planes)?;
+        finite("vae_decoder", &planes)?;
+    }
+    if info.stages.encode && info.encodes_images {
         let mut moments = Moments::default();
         engine.encode_images(&planes, width, height, &mut moments)?;
         finite("vae_encoder", &moments.mean)?;

@@ -20,6 +20,10 @@ pub struct TextPart {
     pub window: usize,
     /// Layers, when it says.
     pub layers: Option<usize>,
+    /// Width of its states, when it says.
+    pub width: Option<usize>,
+    /// Width of its projection, which is that of the pooled text, when it says.
+    pub projection: Option<usize>,
 }
 
 /// The VAE's numbers.
@@ -33,6 +37,8 @@ pub struct Vae {
     pub statistics: Option<Vec<(f32, f32)>>,
     /// Latent channels.
     pub channels: usize,
+    /// Pixels per latent position, in each direction, as its levels say; the decoder itself knows.
+    pub scale: usize,
     /// Side of the tiles in which diffusers decodes and encodes large pictures, pixels.
     pub tile: usize,
     /// Whether it overflows in float16, so that Stable Diffusion XL computes it in float32.
@@ -78,6 +84,7 @@ struct VaeConfig {
     scaling_factor: Option<f32>,
     shift_factor: Option<f32>,
     latent_channels: Option<usize>,
+    block_out_channels: Option<Vec<usize>>,
     latents_mean: Option<Vec<f32>>,
     latents_std: Option<Vec<f32>>,
     sample_size: Option<usize>,
@@ -91,6 +98,7 @@ struct TextConfig {
     vocab_size: Option<u32>,
     num_hidden_layers: Option<usize>,
     projection_dim: Option<usize>,
+    hidden_size: Option<usize>,
 }
 
 /// Positions in a window at most; CLIP has 77.
@@ -118,6 +126,8 @@ pub(super) fn text(folder: &Path, part: &'static str) -> Result<(TextPart, Optio
         vocabulary: config.vocab_size.unwrap_or(49_408),
         window,
         layers: config.num_hidden_layers,
+        width: config.hidden_size,
+        projection: config.projection_dim,
     };
     Ok((text, config.projection_dim))
 }
@@ -154,6 +164,11 @@ pub(super) fn vae(folder: &Path) -> Result<Vae, Error> {
         (None, None) => None,
         _ => return Err(refuse(PART, "latents_mean and latents_std do not come together")),
     };
+    // Each level but the last halves the picture; `AutoencoderKL` of Stable Diffusion has four.
+    let levels = config.block_out_channels.map_or(4, |channels| channels.len());
+    if !(1..=8).contains(&levels) {
+        return Err(refuse(PART, "block_out_channels does not have 1 to 8 entries"));
+    }
     let tile = config.sample_size.unwrap_or(512);
     if !(16..=8192).contains(&tile) {
         return Err(refuse(
@@ -169,6 +184,7 @@ pub(super) fn vae(folder: &Path) -> Result<Vae, Error> {
             .unwrap_or(0.0),
         statistics,
         channels,
+        scale: 1 << (levels - 1),
         tile,
         // `AutoencoderKL`'s default.
         force_upcast: config.force_upcast.unwrap_or(true),

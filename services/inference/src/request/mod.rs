@@ -5,11 +5,13 @@
 mod conditions;
 mod pictures;
 mod sampling;
+mod stages;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mobula_diffusion::random::Source;
@@ -17,12 +19,13 @@ use mobula_diffusion::scheduler::Ask;
 use mobula_diffusion::trajectory::Guidance;
 use mobula_proto::common::v1::Priority;
 use mobula_proto::image::v1::ImageFormat;
-use mobula_proto::inference::v1::GenerateRequest;
+use mobula_proto::inference::v1::{GenerateRequest, Moments, TextChunk};
 use mobula_serving::tick::Class;
 
 use crate::encode::{self, Format, Text};
-use crate::engine::Info;
-use crate::runner::{Origin, Prompt};
+use crate::engine::{Encoded, Info};
+use crate::runner::{self, Origin, Prompt};
+pub(crate) use stages::{Picture, decode, denoise, encode, encode_text};
 
 /// Pictures in one request at most; more are as well asked for by several.
 const MAX_SEEDS: usize = 64;
@@ -70,6 +73,8 @@ pub(crate) struct Checked {
     /// How pictures are encoded.
     pub(crate) format: Format,
     pub(crate) text: Vec<Text>,
+    /// Windows that were encoded elsewhere.
+    pub(crate) texts: HashMap<runner::Text, Arc<Encoded>>,
 }
 
 /// Wrong fields and why.
@@ -116,8 +121,17 @@ impl Violations {
 /// # Errors
 /// All wrong fields, each with the reason.
 pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Checked, Vec<(String, String)>> {
-    let mut wrong = Violations::default();
-    let Model { info, max_size, .. } = *model;
+    check_all(Violations::default(), request, None, model)
+}
+
+/// Checks a request that starts from a picture which was encoded already, or from none.
+fn check_all(
+    mut wrong: Violations,
+    request: GenerateRequest,
+    encoded: Option<&Moments>,
+    model: &Model<'_>,
+) -> Result<Checked, Vec<(String, String)>> {
+    let Model { info, .. } = *model;
     let guidance = sampling::guidance(&mut wrong, &request, info);
     let prompts = text::check(
         &mut wrong,
@@ -125,15 +139,9 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
         model,
         guidance.scale > 1.0 && !guidance.embedded,
     );
-    for (field, side) in [("width", request.width), ("height", request.height)] {
-        let multiple = info.multiple as u32;
-        wrong.expect(
-            side > 0 && side.is_multiple_of(multiple) && side <= max_size,
-            field,
-            || format!("{side} is no multiple of {multiple} from {multiple} to {max_size}"),
-        );
-    }
-    let ask = sampling::ask(&mut wrong, &request, model);
+    size(&mut wrong, "", (request.width, request.height), model);
+    let from_picture = encoded.is_some() || request.init_image.is_some();
+    let ask = sampling::ask(&mut wrong, &request, from_picture, model);
     let seeds = request.seeds.len();
     wrong.expect((1..=MAX_SEEDS).contains(&seeds), "seeds", || {
         format!("{seeds} seeds, expected 1 to {MAX_SEEDS}")
@@ -147,12 +155,7 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
             format!("{index} is none of {seeds} pictures")
         });
     }
-    wrong.expect(request.request_id.len() <= MAX_REQUEST_ID, "request_id", || {
-        format!(
-            "{} bytes, expected at most {MAX_REQUEST_ID}",
-            request.request_id.len()
-        )
-    });
+    request_id(&mut wrong, &request.request_id);
     let most = info.max_clip_skip();
     let skips = [request.clip_skip as usize, request.negative_clip_skip as usize];
     for (field, skip) in ["clip_skip", "negative_clip_skip"].into_iter().zip(skips) {
@@ -163,12 +166,12 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
     let class = class(&mut wrong, &request);
     let (source, fast) = (
         sampling::source(&mut wrong, &request),
-        sampling::is_fast(&mut wrong, &request),
+        sampling::is_fast(&mut wrong, request.determinism),
     );
-    let origin = pictures::check(&mut wrong, &request, info);
+    let origin = pictures::check(&mut wrong, &request, encoded, info);
     let time_ids = conditions::time_ids(&mut wrong, &request, info);
-    check_chunks(&mut wrong, &request);
-    let format = format(&mut wrong, &request);
+    check_chunks(&mut wrong, &request.text_chunks);
+    let format = format(&mut wrong, (request.format, request.quality));
     let (Some((prompt, negative)), Some(ask), Some(origin)) = (prompts, ask, origin) else {
         return Err(wrong.0);
     };
@@ -192,16 +195,36 @@ pub(crate) fn check(request: GenerateRequest, model: &Model<'_>) -> Result<Check
         latents: request.denoising_end.is_some(),
         time_ids,
         format,
-        text: request
-            .text_chunks
-            .into_iter()
-            .map(|chunk| Text {
-                keyword: chunk.keyword,
-                text: chunk.text,
-                only: chunk.image_index,
-            })
-            .collect(),
+        text: texts(request.text_chunks),
+        texts: HashMap::new(),
     })
+}
+
+/// Refuses sides that the model cannot draw; `of` is what has them, with a point behind it.
+fn size(wrong: &mut Violations, of: &str, (width, height): (u32, u32), model: &Model<'_>) {
+    let (multiple, max_size) = (model.info.multiple as u32, model.max_size);
+    for (side, pixels) in [("width", width), ("height", height)] {
+        wrong.expect(
+            pixels > 0 && pixels.is_multiple_of(multiple) && pixels <= max_size,
+            &format!("{of}{side}"),
+            || format!("{pixels} is no multiple of {multiple} from {multiple} to {max_size}"),
+        );
+    }
+}
+
+fn request_id(wrong: &mut Violations, id: &str) {
+    wrong.expect(id.len() <= MAX_REQUEST_ID, "request_id", || {
+        format!("{} bytes, expected at most {MAX_REQUEST_ID}", id.len())
+    });
+}
+
+fn texts(chunks: Vec<TextChunk>) -> Vec<Text> {
+    let text = |chunk: TextChunk| Text {
+        keyword: chunk.keyword,
+        text: chunk.text,
+        only: chunk.image_index,
+    };
+    chunks.into_iter().map(text).collect()
 }
 
 fn class(wrong: &mut Violations, request: &GenerateRequest) -> Class {
@@ -213,23 +236,20 @@ fn class(wrong: &mut Violations, request: &GenerateRequest) -> Class {
     }
 }
 
-fn format(wrong: &mut Violations, request: &GenerateRequest) -> Format {
+fn format(wrong: &mut Violations, (format, given): (i32, u32)) -> Format {
     const NAMES: &[&str] = &["IMAGE_FORMAT_PNG", "IMAGE_FORMAT_JPEG", "IMAGE_FORMAT_WEBP"];
-    let quality = u8::try_from(request.quality)
-        .ok()
-        .filter(|quality| *quality <= 100);
+    let quality = u8::try_from(given).ok().filter(|quality| *quality <= 100);
     wrong.expect(quality.is_some(), "quality", || {
-        format!("{} is not from 1 to 100", request.quality)
+        format!("{given} is not from 1 to 100")
     });
-    match wrong.choice("format", request.format, NAMES) {
+    match wrong.choice("format", format, NAMES) {
         ImageFormat::Unspecified | ImageFormat::Png => Format::Png,
         ImageFormat::Jpeg => Format::Jpeg(quality.filter(|quality| *quality > 0).unwrap_or(encode::QUALITY)),
         ImageFormat::Webp => Format::Webp,
     }
 }
 
-fn check_chunks(wrong: &mut Violations, request: &GenerateRequest) {
-    let chunks = &request.text_chunks;
+fn check_chunks(wrong: &mut Violations, chunks: &[TextChunk]) {
     let length: usize = chunks.iter().map(|chunk| chunk.text.len()).sum();
     wrong.expect(
         chunks.len() <= MAX_CHUNKS && length <= MAX_TEXT,

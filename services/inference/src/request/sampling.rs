@@ -33,8 +33,13 @@ pub(super) fn guidance(wrong: &mut Violations, request: &GenerateRequest, info: 
     }
 }
 
-/// Scheduler, steps and what part of them; `None` when something is wrong.
-pub(super) fn ask(wrong: &mut Violations, request: &GenerateRequest, model: &Model<'_>) -> Option<Ask> {
+/// Scheduler, steps and what part of them, which a picture to start from shortens; `None` when something is wrong.
+pub(super) fn ask(
+    wrong: &mut Violations,
+    request: &GenerateRequest,
+    from_picture: bool,
+    model: &Model<'_>,
+) -> Option<Ask> {
     let max = scheduler::MAX_STEPS as u32;
     let steps = request.steps;
     wrong.expect((1..=max).contains(&steps), "steps", || {
@@ -49,7 +54,7 @@ pub(super) fn ask(wrong: &mut Violations, request: &GenerateRequest, model: &Mod
         })
         .ok();
     let options = options(wrong, request);
-    let span = span(wrong, request, model.info);
+    let span = span(wrong, request, from_picture, model.info);
     let mut choice = choice?;
     // A scheduler's configuration does not tell which of the two tables is meant; the model does.
     if model.is_xl && choice.schedule == Some(Schedule::Ays) {
@@ -88,7 +93,7 @@ fn options(wrong: &mut Violations, request: &GenerateRequest) -> Options {
     }
 }
 
-fn span(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Span {
+fn span(wrong: &mut Violations, request: &GenerateRequest, from_picture: bool, info: &Info) -> Span {
     for (field, value) in [
         ("denoising_start", request.denoising_start),
         ("denoising_end", request.denoising_end),
@@ -110,7 +115,7 @@ fn span(wrong: &mut Violations, request: &GenerateRequest, info: &Info) -> Span 
             end: request.denoising_end,
         };
     }
-    if request.init_image.is_none() {
+    if !from_picture {
         return Span::Whole;
     }
     let strength = request.strength;
@@ -132,9 +137,9 @@ pub(super) fn source(wrong: &mut Violations, request: &GenerateRequest) -> Sourc
     }
 }
 
-pub(super) fn is_fast(wrong: &mut Violations, request: &GenerateRequest) -> bool {
+pub(super) fn is_fast(wrong: &mut Violations, determinism: i32) -> bool {
     const NAMES: &[&str] = &["DETERMINISM_STRICT", "DETERMINISM_FAST"];
-    match wrong.choice("determinism", request.determinism, NAMES) {
+    match wrong.choice("determinism", determinism, NAMES) {
         Determinism::Unspecified | Determinism::Strict => false,
         Determinism::Fast => true,
     }

@@ -15,7 +15,7 @@ const MAX_STRETCHES: usize = 1000;
 /// Texts in a mixture at most: the whole and one without each of fifteen words.
 const MAX_VARIANTS: usize = 16;
 /// Windows in both prompts at most, over all stretches and variants; each costs a run of the text encoder.
-const MAX_WINDOWS: usize = 2048;
+pub(super) const MAX_WINDOWS: usize = 2048;
 /// Memory of a request's text states at most: a prompt that is another one at each of 100 steps of Stable Diffusion XL.
 const MAX_STATE_BYTES: usize = 128 << 20;
 /// Largest weight; the states are noise to a UNet long before.
@@ -172,7 +172,12 @@ fn variant(wrong: &mut Violations, field: &str, variant: &common::PromptVariant,
     }
 }
 
-fn window(wrong: &mut Violations, field: &str, window: &common::PromptWindow, info: &Info) -> Window {
+pub(super) fn window(
+    wrong: &mut Violations,
+    field: &str,
+    window: &common::PromptWindow,
+    info: &Info,
+) -> Window {
     let parts = [
         (&window.ids, &window.weights, "ids"),
         (&window.ids_2, &window.weights_2, "ids_2"),

@@ -10,7 +10,7 @@ use mobula_diffusion::{embedding, emphasis};
 
 use super::cache::Text;
 use super::prompt::{Emphasis, Prompt, Variant, Window};
-use super::work::Work;
+use super::work::Draw;
 use crate::engine::{Condition, Encoded, Error, Info};
 
 /// What a prompt is over the calls of a trajectory.
@@ -38,12 +38,12 @@ pub(super) struct Texts {
 ///
 /// `zeros_for_empty` is the model's `force_zeros_for_empty_prompt`.
 pub(super) fn texts(
-    work: &Work,
+    draw: &Draw,
     info: &Info,
     zeros_for_empty: bool,
     found: &HashMap<Text, Arc<Encoded>>,
 ) -> Result<Texts, Error> {
-    Maker { info, found }.texts(work, zeros_for_empty)
+    Maker { info, found }.texts(draw, zeros_for_empty)
 }
 
 struct Maker<'a> {
@@ -60,15 +60,15 @@ struct Beside<'a> {
 }
 
 impl Maker<'_> {
-    fn texts(&self, work: &Work, zeros_for_empty: bool) -> Result<Texts, Error> {
+    fn texts(&self, draw: &Draw, zeros_for_empty: bool) -> Result<Texts, Error> {
         let guidance: Arc<[f32]> = match self.info.guidance {
             0 => Arc::default(),
-            values => embedding::guidance_scale_embedding(work.guidance.scale - 1.0, values)?.into(),
+            values => embedding::guidance_scale_embedding(draw.guidance.scale - 1.0, values)?.into(),
         };
-        let [prompt_ids, negative_ids] = &work.time_ids;
-        let [prompt_skip, negative_skip] = work.clip_skip;
+        let [prompt_ids, negative_ids] = &draw.time_ids;
+        let [prompt_skip, negative_skip] = draw.clip_skip;
         let cond = self.timeline(
-            &work.prompt,
+            &draw.prompt,
             &Beside {
                 skip: prompt_skip,
                 time_ids: prompt_ids,
@@ -76,12 +76,12 @@ impl Maker<'_> {
                 zeros: false,
             },
         )?;
-        let uncond = match &work.negative {
+        let uncond = match &draw.negative {
             None => None,
             Some(negative) => {
                 let zeros = zeros_for_empty && negative.is_empty;
                 let same =
-                    *negative == work.prompt && negative_ids == prompt_ids && negative_skip == prompt_skip;
+                    *negative == draw.prompt && negative_ids == prompt_ids && negative_skip == prompt_skip;
                 if same && !zeros {
                     Some(cond.clone())
                 } else {
@@ -98,7 +98,7 @@ impl Maker<'_> {
         Ok(Texts {
             cond,
             uncond,
-            tokens: work.prompt.windows() * self.info.window,
+            tokens: draw.prompt.windows() * self.info.window,
         })
     }
 

@@ -4,20 +4,67 @@
 
 use std::sync::Arc;
 
+use mobula_diffusion::Trajectory;
 use mobula_proto::common::v1::Latents;
 use mobula_proto::inference::v1::LatentsDone;
 use mobula_proto::inference::v1::generate_response::Event;
 use tokio::time::Instant;
 
 use super::encoders::Picture;
-use super::job::Job;
+use super::job::{Job, PictureTimes};
 use super::thread::Loop;
 use super::track::Track;
+use super::work::Unit;
 use crate::engine::{Error, finite};
 
 /// Pictures decoded in one call, and pixels: larger calls are not faster, and would hold up the next tick.
 const MAX_DECODE: usize = 4;
 const MAX_DECODE_PIXELS: usize = 512 * 512;
+
+/// Latents that wait for the decoder.
+pub(super) struct Finished {
+    pub(super) job: Arc<Job>,
+    /// Index in the request.
+    index: u32,
+    latents: Source,
+    /// When they were drawn, where that was here.
+    times: Option<PictureTimes>,
+}
+
+/// Where latents are.
+enum Source {
+    Drawn(Box<Trajectory>),
+    Given(Arc<[f32]>),
+}
+
+impl Finished {
+    /// Those of a picture that has all its steps.
+    pub(super) fn of(track: Track) -> Self {
+        Self {
+            index: track.job.work.pictures[track.place].0,
+            job: track.job,
+            latents: Source::Drawn(Box::new(track.trajectory)),
+            times: track.times,
+        }
+    }
+
+    /// Those that were drawn elsewhere.
+    pub(super) fn given(job: &Arc<Job>, index: u32, latents: &Arc<[f32]>) -> Self {
+        Self {
+            job: Arc::clone(job),
+            index,
+            latents: Source::Given(Arc::clone(latents)),
+            times: None,
+        }
+    }
+
+    fn latents(&self) -> &[f32] {
+        match &self.latents {
+            Source::Drawn(trajectory) => trajectory.latents(),
+            Source::Given(latents) => latents,
+        }
+    }
+}
 
 impl Loop {
     /// Sends the latents of a picture whose request asked for them.
@@ -60,63 +107,68 @@ impl Loop {
         } else {
             (MAX_DECODE_PIXELS / (width * height)).clamp(1, MAX_DECODE)
         };
-        let mut tracks = Vec::with_capacity(most);
-        while tracks.len() < most
-            && let Some(track) = self.finished.pop_front_if(|track| {
-                let work = &track.job.work;
+        let mut pictures = Vec::with_capacity(most);
+        while pictures.len() < most
+            && let Some(picture) = self.finished.pop_front_if(|picture| {
+                let work = &picture.job.work;
                 work.shape == shape && (work.fast == fast || self.info.bucket.is_none())
             })
         {
             // One that shares its request with a picture that failed is nobody's any more.
-            if !track.job.outbox.has_ended() {
-                tracks.push(track);
+            if !picture.job.outbox.has_ended() {
+                pictures.push(picture);
             }
         }
-        if tracks.is_empty() {
+        if pictures.is_empty() {
             return Ok(());
         }
         self.values.clear();
-        for track in &tracks {
-            self.values.extend_from_slice(track.trajectory.latents());
+        for picture in &pictures {
+            self.values.extend_from_slice(picture.latents());
         }
-        let spans: Vec<_> = tracks
+        let spans: Vec<_> = pictures
             .iter()
             .map(
-                |track| tracing::debug_span!(parent: &track.job.work.span, "decode", pictures = tracks.len()),
+                |picture| tracing::debug_span!(parent: &picture.job.work.span, "decode", pictures = pictures.len()),
             )
             .collect();
         let begun = Instant::now();
+        pictures
+            .iter()
+            .for_each(|picture| picture.job.decode_begins(begun));
         let more = self.has_more();
         let decode = || self.engine.decode(&self.values, shape, &mut self.planes);
         let decoded = self.place.run(more, decode);
         let took = begun.elapsed();
-        self.decoder_took(took, tracks.len() * width * height);
+        self.decoder_took(took, pictures.len() * width * height);
+        if self.unit == Unit::Pictures {
+            self.stats.measured(pictures.len() as f64, took);
+        }
         drop(spans);
         let decoded = match decoded {
             Ok(decoded) => decoded,
-            Err(error) => return self.run_failed(&error, tracks.iter().map(|track| &track.job)),
+            Err(error) => return self.run_failed(&error, pictures.iter().map(|picture| &picture.job)),
         };
         let mut last: Option<Arc<Job>> = None;
-        for (nth, (track, planes)) in tracks
+        for (nth, (picture, planes)) in pictures
             .into_iter()
             .zip(self.planes.chunks_exact(3 * width * height))
             .enumerate()
         {
-            let Track {
-                job, place, times, ..
-            } = track;
+            let Finished {
+                job, index, times, ..
+            } = picture;
             // diffusers gives a black picture here; a caller is better served by the reason. The others of the call are sound.
             if finite("vae_decoder", planes).is_err() {
                 self.undecodable(&job);
                 continue;
             }
-            let Some(mut times) = times else { continue };
+            let mut times = times.unwrap_or_else(|| PictureTimes::begin(begun));
             times.decode = took;
             // A call counts once for a request, however many of its pictures were in it.
             if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &job)) {
                 job.decoded(took);
             }
-            let index = job.work.pictures[place].0;
             let picture = Picture {
                 job: Arc::clone(&job),
                 index,

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::pending::{self, Begin};
 use super::thread::Loop;
-use super::work::Origin;
+use super::work::{Origin, Output, Task, Unit};
 use crate::engine::{Error, Moments, finite};
 
 impl Loop {
@@ -19,9 +19,13 @@ impl Loop {
             return Ok(());
         };
         let job = self.waiting[at].job.clone();
-        let Origin::Picture { rgb, mask } = &job.work.origin else {
-            self.waiting[at].begin = Some(Begin::Noise);
-            return Ok(());
+        let (rgb, mask) = match &job.work.task {
+            Task::Picture { rgb, mask } => (rgb, mask),
+            Task::Draw(draw) if let Origin::Picture { rgb, mask } = &draw.origin => (rgb, mask),
+            Task::Draw(_) | Task::Texts(_) | Task::Decode(_) => {
+                self.waiting[at].begin = Some(Begin::Noise);
+                return Ok(());
+            }
         };
         let scale = self.info.scale;
         let (width, height) = (job.work.shape.width * scale, job.work.shape.height * scale);
@@ -39,10 +43,20 @@ impl Loop {
             .and_then(|()| finite("vae_encoder", &moments.mean))
             .and_then(|()| finite("vae_encoder", &moments.deviation));
         drop(span);
-        job.encoded(begun.elapsed());
+        let took = begun.elapsed();
+        job.encoded(took);
+        if self.unit == Unit::Pictures {
+            self.stats.measured(1.0, took);
+        }
         if let Err(error) = encoded {
             self.waiting.remove(at);
             return self.run_failed(&error, std::iter::once(&job));
+        }
+        if let Task::Picture { .. } = job.work.task {
+            self.waiting.remove(at);
+            let timings = job.answered(Output::Moments(moments));
+            self.metrics.finished(&timings);
+            return Ok(());
         }
         let begin = match pending::begin(&moments, mask.as_deref(), (width, height), &self.info) {
             Ok(begin) => begin,

@@ -14,7 +14,7 @@ use tracing::Span;
 
 use super::outbox::Outbox;
 use super::stats::Stats;
-use super::work::Work;
+use super::work::{Answer, Draw, Output, Work};
 
 /// Where a job's time went so far.
 #[derive(Debug, Default)]
@@ -46,10 +46,9 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Takes up a request; it counts in `stats` from now on.
-    pub(crate) fn new(work: Work, outbox: Outbox, stats: Arc<Stats>) -> Self {
-        let rows = work.rows() * work.sampler.calls() as u64 * work.pictures.len() as u64;
-        stats.add(rows, work.pictures.len());
+    /// Takes up a request that costs so many rows; it counts in `stats` from now on.
+    pub(crate) fn new(work: Work, outbox: Outbox, stats: Arc<Stats>, rows: u64) -> Self {
+        stats.add(rows, work.count());
         let progress = Progress {
             calls: vec![0; work.pictures.len()],
             ..Progress::default()
@@ -77,8 +76,29 @@ impl Job {
         self.progress().encode += took;
     }
 
+    /// What it has of it is decoded now, which is the begin of a job that only decodes.
+    pub(crate) fn decode_begins(&self, now: Instant) {
+        self.progress().started.get_or_insert(now);
+    }
+
+    /// Gives what came of a task that has one answer; the reader hears of nothing else.
+    pub(crate) fn answered(&self, result: Output) -> Timings {
+        let (encode, now) = (self.progress().encode, Instant::now());
+        let total = now - self.work.arrived;
+        let timings = Timings {
+            queue_us: micros(total.saturating_sub(encode)),
+            encode_us: micros(encode),
+            total_us: micros(total),
+            ..Timings::default()
+        };
+        // Before the reader hears of it: who asks for the load then must not see this job.
+        self.stats.done(self.rows_left.swap(0, Ordering::Relaxed));
+        self.outbox.answer(Answer { result, timings });
+        timings
+    }
+
     /// A tick with rows of this job is about to run; whether it is its first.
-    pub(crate) fn tick_begins(&self, now: Instant) -> bool {
+    pub(crate) fn tick_begins(&self, draw: &Draw, now: Instant) -> bool {
         let mut progress = self.progress();
         if progress.started.is_none() {
             progress.started = Some(now);
@@ -86,7 +106,7 @@ impl Job {
                 parent: &self.work.span,
                 "denoise",
                 pictures = self.work.pictures.len(),
-                steps = self.work.steps(),
+                steps = draw.steps(),
             ));
             drop(progress);
             self.outbox.send(Event::Started(Started {}));
@@ -97,16 +117,16 @@ impl Job {
 
     /// A picture (by its place in `Work::pictures`) took a model call; tells the reader when that makes another step of the
     /// request: one is done whenever its pictures have done as many as there are pictures.
-    pub(crate) fn step_taken(&self, place: usize, now: Instant) {
-        let rows = self.work.rows();
+    pub(crate) fn step_taken(&self, draw: &Draw, place: usize, now: Instant) {
+        let rows = draw.rows();
         self.rows_left.fetch_sub(rows, Ordering::Relaxed);
         self.stats.done(rows);
-        let of = self.work.steps();
+        let of = draw.steps();
         let mut progress = self.progress();
         let pictures = progress.calls.len() as u64;
         let before = progress.steps / pictures;
         let calls = progress.calls[place];
-        let moved = self.work.steps_done(calls + 1) - self.work.steps_done(calls);
+        let moved = draw.steps_done(calls + 1) - draw.steps_done(calls);
         progress.calls[place] = calls + 1;
         progress.steps += u64::from(moved);
         let index = progress.steps / pictures;
@@ -156,7 +176,8 @@ impl Job {
         if progress.sent < self.work.pictures.len() {
             return None;
         }
-        let (from, to) = (progress.started.unwrap_or(now), progress.denoised.unwrap_or(now));
+        let from = progress.started.unwrap_or(now);
+        let to = progress.denoised.unwrap_or(from);
         let timings = Timings {
             queue_us: micros((from - self.work.arrived).saturating_sub(progress.encode)),
             preprocess_us: 0,
@@ -180,7 +201,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         self.stats
-            .remove(self.rows_left.load(Ordering::Relaxed), self.work.pictures.len());
+            .remove(self.rows_left.load(Ordering::Relaxed), self.work.count());
     }
 }
 

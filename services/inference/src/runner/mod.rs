@@ -40,6 +40,7 @@ use tokio::sync::oneshot;
 use crate::engine::{Engine, Info};
 use crate::error::Error;
 use crate::metrics::{Metrics, Place};
+pub(crate) use cache::Text;
 pub(crate) use device::Device;
 pub(crate) use groups::Measured;
 pub(crate) use hand::Hand;
@@ -48,7 +49,8 @@ pub(crate) use outbox::Inbox;
 pub(crate) use prompt::{Emphasis, Prompt, Stretch, Variant, Window};
 use running::Running;
 use stats::Stats;
-pub(crate) use work::{Origin, Work};
+use work::Unit;
+pub(crate) use work::{Draw, Origin, Output, Task, Work, windows};
 
 /// Pictures that a replica may have in work: what they hold in memory is bounded by it (320 MiB at 512 by 512).
 pub(crate) const MAX_PICTURES: usize = 1024;
@@ -186,17 +188,18 @@ impl Runner {
         }
         let (outbox, inbox) = outbox::channel(&self.running);
         outbox.send(Event::Accepted(Accepted {}));
-        if work.pictures.is_empty() {
+        if work.count() == 0 {
             outbox.send(Event::Done(Done {
                 timings: Some(Timings::default()),
             }));
             return Ok(inbox);
         }
         let pictures = self.stats.pictures();
-        if pictures + work.pictures.len() > MAX_PICTURES {
+        if pictures + work.count() > MAX_PICTURES {
             return Err(Error::Overloaded { pictures });
         }
-        let job = Arc::new(Job::new(work, outbox, Arc::clone(&self.stats)));
+        let cost = work.cost(Unit::of(self.info.stages));
+        let job = Arc::new(Job::new(work, outbox, Arc::clone(&self.stats), cost));
         let thread = self.lock();
         match thread.sender.as_ref().ok_or(Error::Stopping)?.try_send(job) {
             Ok(()) => {

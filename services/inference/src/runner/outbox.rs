@@ -4,9 +4,10 @@
 //! and previews only up to a bound; past it the oldest of them is dropped, since the next one says more. A reader that goes away
 //! is seen by the engine before its next tick.
 //!
-//! Invariant: a stream ends exactly once, with `Done` or an error; an outbox that is dropped without an end is an error.
+//! Invariant: a stream ends exactly once, with `Done`, an answer or an error; an outbox that is dropped without an end is an error.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use futures::task::AtomicWaker;
 use mobula_proto::inference::v1::generate_response::Event;
 
 use super::running::Running;
+use super::work::Answer;
 use crate::error::Error;
 
 /// Steps and previews that wait for a slow reader; more than a usual request has steps.
@@ -27,6 +29,7 @@ struct State {
     queue: VecDeque<Event>,
     droppable: usize,
     error: Option<Error>,
+    answer: Option<Answer>,
     ended: bool,
 }
 
@@ -97,6 +100,19 @@ impl Outbox {
         self.0.waker.wake();
     }
 
+    /// Ends a task that has one answer with it.
+    pub(super) fn answer(&self, answer: Answer) {
+        {
+            let mut state = self.0.lock();
+            if state.ended {
+                return;
+            }
+            state.ended = true;
+            state.answer = Some(answer);
+        }
+        self.0.waker.wake();
+    }
+
     /// Ends the stream with an error, after what was sent.
     pub(crate) fn fail(&self, error: Error) {
         {
@@ -129,6 +145,25 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.fail(Error::Failed("the engine stopped".to_owned()));
+    }
+}
+
+impl Inbox {
+    /// Waits for the answer of a task that has one; dropping it cancels the task.
+    ///
+    /// # Errors
+    /// What the task ended with.
+    pub(crate) async fn answer(self) -> Result<Answer, Error> {
+        poll_fn(|context| {
+            self.shared.waker.register(context.waker());
+            let mut state = self.shared.lock();
+            match (state.answer.take(), state.error.take()) {
+                (Some(answer), _) => Poll::Ready(Ok(answer)),
+                (None, Some(error)) => Poll::Ready(Err(error)),
+                (None, None) => Poll::Pending,
+            }
+        })
+        .await
     }
 }
 

@@ -8,7 +8,7 @@ use mobula_diffusion::trajectory::{Mask, Posterior};
 
 use super::cache::{Cache, Text};
 use super::job::Job;
-use super::work::Origin;
+use super::work::{Origin, Task};
 use crate::engine::{Encoded, Error, Info, Moments};
 
 /// A request that is not drawn yet.
@@ -20,6 +20,8 @@ pub(super) struct Pending {
     pub(super) missing: Vec<Text>,
     /// Windows that are encoded; they stay here until it starts, whatever the cache lets go of.
     pub(super) found: HashMap<Text, Arc<Encoded>>,
+    /// How many of them the cache knew.
+    pub(super) cached: u64,
 }
 
 /// What a request's pictures start from, encoded.
@@ -35,31 +37,37 @@ pub(super) enum Begin {
 }
 
 impl Pending {
-    /// Takes up a request with what the cache knows of it.
-    pub(super) fn new(job: Arc<Job>, cache: &mut Cache) -> Self {
-        let begin = match &job.work.origin {
-            Origin::Noise => Some(Begin::Noise),
-            Origin::Latents(latents) => Some(Begin::Latents(latents.clone())),
-            Origin::Picture { .. } => None,
+    /// Takes up a request with what it brought and what the cache knows of it.
+    pub(super) fn new(job: &Arc<Job>, cache: &mut Cache, info: &Info) -> Result<Self, Error> {
+        let (mut missing, mut found, mut cached) = (Vec::new(), HashMap::new(), 0);
+        let (begin, texts) = match &job.work.task {
+            Task::Draw(draw) => {
+                found.clone_from(&draw.texts);
+                let texts = draw.windows().collect();
+                (begin_of(&draw.origin, job, info)?, texts)
+            }
+            Task::Texts(texts) => (Some(Begin::Noise), texts.clone()),
+            Task::Picture { .. } | Task::Decode(_) => (None, Vec::new()),
         };
-        let (mut missing, mut found) = (Vec::new(), HashMap::new());
-        for text in job.work.texts() {
+        for text in texts {
             if found.contains_key(&text) || missing.contains(&text) {
                 continue;
             }
             match cache.get(&text) {
                 Some(states) => {
                     found.insert(text, states);
+                    cached += 1;
                 }
                 None => missing.push(text),
             }
         }
-        Self {
-            job,
+        Ok(Self {
+            job: Arc::clone(job),
             begin,
             missing,
             found,
-        }
+            cached,
+        })
     }
 
     /// Takes what it misses out of a run's windows; whether there was any.
@@ -75,6 +83,20 @@ impl Pending {
         });
         self.missing.len() < before
     }
+}
+
+/// What a request starts from, as far as that is known without the VAE encoder.
+fn begin_of(origin: &Origin, job: &Job, info: &Info) -> Result<Option<Begin>, Error> {
+    Ok(match origin {
+        Origin::Noise => Some(Begin::Noise),
+        Origin::Latents(latents) => Some(Begin::Latents(latents.clone())),
+        Origin::Picture { .. } => None,
+        Origin::Encoded { moments, mask } => {
+            let shape = job.work.shape;
+            let size = (shape.width * info.scale, shape.height * info.scale);
+            Some(begin(moments, mask.as_deref(), size, info)?)
+        }
+    })
 }
 
 /// The pixels that a request's VAE encoder run takes: the picture, and with a mask also what is left of it outside the mask.

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::cache::Text;
 use super::compose;
+use super::job::Job;
 use super::pending::{Begin, Pending};
 use super::plan;
 use super::thread::Loop;
 use super::track::{Order, Track};
+use super::work::{Draw, Output, Task, Unit};
 use crate::engine::{Encoded, Error, Shape, finite};
 use crate::metrics::Outcome;
 
@@ -33,9 +35,20 @@ impl Loop {
         let Some(begin) = pending.begin.as_ref().filter(|_| pending.missing.is_empty()) else {
             return Some(pending);
         };
-        let work = &pending.job.work;
-        let texts = compose::texts(work, &self.info, self.zeros_for_empty, &pending.found);
-        let started = texts.and_then(|texts| self.tracks_of(&pending, begin, texts));
+        let draw = match &pending.job.work.task {
+            Task::Draw(draw) => Arc::clone(draw),
+            Task::Texts(texts) => {
+                // None is missing.
+                let states = texts.iter().filter_map(|text| pending.found.get(text).cloned());
+                let timings = pending.job.answered(Output::Texts(states.collect()));
+                self.metrics.finished(&timings);
+                return None;
+            }
+            // Both are answered where they are made.
+            Task::Picture { .. } | Task::Decode(_) => return None,
+        };
+        let texts = compose::texts(&draw, &self.info, self.zeros_for_empty, &pending.found);
+        let started = texts.and_then(|texts| self.tracks_of((&pending.job, &draw), begin, texts));
         match started {
             Ok(tracks) => {
                 if let Some(track) = tracks.first() {
@@ -54,11 +67,10 @@ impl Loop {
 
     fn tracks_of(
         &mut self,
-        pending: &Pending,
+        (job, draw): (&Arc<Job>, &Arc<Draw>),
         begin: &Begin,
         texts: compose::Texts,
     ) -> Result<Vec<Track>, Error> {
-        let job = &pending.job;
         let Shape {
             channels,
             height,
@@ -82,17 +94,17 @@ impl Loop {
                 channels,
                 height,
                 width,
-                guidance: job.work.guidance,
+                guidance: draw.guidance,
                 seed: *seed,
-                source: job.work.source,
+                source: draw.source,
                 start,
             };
-            let trajectory = Trajectory::new(spec, Arc::clone(&job.work.sampler))?;
+            let trajectory = Trajectory::new(spec, Arc::clone(&draw.sampler))?;
             let order = Order {
                 request,
                 picture: self.arrivals,
             };
-            tracks.push(Track::new(job, place, trajectory, &texts, order));
+            tracks.push(Track::new((job, draw), place, trajectory, &texts, order));
             self.arrivals += 1;
         }
         Ok(tracks)
@@ -143,6 +155,9 @@ impl Loop {
             .run(true, || self.engine.encode(&ids, skip, &mut out))
             .and_then(|()| finite("text_encoder", &out.states));
         let took = begun.elapsed();
+        if self.unit == Unit::Windows {
+            self.stats.measured(wanted.len() as f64, took);
+        }
         drop(spans);
         if let Err(error) = encoded {
             let (failed, others): (VecDeque<_>, _) = waiting.into_iter().partition(takes_part);

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::cache::Cache;
+use super::decode::Finished;
 use super::device::Place;
 use super::encoders::Encoders;
 use super::groups::{Groups, Measured};
@@ -24,6 +25,7 @@ use super::pending::Pending;
 use super::running::Running;
 use super::stats::Stats;
 use super::track::Track;
+use super::work::{Task, Unit};
 use super::{MAX_PICTURES, Options};
 use crate::engine::{Batch, Encoded, Engine, Error, Info};
 use crate::metrics::{Metrics, Outcome};
@@ -76,7 +78,7 @@ pub(super) struct Loop {
     /// Pictures that need steps, by arrival.
     pub(super) tracks: Vec<Track>,
     /// Pictures that need the decoder.
-    pub(super) finished: VecDeque<Track>,
+    pub(super) finished: VecDeque<Finished>,
     pub(super) arrivals: u64,
     /// What had the last call between ticks, so that the others come first now.
     last: Turn,
@@ -92,6 +94,8 @@ pub(super) struct Loop {
     pub(super) values: Vec<f32>,
     pub(super) planes: Vec<f32>,
     pub(super) encoded: Encoded,
+    /// What the load is counted in.
+    pub(super) unit: Unit,
     /// Whether there was work since memory was given back.
     worked: bool,
 }
@@ -166,6 +170,7 @@ impl Loop {
             zeros_for_empty: options.zeros_for_empty,
             epoch: Instant::now(),
             encoded: Encoded::default(),
+            unit: Unit::of(info.stages),
             worked: false,
             candidates: Vec::new(),
             planned: None,
@@ -272,8 +277,18 @@ impl Loop {
     /// Starts a request that has all it needs; the others wait for an encoder.
     fn welcome(&mut self, job: Arc<Job>) {
         self.worked = true;
-        let pending = Pending::new(job, &mut self.cache);
-        self.metrics.texts_cached.increment(pending.found.len() as u64);
+        if let Task::Decode(latents) = &job.work.task {
+            let given = job.work.pictures.iter().zip(latents);
+            let finished = given.map(|((index, _), latents)| Finished::given(&job, *index, latents));
+            self.finished.extend(finished);
+            return;
+        }
+        let pending = match Pending::new(&job, &mut self.cache, &self.info) {
+            Ok(pending) => pending,
+            // Requests are checked before they come here, so this is about the request as a whole.
+            Err(error) => return self.fail(&job, error),
+        };
+        self.metrics.texts_cached.increment(pending.cached);
         if let Some(pending) = self.start(pending) {
             self.waiting.push_back(pending);
         }
@@ -305,7 +320,7 @@ impl Loop {
         self.waiting.retain(|pending| wanted(&pending.job));
         let before = self.tracks.len();
         self.tracks.retain(|track| wanted(&track.job));
-        self.finished.retain(|track| wanted(&track.job));
+        self.finished.retain(|finished| wanted(&finished.job));
         if self.tracks.len() < before {
             self.regroup();
         }
@@ -314,13 +329,11 @@ impl Loop {
     /// Ends every request that is left.
     fn fail_all(mut self, error: impl Fn() -> Error) {
         let waiting = self.waiting.drain(..).map(|pending| pending.job);
-        let tracks = self
-            .tracks
-            .drain(..)
-            .chain(self.finished.drain(..))
-            .map(|track| track.job);
+        let tracks = self.tracks.drain(..).map(|track| track.job);
+        let finished = self.finished.drain(..).map(|finished| finished.job);
         let left: Vec<_> = waiting
             .chain(tracks)
+            .chain(finished)
             .chain(self.commands.try_iter().take(MAX_PICTURES))
             .collect();
         for job in left {

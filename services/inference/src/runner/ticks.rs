@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::decode::Finished;
 use super::encoders::Glimpse;
 use super::job::{Job, PictureTimes};
 use super::plan;
@@ -56,10 +57,10 @@ impl Loop {
                 .collect();
             self.regroup();
             for track in done {
-                if track.job.work.latents {
+                if track.draw.latents {
                     self.send_latents(&track);
                 } else {
-                    self.finished.push_back(track);
+                    self.finished.push_back(Finished::of(track));
                 }
             }
         }
@@ -75,7 +76,7 @@ impl Loop {
         self.batch.reset(first.job.work.shape, first.tokens());
         for index in &self.chosen {
             let track = &mut self.tracks[*index];
-            if track.job.tick_begins(begun) {
+            if track.job.tick_begins(&track.draw, begun) {
                 self.metrics.batches.waited(begun - track.job.work.arrived);
             }
             track.times.get_or_insert_with(|| PictureTimes::begin(begun));
@@ -121,10 +122,10 @@ impl Loop {
             if !track.trajectory.is_finite() && !track.job.outbox.has_ended() {
                 // The sweep lets go of it before the next tick, with the other pictures of its request.
                 let (job, call) = (&track.job, track.trajectory.step() - 1);
-                let step = job.work.sampler.step_of(call) as u32 + 1;
+                let step = track.draw.sampler.step_of(call) as u32 + 1;
                 let error = Error::Diverged {
                     step,
-                    of: job.work.steps(),
+                    of: track.draw.steps(),
                 };
                 not_finite(&self.metrics, job, error);
             }
@@ -133,10 +134,10 @@ impl Loop {
                 times.ticks += 1;
             }
             let (job, calls) = (&track.job, track.trajectory.step() as u32);
-            job.step_taken(track.place, now);
-            let interval = job.work.preview_interval;
-            let step = job.work.steps_done(calls);
-            let stepped = step > job.work.steps_done(calls - 1);
+            job.step_taken(&track.draw, track.place, now);
+            let interval = track.draw.preview_interval;
+            let step = track.draw.steps_done(calls);
+            let stepped = step > track.draw.steps_done(calls - 1);
             let ended = job.outbox.has_ended();
             if interval > 0
                 && stepped

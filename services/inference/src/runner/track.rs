@@ -7,11 +7,13 @@ use mobula_diffusion::Trajectory;
 
 use super::compose::Texts;
 use super::job::{Job, PictureTimes};
+use super::work::Draw;
 use crate::engine::Condition;
 
 /// One picture on its way.
 pub(super) struct Track {
     pub(super) job: Arc<Job>,
+    pub(super) draw: Arc<Draw>,
     /// Place in `Work::pictures`.
     pub(super) place: usize,
     pub(super) trajectory: Trajectory,
@@ -50,7 +52,7 @@ impl Rows<'_> {
 
 impl Track {
     pub(super) fn new(
-        job: &Arc<Job>,
+        (job, draw): (&Arc<Job>, &Arc<Draw>),
         place: usize,
         trajectory: Trajectory,
         texts: &Arc<Texts>,
@@ -58,6 +60,7 @@ impl Track {
     ) -> Self {
         Self {
             job: Arc::clone(job),
+            draw: Arc::clone(draw),
             place,
             trajectory,
             texts: Arc::clone(texts),

@@ -321,8 +321,8 @@ fn compare(case: &Case, drawn: &Drawn) -> Vec<String> {
     wrong
 }
 
-/// Draws every case of a family, those of one setup at the same time.
-async fn check(family: &str, expected: usize) {
+/// The cases of a family by their setups.
+fn cases(family: &str, expected: usize) -> BTreeMap<Setup, Vec<Case>> {
     let text = std::fs::read_to_string(golden().join(format!("cases_{family}.json"))).unwrap();
     let family: Family = serde_json::from_str(&text).unwrap();
     assert!(family.cases.len() >= expected, "{}", family.cases.len());
@@ -332,8 +332,29 @@ async fn check(family: &str, expected: usize) {
             setups.entry(setup(&case)).or_default().push(case);
         }
     }
+    setups
+}
+
+/// For every setup of a family: its folder, and the requests of its cases by their names.
+pub(crate) fn requests(
+    family: &str,
+    expected: usize,
+) -> impl Iterator<Item = (tempfile::TempDir, Vec<(String, GenerateRequest)>)> {
+    cases(family, expected).into_iter().map(|(setup, cases)| {
+        let (folder, ids) = folder(&setup);
+        let requests = cases.iter().map(|case| {
+            let name = format!("{} {}", case.model, case.name);
+            (name, request(case, &ids))
+        });
+        let requests = requests.collect();
+        (folder, requests)
+    })
+}
+
+/// Draws every case of a family, those of one setup at the same time.
+async fn check(family: &str, expected: usize) {
     let mut wrong = Vec::new();
-    for (setup, cases) in setups {
+    for (setup, cases) in cases(family, expected) {
         let (folder, ids) = folder(&setup);
         let worker = Worker::with_model(PathBuf::from(folder.path())).await;
         let drawn = join_all(cases.iter().map(|case| worker.draw(request(case, &ids)))).await;

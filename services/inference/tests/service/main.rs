@@ -8,4 +8,5 @@ mod ondemand;
 mod replicas;
 mod requests;
 mod same;
+mod stages;
 mod support;

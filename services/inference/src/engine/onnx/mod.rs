@@ -26,7 +26,10 @@ use std::sync::Arc;
 
 use mobula_embeddings::{Embeddings, Encoder as Which, Vocabulary};
 
-use super::{Batch, Decoded, Encoded, Engine, Error, Info, Interrupt, Moments, Shape, whole};
+use super::{
+    Batch, Decoded, Encoded, Encoder as Described, Engine, Error, Info, Interrupt, Moments, Shape, Stages,
+    whole,
+};
 use crate::model::{Division, Model};
 use decoder::Decoder;
 pub(crate) use edit::every as every_edit;
@@ -39,12 +42,15 @@ use signal::Signal;
 use text::{Added, TextEncoders};
 use unet::{Unet, Widths};
 
+/// Layers of CLIP's text encoder, where a configuration does not say.
+const USUAL_LAYERS: usize = 12;
+
 /// The engine; see the module.
 pub struct Onnx {
     info: Info,
-    text: TextEncoders,
-    unet: Unet,
-    decoder: Decoder,
+    text: Option<TextEncoders>,
+    unet: Option<Unet>,
+    decoder: Option<Decoder>,
     encoder: Option<Encoder>,
     runtime: Runtime,
     setup: Setup,
@@ -69,40 +75,54 @@ impl Onnx {
         runtime.check()?;
         let signal = Arc::new(Signal::new(&setup.providers)?);
         let context = Context::new(runtime, setup, &signal);
-        let text = TextEncoders::load(model, &added(model)?, &context)?;
-        let decoder = Decoder::load(model, &context)?;
-        let scale = decoder.scale();
-        let encoder = if model.encodes_images {
-            Some(Encoder::load(model, scale, &context)?)
-        } else {
-            None
+        let stages = setup.stages;
+        let wants = |wanted: bool| wanted.then_some(());
+        let added = added(model)?;
+        let text = wants(stages.encode_text)
+            .map(|()| TextEncoders::load(model, &added, &context))
+            .transpose()?;
+        let texts = match &text {
+            Some(text) => Texts::of(text),
+            None if stages.denoise => Texts::configured(model, &added)?,
+            // Nobody asks a VAE about texts.
+            None => Texts::default(),
         };
-        let widths = widths(model, &text);
-        let unet = Unet::load(model, widths, &context)?;
+        let decoder = wants(stages.decode)
+            .map(|()| Decoder::load(model, &context))
+            .transpose()?;
+        let scale = decoder.as_ref().map_or(model.vae.scale, Decoder::scale);
+        let encoder = wants(stages.encode && model.encodes_images)
+            .map(|()| Encoder::load(model, scale, &context))
+            .transpose()?;
+        let widths = widths(model, &texts);
+        let unet = wants(stages.denoise)
+            .map(|()| Unet::load(model, widths, &context))
+            .transpose()?;
         let (scaling, shift) = match model.vae.statistics {
             None => (model.vae.scaling, model.vae.shift),
             // The channels' means are taken from the VAE's values here.
             Some(_) => (model.vae.scaling, 0.0),
         };
         let info = Info {
-            window: text.window(),
-            encoders: text.describe(),
+            window: texts.window,
+            encoders: texts.encoders,
             width: widths.states,
             pooled: widths.pooled,
             time_ids: widths.time_ids,
             guidance: widths.guidance,
             channels: unet::CHANNELS,
-            input_channels: unet.input_channels(),
+            input_channels: unet.as_ref().map_or(unet::CHANNELS, Unet::input_channels),
             encodes_images: encoder.is_some(),
             scaling,
             shift,
             scale,
-            multiple: unet.unit() * scale,
-            mixed_timesteps: unet.mixes_timesteps(),
+            multiple: unet.as_ref().map_or(1, Unet::unit) * scale,
+            mixed_timesteps: unet.as_ref().is_none_or(Unet::mixes_timesteps),
             provider: setup.providers.full_name().to_owned(),
             bucket: setup.providers.depends_on_batch().then_some(setup.bucket),
-            lanes: unet.lanes(),
+            lanes: unet.as_ref().map_or(1, Unet::lanes),
             threads: runtime.threads.max(1),
+            stages,
         };
         tracing::info!(model = %model.folder().display(), ?info, "model is loaded");
         Ok(Self {
@@ -124,24 +144,94 @@ impl Onnx {
     /// [`Error::Run`].
     pub fn settle(&mut self, model: &Model) -> Result<(), Error> {
         self.signal.begin();
-        self.unet.settle(model)?;
-        self.info.lanes = self.unet.lanes();
+        if let Some(unet) = &mut self.unet {
+            unet.settle(model)?;
+            self.info.lanes = unet.lanes();
+        }
         Ok(())
     }
 
     /// What [`Onnx::settle`] found out; none when there was nothing to find out.
     #[must_use]
     pub fn division(&self) -> Option<Division> {
-        self.unet.settled()
+        self.unet.as_ref()?.settled()
+    }
+
+    /// What it says when it is asked for a stage of which it has no network.
+    fn lacks(&self, asked: Stages) -> Error {
+        Error::NoStage {
+            asked,
+            has: self.info.stages,
+        }
+    }
+}
+
+/// What the text encoders are, whether they are loaded or not.
+#[derive(Default)]
+struct Texts {
+    window: usize,
+    encoders: Vec<Described>,
+    pooled: usize,
+}
+
+impl Texts {
+    /// As they are.
+    fn of(text: &TextEncoders) -> Self {
+        Self {
+            window: text.window(),
+            encoders: text.describe(),
+            pooled: text.pooled(),
+        }
+    }
+
+    /// As their configurations say, for who takes their states without having them.
+    fn configured(model: &Model, added: &[Added]) -> Result<Self, Error> {
+        let lacks = |part: &'static str, key: &str| Error::Model {
+            part,
+            why: format!(
+                "config.json says no {key}, without which the denoiser of a split application does not know its states"
+            ),
+        };
+        let mut encoders = Vec::with_capacity(model.encoders.len());
+        for (index, text) in model.encoders.iter().enumerate() {
+            let alone = model.cross_attention.filter(|_| model.encoders.len() == 1);
+            let vectors = added
+                .get(index)
+                .map_or(0, |added| added.values.len() / added.width.max(1));
+            encoders.push(Described {
+                vocabulary: text.vocabulary.saturating_add(vectors as u32),
+                width: text
+                    .width
+                    .or(alone)
+                    .ok_or_else(|| lacks(text.part, "hidden_size"))?,
+                // Stable Diffusion XL counts from the penultimate layer.
+                layers: text
+                    .layers
+                    .unwrap_or(USUAL_LAYERS)
+                    .saturating_sub(usize::from(model.is_xl)),
+            });
+        }
+        let last = model.encoders.last();
+        let pooled = match last {
+            Some(last) if model.is_xl => last
+                .projection
+                .ok_or_else(|| lacks(last.part, "projection_dim"))?,
+            Some(_) | None => 0,
+        };
+        Ok(Self {
+            window: model.window(),
+            encoders,
+            pooled,
+        })
     }
 }
 
 /// What the UNet of a model takes beside sample and timestep.
-fn widths(model: &Model, text: &TextEncoders) -> Widths {
+fn widths(model: &Model, text: &Texts) -> Widths {
     Widths {
-        window: text.window(),
-        states: text.describe().iter().map(|encoder| encoder.width).sum(),
-        pooled: if model.is_xl { text.pooled() } else { 0 },
+        window: text.window,
+        states: text.encoders.iter().map(|encoder| encoder.width).sum(),
+        pooled: if model.is_xl { text.pooled } else { 0 },
         time_ids: model.time_ids,
         guidance: model.guidance,
     }
@@ -202,7 +292,10 @@ impl Engine for Onnx {
             return Ok(());
         }
         self.signal.begin();
-        self.text.run(ids, clip_skip, out)?;
+        let Some(text) = &mut self.text else {
+            return Err(self.lacks(Stages::ENCODE_TEXT));
+        };
+        text.run(ids, clip_skip, out)?;
         if self.info.pooled == 0 {
             out.pooled.clear();
         }
@@ -215,10 +308,13 @@ impl Engine for Onnx {
         if batch.rows() == 0 {
             return Ok(());
         }
+        let Some(unet) = &mut self.unet else {
+            return Err(self.lacks(Stages::DENOISE));
+        };
         let mut outputs = std::mem::take(batch.outputs_mut());
         outputs.clear();
         self.signal.begin();
-        let ran = self.unet.run(batch, &mut outputs);
+        let ran = unet.run(batch, &mut outputs);
         let got = outputs.len();
         *batch.outputs_mut() = outputs;
         ran?;
@@ -240,7 +336,10 @@ impl Engine for Onnx {
             return Ok(Decoded::default());
         }
         self.signal.begin();
-        let decoded = self.decoder.run(latents, shape, &context!(self), planes)?;
+        let Some(decoder) = &mut self.decoder else {
+            return Err(self.lacks(Stages::DECODE));
+        };
+        let decoded = decoder.run(latents, shape, &context!(self), planes)?;
         let pixels = shape.positions() * self.info.scale * self.info.scale;
         expect("vae_decoder", planes.len(), pictures * 3 * pixels)?;
         Ok(decoded)
@@ -283,9 +382,15 @@ impl Engine for Onnx {
 
     fn trim(&mut self) {
         self.signal.begin();
-        self.text.trim();
-        self.unet.trim();
-        self.decoder.trim();
+        if let Some(text) = &mut self.text {
+            text.trim();
+        }
+        if let Some(unet) = &mut self.unet {
+            unet.trim();
+        }
+        if let Some(decoder) = &mut self.decoder {
+            decoder.trim();
+        }
         if let Some(encoder) = &mut self.encoder {
             encoder.trim();
         }

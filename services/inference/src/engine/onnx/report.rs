@@ -9,7 +9,7 @@ use super::session::{Context, Network};
 use super::setup::Setup;
 use super::signal::Signal;
 use super::text::TextEncoders;
-use super::{added, unet, widths};
+use super::{Texts, added, unet, widths};
 use crate::model::Model;
 
 /// One network's inputs and outputs, as its file declares them.
@@ -69,7 +69,7 @@ pub fn prepare_unet(model: &Model, runtime: &Runtime) -> Result<Option<PreparedU
     let setup = Setup::default();
     let context = context(runtime, &setup)?;
     let text = TextEncoders::load(model, &added(model)?, &context)?;
-    let prepared = unet::prepare(model, widths(model, &text), &context)?;
+    let prepared = unet::prepare(model, widths(model, &Texts::of(&text)), &context)?;
     Ok(prepared.map(|(bytes, unit)| PreparedUnet { bytes, unit }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::{Error, computes};
+use super::super::{Error, Stages, computes};
 use super::lanes::{self, Choice};
 use super::provider::Providers;
 use crate::model::Model;
@@ -21,6 +21,8 @@ pub struct Setup {
     pub(super) lanes: Choice,
     /// What lanes may take of memory when nobody asked for a number of them, bytes.
     pub(super) lane_memory: u64,
+    /// The networks that are loaded.
+    pub(super) stages: Stages,
 }
 
 /// A decoder's largest layers have 128 channels at full size: 0.5 GiB each in float32 at 1024 by 1024, of which three or four
@@ -39,6 +41,7 @@ impl Default for Setup {
             io_binding: false,
             lanes: Choice::Fixed(1),
             lane_memory: lanes::MEMORY,
+            stages: Stages::ALL,
         }
     }
 }
@@ -78,6 +81,12 @@ impl Setup {
             self.providers.place_on(gpu);
         }
         self
+    }
+
+    /// Has the engine load the networks of these stages only.
+    #[must_use]
+    pub fn with_stages(self, stages: Stages) -> Self {
+        Self { stages, ..self }
     }
 
     /// Number of the GPU that it computes on; none for the CPU, and where devices have no numbers.
@@ -126,9 +135,13 @@ impl Setup {
     }
 
     /// By what name measurements of a model would be kept, as far as that is known before it is loaded: where lanes are chosen by
-    /// measuring and the manifest does not say, it is not.
+    /// measuring and the manifest does not say, and for a part of a model, it is not.
     #[must_use]
     pub fn computes(&self, model: &Model, threads: usize) -> Option<String> {
+        // The manifest tells of the whole.
+        if !self.stages.is_all() {
+            return None;
+        }
         let lanes = match self.lanes {
             Choice::Fixed(lanes) => lanes,
             Choice::Auto if threads < 2 || !self.divides() => 1,

@@ -1,8 +1,10 @@
 //! The loop around an engine that tells of every call and waits for leave.
 
 mod ends;
+mod stages;
 mod story;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -247,17 +249,11 @@ fn prompt(id: u32) -> Prompt {
 fn work(prompt: u32, seeds: &[u64], steps: usize) -> Work {
     let config = r#"{"_class_name": "DDIMScheduler", "clip_sample": false}"#;
     let sampler = Sampler::new(&Config::from_json(config).unwrap(), &Ask::steps(steps)).unwrap();
-    Work {
-        request_id: format!("{prompt}"),
+    let draw = Draw {
         prompt: self::prompt(prompt),
         negative: Some(self::prompt(0)),
         clip_skip: [0, 0],
         time_ids: [Arc::default(), Arc::default()],
-        shape: Shape {
-            channels: 4,
-            height: 8,
-            width: 8,
-        },
         sampler: Arc::new(sampler),
         guidance: Guidance {
             scale: 5.0,
@@ -266,18 +262,44 @@ fn work(prompt: u32, seeds: &[u64], steps: usize) -> Work {
             embedded: false,
         },
         source: Source::Cpu,
-        class: Class::Normal,
-        fast: false,
         origin: Origin::Noise,
         latents: false,
-        pictures: (0..).zip(seeds.iter().copied()).collect(),
         preview_interval: 0,
+        texts: HashMap::new(),
+    };
+    Work {
+        request_id: format!("{prompt}"),
+        task: Task::Draw(Arc::new(draw)),
+        shape: Shape {
+            channels: 4,
+            height: 8,
+            width: 8,
+        },
+        class: Class::Normal,
+        fast: false,
+        pictures: (0..).zip(seeds.iter().copied()).collect(),
         format: crate::encode::Format::Png,
         text: vec![],
         deadline: None,
         arrived: Instant::now(),
         span: tracing::Span::none(),
     }
+}
+
+/// What a work draws.
+fn drawn(work: &Work) -> Arc<Draw> {
+    match &work.task {
+        Task::Draw(draw) => Arc::clone(draw),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same work, drawn otherwise.
+fn changed(mut work: Work, change: impl FnOnce(&mut Draw)) -> Work {
+    let mut draw = (*drawn(&work)).clone();
+    change(&mut draw);
+    work.task = Task::Draw(Arc::new(draw));
+    work
 }
 
 async fn events(inbox: Inbox) -> Vec<Result<Event, String>> {

@@ -7,10 +7,7 @@ async fn a_lone_request_tells_its_story_in_order() {
     let bench = Bench::start(|engine| engine.gate = None).await;
     let inbox = bench
         .runner
-        .submit(Work {
-            preview_interval: 2,
-            ..work(1, &[3, 4], 5)
-        })
+        .submit(changed(work(1, &[3, 4], 5), |draw| draw.preview_interval = 2))
         .unwrap();
     let events = events(inbox).await;
     let names = events.iter().map(|event| match event.as_ref().unwrap() {
@@ -175,10 +172,7 @@ async fn a_picture_to_start_from_is_encoded_once_for_all_seeds() {
             rgb: vec![100; 64 * 64 * 3].into(),
             mask,
         };
-        let work = Work {
-            origin,
-            ..work(1, &[1, 2, 3], 2)
-        };
+        let work = changed(work(1, &[1, 2, 3], 2), |draw| draw.origin = origin);
         assert!(is_done(&events(bench.runner.submit(work).unwrap()).await));
     }
     let pictures: Vec<_> = bench
@@ -193,10 +187,7 @@ async fn a_picture_to_start_from_is_encoded_once_for_all_seeds() {
 #[tokio::test]
 async fn latents_go_out_as_they_are_where_they_are_asked_for() {
     let bench = Bench::start(|engine| engine.gate = None).await;
-    let work = Work {
-        latents: true,
-        ..work(1, &[1, 2], 2)
-    };
+    let work = changed(work(1, &[1, 2], 2), |draw| draw.latents = true);
     let told = events(bench.runner.submit(work).unwrap()).await;
     let latents: Vec<_> = told
         .iter()
@@ -221,17 +212,18 @@ async fn latents_go_out_as_they_are_where_they_are_asked_for() {
 #[tokio::test]
 async fn a_long_prompt_starts_even_when_nothing_is_cached() {
     let bench = Bench::start(|engine| engine.gate = None).await;
-    let mut long = work(1, &[1], 1);
-    for prompt in [Some(&mut long.prompt), long.negative.as_mut()]
-        .into_iter()
-        .flatten()
-    {
-        let windows = (0..40).map(|n| Window {
-            ids: vec![n; 77].into(),
-            weights: None,
-        });
-        prompt.stretches[0].variants[0].windows = windows.collect();
-    }
+    let long = changed(work(1, &[1], 1), |draw| {
+        for prompt in [Some(&mut draw.prompt), draw.negative.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            let windows = (0..40).map(|n| Window {
+                ids: vec![n; 77].into(),
+                weights: None,
+            });
+            prompt.stretches[0].variants[0].windows = windows.collect();
+        }
+    });
     assert!(is_done(&events(bench.runner.submit(long).unwrap()).await));
     let calls = bench.rest().await;
     let encodes: Vec<_> = calls
@@ -276,10 +268,7 @@ async fn steps_are_counted_as_asked_for_whatever_calls_they_take() {
         };
         let sampler = Arc::new(Sampler::new(&config, &ask).unwrap());
         assert_eq!(sampler.calls(), calls, "{kind}");
-        let work = Work {
-            sampler,
-            ..work(1, &[3], 5)
-        };
+        let work = changed(work(1, &[3], 5), |draw| draw.sampler = sampler);
         let told = events(bench.runner.submit(work).unwrap()).await;
         let steps: Vec<_> = told
             .iter()
@@ -335,45 +324,44 @@ fn a_prompt_changes_with_the_step_that_is_told_whatever_calls_the_step_takes() {
         let later = self::prompt(2).stretches;
         prompt.stretches[0].until = Some(1);
         prompt.stretches.extend(later);
-        let work = Work {
-            sampler: sampler(kind, skip_prk, 5),
-            prompt,
-            ..work(0, &[3], 5)
-        };
+        let work = changed(work(0, &[3], 5), |draw| {
+            (draw.sampler, draw.prompt) = (sampler(kind, skip_prk, 5), prompt);
+        });
+        let draw = drawn(&work);
         let encoded = |(ids, _): &cache::Text| Encoded {
             states: vec![ids[0] as f32; info.states()],
             pooled: vec![0.0; info.pooled],
         };
-        let found = work.texts().map(|text| {
+        let found = draw.windows().map(|text| {
             let states = Arc::new(encoded(&text));
             (text, states)
         });
-        let texts = compose::texts(&work, &info, false, &found.collect()).unwrap();
+        let texts = compose::texts(&draw, &info, false, &found.collect()).unwrap();
         let spec = Spec {
             channels: work.shape.channels,
             height: work.shape.height,
             width: work.shape.width,
-            guidance: work.guidance,
+            guidance: draw.guidance,
             seed: 3,
-            source: work.source,
+            source: draw.source,
             start: trajectory::Start::Noise,
         };
-        let trajectory = Trajectory::new(spec, Arc::clone(&work.sampler)).unwrap();
+        let trajectory = Trajectory::new(spec, Arc::clone(&draw.sampler)).unwrap();
         let zeros = vec![0.0; work.shape.values()];
         let (outbox, _inbox) = outbox::channel(&Arc::default());
-        let job = Arc::new(Job::new(work, outbox, Arc::default()));
+        let job = Arc::new(Job::new(work, outbox, Arc::default(), 0));
         let order = track::Order {
             request: 0,
             picture: 0,
         };
-        let mut track = track::Track::new(&job, 0, trajectory, &Arc::new(texts), order);
+        let mut track = track::Track::new((&job, &draw), 0, trajectory, &Arc::new(texts), order);
         let mut before = 0;
         while !track.trajectory.is_done() {
             let Some(track::Rows::Two(_, cond)) = track.rows() else {
                 panic!("{kind}: {:?}", track.rows())
             };
             let is_first = cond.states[0] < 1.5;
-            let done = job.work.steps_done(track.trajectory.step() as u32);
+            let done = draw.steps_done(track.trajectory.step() as u32);
             assert_eq!(is_first, done == 0, "{kind}");
             before += usize::from(is_first);
             track.trajectory.accept(Some(&zeros), &zeros).unwrap();

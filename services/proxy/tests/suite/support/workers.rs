@@ -253,6 +253,28 @@ fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
 
 #[tonic::async_trait]
 impl InferenceService for Inference {
+    type DenoiseStream = futures::stream::Pending<Result<DenoiseResponse, Status>>;
+    type DecodeStream = futures::stream::Pending<Result<DecodeResponse, Status>>;
+
+    async fn denoise(&self, _: Request<DenoiseRequest>) -> Result<Response<Self::DenoiseStream>, Status> {
+        Err(Status::unimplemented("this worker draws whole pictures"))
+    }
+
+    async fn decode(&self, _: Request<DecodeRequest>) -> Result<Response<Self::DecodeStream>, Status> {
+        Err(Status::unimplemented("this worker draws whole pictures"))
+    }
+
+    async fn encode_text(
+        &self,
+        _: Request<EncodeTextRequest>,
+    ) -> Result<Response<EncodeTextResponse>, Status> {
+        Err(Status::unimplemented("this worker draws whole pictures"))
+    }
+
+    async fn encode(&self, _: Request<EncodeRequest>) -> Result<Response<EncodeResponse>, Status> {
+        Err(Status::unimplemented("this worker draws whole pictures"))
+    }
+
     type GenerateStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
     async fn generate(
