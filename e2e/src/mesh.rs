@@ -39,9 +39,28 @@ pub struct Builder {
     inference: usize,
     preprocess: usize,
     max_ongoing_requests: u32,
+    split: bool,
 }
 
+/// Deployments of the model's parts in a split application.
+const PARTS: usize = 3;
+
 impl Builder {
+    /// Splits the application: text encoder, denoiser and VAE are deployments of their own, each with as many replicas, and
+    /// workers, as a whole one would have.
+    #[must_use]
+    pub fn split(mut self) -> Self {
+        self.split = true;
+        self
+    }
+
+    /// Makes decoding a picture with the fake engine take so many microseconds.
+    #[must_use]
+    pub fn decode_us(mut self, micros: u64) -> Self {
+        self.options.push(("decode_us", micros));
+        self
+    }
+
     /// One more model that every replica serves on demand, by this id.
     #[must_use]
     pub fn on_demand(mut self, id: &str, folder: &Path) -> Self {
@@ -125,7 +144,8 @@ impl Builder {
         for _ in 0..self.preprocess + beside {
             mesh.add_preprocess().await?;
         }
-        for _ in 0..self.inference + beside {
+        let parts = if self.split { PARTS } else { 1 };
+        for _ in 0..self.inference * parts + beside {
             mesh.add_inference().await?;
         }
         mesh.ready(self.inference + beside).await?;
@@ -161,6 +181,7 @@ impl Mesh {
             inference: 1,
             preprocess: 1,
             max_ongoing_requests: 32,
+            split: false,
         }
     }
 
@@ -168,6 +189,12 @@ impl Mesh {
     #[must_use]
     pub fn client(&self) -> ImageServiceClient<Channel> {
         self.client.clone()
+    }
+
+    /// Where the controller speaks gRPC.
+    #[must_use]
+    pub fn controller(&self) -> SocketAddr {
+        self.controller_address
     }
 
     /// Where the proxy speaks HTTP.

@@ -14,6 +14,7 @@ impl Builder {
             options,
             on_demand,
             max_models,
+            split,
         } = self;
         let models: String = on_demand
             .iter()
@@ -51,22 +52,39 @@ impl Builder {
             )
         });
         let refiner = refiner.unwrap_or_default();
+        let (graph, draws, others) = if *split {
+            ("split", "denoiser", &["text_encoder", "vae"][..])
+        } else {
+            ("text_to_image", "pipeline", &[][..])
+        };
+        let others: String = others
+            .iter()
+            .map(|name| {
+                format!(
+                    "  - name: {name}
+    num_replicas: {inference}
+    ray_actor_options:
+      num_cpus: 1
+"
+                )
+            })
+            .collect();
         format!(
             "applications:
 - name: {APPLICATION}
   route_prefix: /
-  import_path: mobula.image:text_to_image
+  import_path: mobula.image:{graph}
   args:
     model: {model}{options}{models}
   deployments:
   - name: preprocess
     num_replicas: {preprocess}
-  - name: pipeline
+  - name: {draws}
     num_replicas: {inference}
     max_ongoing_requests: {max_ongoing_requests}
     ray_actor_options:
       num_cpus: 1
-{refiner}"
+{others}{refiner}"
         )
     }
 }

@@ -16,6 +16,7 @@ mod processes;
 mod refine;
 mod reflection;
 mod schedulers;
+mod split;
 mod tls;
 mod trace;
 mod triton;

@@ -1,10 +1,12 @@
-//! Drawing on a replica, and on another one when it is lost; with a refiner in two halves, each on a replica of its model.
+//! Drawing on a replica, and on another one when it is lost; with a refiner in two halves, each on a replica of its model; of
+//! an application that is split stage by stage, each on a replica of its deployment.
 //!
 //! Invariants: a picture that the caller has is never sent again; the caller hears of every loss by one `restarted`
-//! event; what was asked of the second replica is what was asked of the first; latents that the first half brought are
-//! kept until the last half is done, so that a replica lost there costs the last half only.
+//! event; what was asked of the second replica is what was asked of the first; what a half or a stage brought is kept until
+//! the next one is done, so that a replica lost there costs that one only.
 
 mod request;
+mod stages;
 mod tell;
 
 use std::{sync::Arc, time::Duration};
@@ -13,11 +15,13 @@ use mobula_proto::{
     common::v1::{Latents, Timings},
     control::v1::ModelInfo,
     image::v1::{self as image, generate_response::Event},
-    inference::v1::{generate_response::Event as Drawn, inference_service_client::InferenceServiceClient},
+    inference::v1::generate_response::Event as Drawn,
 };
 use mobula_serving::{retry::Attempts, route::Cost};
+
+use self::stages::Encoded;
 use tokio::time::Instant;
-use tonic::{Request, Status};
+use tonic::Status;
 use tracing::{Instrument, debug_span};
 
 use crate::{
@@ -40,6 +44,8 @@ pub(crate) struct Drawer<'a> {
     tokens: Tokens,
     /// As the replica that drew last reports it.
     model: Arc<ModelInfo>,
+    /// What other deployments made for its denoiser, where it is split.
+    encoded: Option<Encoded>,
 }
 
 impl<'a> Drawer<'a> {
@@ -48,6 +54,7 @@ impl<'a> Drawer<'a> {
             served,
             tokens,
             model: Arc::clone(&served.model),
+            encoded: None,
         }
     }
 }
@@ -77,6 +84,8 @@ pub(crate) struct Draw<'a> {
     plan: &'a Plan,
     ready: Ready<'a>,
     half: Half,
+    /// Latents are there, and are decoded by a deployment of their own.
+    decodes: bool,
     attempts: Attempts,
     queued: Duration,
     /// The pictures that the caller has.
@@ -85,7 +94,7 @@ pub(crate) struct Draw<'a> {
     latents: Vec<Option<Latents>>,
     /// Steps of the first half, as its replica counts them.
     steps_before: u32,
-    /// Timings of the first half.
+    /// Timings of the first half, and of the stages that are done where the application is split.
     before: Timings,
     /// Timings of the last picture, should the replica be lost between it and its last word.
     last: Timings,
@@ -103,6 +112,7 @@ impl<'a> Draw<'a> {
             job,
             plan,
             half: Half::Whole,
+            decodes: false,
             attempts: Attempts::default(),
             // What came before the tokens was waiting too: for a route table or a first replica.
             queued: job.arrived.elapsed().saturating_sub(ready.took),
@@ -119,9 +129,9 @@ impl<'a> Draw<'a> {
     pub(crate) async fn run(mut self, first: Place, second: Option<Place>) -> Result<(), Error> {
         if let Some((refine, mut second)) = self.plan.refine.as_ref().zip(second) {
             self.half = Half::First(refine.switch_at);
-            self.before = self.draw(first).await?;
-            self.last = Timings::default();
-            let latents = std::mem::take(&mut self.latents).into_iter().flatten().collect();
+            let timings = self.draw(first).await?;
+            self.passed(timings);
+            let latents = self.latents.iter_mut().filter_map(Option::take).collect();
             self.half = Half::Last(refine.switch_at, latents);
             self.job.shared.metrics.handovers.increment(1);
             // Its wait for a replica begins now.
@@ -135,8 +145,19 @@ impl<'a> Draw<'a> {
         Ok(())
     }
 
-    /// Draws the half that it is at, on as many replicas as it takes.
-    async fn draw(&mut self, mut place: Place) -> Result<Timings, Error> {
+    /// Draws the half that it is at; where its application is split, stage by stage.
+    async fn draw(&mut self, place: Place) -> Result<Timings, Error> {
+        let drawn = self.attempts(place).await?;
+        let Some(decoder) = self.decoder() else {
+            return Ok(drawn);
+        };
+        self.passed(drawn);
+        self.decodes = true;
+        self.attempts(decoder).await
+    }
+
+    /// Has replicas do what it is at, as many as it takes.
+    async fn attempts(&mut self, mut place: Place) -> Result<Timings, Error> {
         let cost = place.cost();
         loop {
             let asked = Instant::now();
@@ -148,9 +169,14 @@ impl<'a> Draw<'a> {
             self.job.trail.without(place.take_without());
             self.job.trail.timings(self.merged(Timings::default()));
             let mut permit = acquired?;
-            let drawer = self.drawer_mut();
-            if let Some(model) = permit.replica().model(drawer.served.model_id.as_deref()) {
-                drawer.model = model;
+            // Of a part that only decodes, sizes and steps are not the model's.
+            if !self.decodes {
+                let drawer = self.drawer_mut();
+                if let Some(model) = permit.replica().model(drawer.served.model_id.as_deref()) {
+                    drawer.model = model;
+                }
+                // With a slot at the denoiser: what is encoded waits for nothing, and no more of it is held than is drawn.
+                self.encode().await?;
             }
             let span = debug_span!("draw", replica = permit.replica().id, otel.kind = "client");
             let ended = match self.attempt(&mut permit, cost).instrument(span).await {
@@ -224,25 +250,14 @@ impl<'a> Draw<'a> {
 
     /// Draws on one replica what is not there yet.
     async fn attempt(&mut self, permit: &mut Permit, cost: Cost) -> Result<Timings, Ended> {
-        let mut client = InferenceServiceClient::new(permit.channel())
-            .max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES);
-        let mut request = Request::new(self.request(permit));
-        if let Some(deadline) = self.job.deadline {
-            deadline.apply(&mut request);
-        }
-        mobula_kit::trace::inject(request.metadata_mut());
         let mut accepted = false;
         let ended = |status, accepted| Ended {
             fault: classify(status, accepted),
             accepted,
         };
-        let mut stream = client
-            .generate(request)
-            .await
-            .map_err(|status| ended(status, false))?
-            .into_inner();
+        let mut stream = self.ask(permit).await.map_err(|status| ended(status, false))?;
         loop {
-            let message = match stream.message().await {
+            let (load, event) = match stream.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(ended(Status::unavailable("the stream ended too early"), accepted)),
                 Err(status) => return Err(ended(status, accepted)),
@@ -253,10 +268,10 @@ impl<'a> Draw<'a> {
                 permit.draws();
                 self.job.trail.had(&permit.replica().id);
             }
-            if let Some(load) = message.load {
+            if let Some(load) = load {
                 permit.load(load);
             }
-            match message.event {
+            match event {
                 Some(Drawn::Done(done)) => {
                     if self.is_complete() {
                         let timings = done.timings.unwrap_or(self.last);
@@ -295,10 +310,16 @@ impl<'a> Draw<'a> {
 
     /// What this half has brought already, by picture.
     fn has(&self) -> Vec<bool> {
-        match self.half {
-            Half::First(_) => self.latents.iter().map(Option::is_some).collect(),
-            Half::Whole | Half::Last(..) => self.sent.clone(),
+        if self.brings_latents() {
+            self.latents.iter().map(Option::is_some).collect()
+        } else {
+            self.sent.clone()
         }
+    }
+
+    /// Latents come now, not pictures: a refiner or a decoder goes on with them.
+    fn brings_latents(&self) -> bool {
+        matches!(self.half, Half::First(_)) || (self.drawer().served.split.is_some() && !self.decodes)
     }
 
     fn is_complete(&self) -> bool {

@@ -16,7 +16,8 @@ use std::{
 
 use mobula_kit::channel::Dial;
 use mobula_proto::control::v1::{
-    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, ReplicaEndpoint, WatchRoutesResponse, WorkerKind,
+    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, ReplicaEndpoint, Stage, WatchRoutesResponse,
+    WorkerKind,
 };
 use tokio::sync::watch;
 
@@ -44,13 +45,43 @@ pub(crate) struct Application {
     /// Sides of a picture of `GET /imagine` that names none, pixels; 0 is the model's own.
     pub(crate) img_size: u32,
     pub(crate) preprocess: Option<Arc<Pool>>,
+    /// The deployment that draws: all of a picture's way, or where the application is split, the denoiser.
     pub(crate) pipeline: Option<Arc<Pool>>,
+    /// The deployments of the other stages, where it is split.
+    pub(crate) split: Option<Split>,
     /// As its replicas report it, or as they last did.
     pub(crate) model: Option<Arc<ModelInfo>>,
     /// Where its requests are counted.
     pub(crate) ingress: Arc<Ingress>,
     /// What its models have done.
     pub(crate) statistics: Arc<Statistics>,
+}
+
+/// The stages beside the denoiser, each with the deployment that does it.
+#[derive(Debug, Clone)]
+pub(crate) struct Split {
+    pub(crate) encode_text: Arc<Pool>,
+    pub(crate) decode: Arc<Pool>,
+    pub(crate) encode: Arc<Pool>,
+}
+
+impl Application {
+    /// Its pools, that of the deployment that draws first.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let stages = self
+            .split
+            .iter()
+            .flat_map(|split| [&split.encode_text, &split.decode]);
+        self.pipeline.iter().chain(&self.preprocess).chain(stages)
+    }
+}
+
+/// The first deployment that does a stage; one of all stages does it too.
+fn of_stage(route: &ApplicationRoute, stage: Stage) -> Option<&DeploymentRoute> {
+    let mut parts = route.deployments.iter();
+    parts.find(|d| {
+        d.kind() == WorkerKind::Inference && (d.stages.is_empty() || d.stages().any(|s| s == stage))
+    })
 }
 
 /// A snapshot of what is served.
@@ -273,32 +304,42 @@ impl Fleet {
         pools: &mut HashMap<(String, String), Arc<Pool>>,
         channels: &mut Channels,
     ) -> Application {
-        let mut of_kind = |kind: WorkerKind| {
-            let deployment = route.deployments.iter().find(|d| d.kind() == kind)?;
+        let mut pool_of = |deployment: &DeploymentRoute| {
             let key = (route.name.clone(), deployment.name.clone());
             let make = || Arc::new(Pool::new(&route.name, &deployment.name, self.settings.clone()));
             let pool = Arc::clone(pools.entry(key).or_insert_with(make));
             pool.metrics.route(&route.route_prefix);
             pool.update(deployment, channels);
-            Some(pool)
+            pool
         };
-        let preprocess = of_kind(WorkerKind::Preprocess);
-        let pipeline = of_kind(WorkerKind::Inference);
+        let tokenizes = route
+            .deployments
+            .iter()
+            .find(|d| d.kind() == WorkerKind::Preprocess);
+        let preprocess = tokenizes.map(&mut pool_of);
+        let draws = of_stage(route, Stage::Denoise);
+        let mut pipeline = draws.map(&mut pool_of);
+        let mut split = None;
+        if draws.is_some_and(|d| !d.stages.is_empty()) {
+            let [encode_text, decode, encode] =
+                [Stage::EncodeText, Stage::Decode, Stage::Encode].map(|stage| of_stage(route, stage));
+            split = encode_text.zip(decode).map(|(encode_text, decode)| Split {
+                encode_text: pool_of(encode_text),
+                decode: pool_of(decode),
+                // Without a VAE encoder no picture is started from, which the model says.
+                encode: pool_of(encode.unwrap_or(decode)),
+            });
+            // A denoiser alone draws nothing.
+            pipeline = pipeline.filter(|_| split.is_some());
+        }
         let reported = pipeline
             .iter()
             .flat_map(|pool| pool.replicas())
             .find_map(|replica| replica.model(None));
         let before = before.find(&route.name);
         let known = || before.and_then(|application| application.model.clone());
-        let name_of = |kind| {
-            route
-                .deployments
-                .iter()
-                .find(|d| d.kind() == kind)
-                .map(|d| &*d.name)
-        };
         // What callers reach of an application is the deployment that draws.
-        let deployment = name_of(WorkerKind::Inference).unwrap_or_default();
+        let deployment = draws.map_or("", |deployment| &*deployment.name);
         let ingress = before
             .map(|application| &application.ingress)
             .filter(|ingress| ingress.is(&route.name, deployment, &route.route_prefix));
@@ -310,6 +351,7 @@ impl Fleet {
             img_size: route.img_size,
             preprocess,
             pipeline,
+            split,
             model: reported.or_else(known),
             ingress: ingress.map_or_else(make, Arc::clone),
             statistics: statistics.unwrap_or_default(),

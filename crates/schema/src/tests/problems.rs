@@ -24,8 +24,8 @@ colour: red
     );
     let expected = [
         "line 2: http_options.port: must be a whole number from 1 to 65535, not \"http\"",
-        "line 5: applications[0].import_path: must name a built-in graph (mobula.image:text_to_image, or a Stable Diffusion \
-         sample of Ray), not \"fruit:app\": applications in Python cannot be run here",
+        "line 5: applications[0].import_path: must name a built-in graph (mobula.image:text_to_image, mobula.image:split, or \
+         a Stable Diffusion sample of Ray), not \"fruit:app\": applications in Python cannot be run here",
         "line 6: applications[0].args.engine: must be one of onnx, fake, not \"torch\"",
         "line 6: applications[0].args.colour: is not a known field (accepted here: model, engine, options, models, \
          max_num_models_per_replica, max_batch_size, batch_wait_timeout_s)",

@@ -212,7 +212,7 @@ fn the_config_with_every_field_is_read() {
 
 #[test]
 fn the_shipped_applications_are_accepted() {
-    for (file, engine) in [("demo", "onnx"), ("fake", "fake")] {
+    for (file, engine) in [("demo", "onnx"), ("fake", "fake"), ("split", "onnx")] {
         let path = format!("{}/../../deploy/apps/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
         let config = parsed(&std::fs::read_to_string(path).unwrap()).config;
         assert_eq!(config.applications[0].deployments[1].engine, engine);

@@ -7,14 +7,14 @@ use mobula_proto::{
 };
 
 use super::{Draw, Half};
-use crate::{infotext, permit::Permit, validate::Plan};
+use crate::{infotext, validate::Plan};
 
 /// Guidance that is none.
 const UNGUIDED: f32 = 1.0;
 
 impl Draw<'_> {
-    /// The request to the replica that a permit is for: what this half has not brought yet.
-    pub(super) fn request(&self, permit: &Permit) -> inference::GenerateRequest {
+    /// The request to a replica that draws: what this half has not brought yet.
+    pub(super) fn request(&self, replica: &str) -> inference::GenerateRequest {
         let plan = self.plan;
         let drawer = self.drawer();
         let (from, to) = match &self.half {
@@ -26,7 +26,7 @@ impl Draw<'_> {
         let behind = self.steps_behind();
         let prompt = |prompt: &Option<Prompt>| prompt.as_ref().map(|prompt| rest(prompt, behind));
         let mut request = inference::GenerateRequest {
-            replica_id: permit.replica().id.clone(),
+            replica_id: replica.to_owned(),
             request_id: self.job.id.as_ref().to_owned(),
             model_id: drawer.served.id().to_owned(),
             prompt: prompt(&drawer.tokens.prompt.prompt),
@@ -71,7 +71,7 @@ impl Draw<'_> {
         }
     }
 
-    fn chunks(&self) -> Vec<inference::TextChunk> {
+    pub(super) fn chunks(&self) -> Vec<inference::TextChunk> {
         let first = &self.ready.first;
         let model = infotext::Model {
             name: first.served.name(),

@@ -59,11 +59,12 @@ impl Draw<'_> {
         }
     }
 
-    /// Keeps the latents of a picture for the refiner; what does not look like latents is as good as missing.
+    /// Keeps the latents of a picture for the refiner or the decoder; what does not look like latents is as good as missing.
     pub(super) fn keep(&mut self, done: inference::LatentsDone) {
-        let slot = match self.half {
-            Half::First(_) => self.latents.get_mut(done.index as usize),
-            Half::Whole | Half::Last(..) => None,
+        let slot = if self.brings_latents() {
+            self.latents.get_mut(done.index as usize)
+        } else {
+            None
         };
         if let (Some(slot), Some(latents)) = (slot, done.latents)
             && is_whole(&latents)
@@ -74,7 +75,7 @@ impl Draw<'_> {
 
     /// A finished picture, unless the caller has it or never asked for it.
     fn picture(&mut self, drawn: inference::Image) -> Option<Event> {
-        if matches!(self.half, Half::First(_)) {
+        if self.brings_latents() {
             return None;
         }
         let index = drawn.index as usize;

@@ -14,7 +14,7 @@ use crate::{
     Error,
     place::Place,
     pool::{Admitted, Early, Pool, Want},
-    table::{Application, NAME_SHOWN},
+    table::{Application, NAME_SHOWN, Split},
 };
 
 /// Which application, and which of its models.
@@ -34,7 +34,10 @@ pub(crate) struct Served {
     /// Which of the models on demand it is; none is the application's own.
     pub(crate) model_id: Option<Arc<str>>,
     pub(crate) preprocess: Arc<Pool>,
+    /// The deployment that draws: all of a picture's way, or the denoiser.
     pub(crate) pipeline: Arc<Pool>,
+    /// The deployments of the other stages, where the application is split.
+    pub(crate) split: Option<Split>,
     /// Its place, where it had to wait for any of that.
     early: Option<Early>,
 }
@@ -150,8 +153,7 @@ impl Waiting {
 impl Shared {
     /// Until when a request waits for an application that it has waited for since `since`, as far as can be told now.
     fn waits_until(&self, application: &Application, since: Duration) -> Duration {
-        let pools = [&application.pipeline, &application.preprocess];
-        let limits = pools.into_iter().flatten().map(|pool| pool.waits_until(since));
+        let limits = application.pools().map(|pool| pool.waits_until(since));
         limits.max().unwrap_or(since + self.no_replica_timeout)
     }
 }
@@ -214,12 +216,14 @@ impl Job {
             // An application's own model is always known here.
             (None, None) => return Err(Error::NoRoutes),
         };
+        let split = found.application.split.clone();
         Ok(Served {
             application: found.application,
             model,
             model_id: found.model_id,
             preprocess: found.preprocess,
             pipeline: found.pipeline,
+            split,
             early,
         })
     }
@@ -240,7 +244,6 @@ impl Job {
 
 /// Refuses a request that has just come where the table says why there is no replica.
 fn refuse(application: &Application) -> Result<(), Error> {
-    let pools = [&application.pipeline, &application.preprocess];
-    let refusal = pools.into_iter().flatten().find_map(|pool| pool.refusal());
+    let refusal = application.pools().find_map(|pool| pool.refusal());
     refusal.map_or(Ok(()), Err)
 }

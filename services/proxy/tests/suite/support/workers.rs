@@ -253,25 +253,34 @@ fn drawn(request: &inference::GenerateRequest, pictures: usize) -> Vec<Answer> {
 
 #[tonic::async_trait]
 impl InferenceService for Inference {
-    type DenoiseStream = futures::stream::Pending<Result<DenoiseResponse, Status>>;
-    type DecodeStream = futures::stream::Pending<Result<DecodeResponse, Status>>;
+    type DenoiseStream = futures::stream::Pending<Result<inference::DenoiseResponse, Status>>;
+    type DecodeStream = futures::stream::Pending<Result<inference::DecodeResponse, Status>>;
 
-    async fn denoise(&self, _: Request<DenoiseRequest>) -> Result<Response<Self::DenoiseStream>, Status> {
+    async fn denoise(
+        &self,
+        _: Request<inference::DenoiseRequest>,
+    ) -> Result<Response<Self::DenoiseStream>, Status> {
         Err(Status::unimplemented("this worker draws whole pictures"))
     }
 
-    async fn decode(&self, _: Request<DecodeRequest>) -> Result<Response<Self::DecodeStream>, Status> {
+    async fn decode(
+        &self,
+        _: Request<inference::DecodeRequest>,
+    ) -> Result<Response<Self::DecodeStream>, Status> {
         Err(Status::unimplemented("this worker draws whole pictures"))
     }
 
     async fn encode_text(
         &self,
-        _: Request<EncodeTextRequest>,
-    ) -> Result<Response<EncodeTextResponse>, Status> {
+        _: Request<inference::EncodeTextRequest>,
+    ) -> Result<Response<inference::EncodeTextResponse>, Status> {
         Err(Status::unimplemented("this worker draws whole pictures"))
     }
 
-    async fn encode(&self, _: Request<EncodeRequest>) -> Result<Response<EncodeResponse>, Status> {
+    async fn encode(
+        &self,
+        _: Request<inference::EncodeRequest>,
+    ) -> Result<Response<inference::EncodeResponse>, Status> {
         Err(Status::unimplemented("this worker draws whole pictures"))
     }
 

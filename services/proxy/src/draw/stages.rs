@@ -1,0 +1,426 @@
+//! A split application stage by stage: texts and pictures are encoded for the denoiser, and its latents are decoded, each by
+//! the deployment that does it.
+//!
+//! Invariant: what a stage is asked for is what a whole replica does inside, so that the bytes are the same.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use mobula_proto::{
+    common::v1::{Load, Prompt, Timings},
+    inference::v1::{
+        DecodeRequest, DecodeResponse, DenoiseRequest, DenoiseResponse, EncodeRequest, EncodeTextRequest,
+        EncodedText, GenerateRequest, GenerateResponse, LatentsDone, Moments, TextWindow, decode_response,
+        denoise_response, generate_response::Event as Drawn,
+        inference_service_client::InferenceServiceClient,
+    },
+};
+use mobula_serving::route::Cost;
+use tonic::{Request, Status, Streaming, transport::Channel};
+use tracing::{Instrument, debug_span};
+
+use super::{Draw, Half};
+use crate::{
+    Error, aside,
+    permit::Permit,
+    place::Place,
+    pool::Want,
+    problem::{Problem, Rule},
+    table::Split,
+};
+
+/// Windows that are encoded in one call: twenty megabytes of Stable Diffusion XL's states.
+const WINDOWS: usize = 32;
+/// Bytes of encoded texts and pictures that go to a denoiser: a message has 32 MiB at most, and a mask is among it.
+const MAX_ENCODED: usize = 24 << 20;
+
+/// What other deployments made for a denoiser.
+#[derive(Debug, Clone)]
+pub(super) struct Encoded {
+    texts: Vec<EncodedText>,
+    moments: Option<Moments>,
+}
+
+/// What a replica says of what it was asked for, in the words of a whole one.
+pub(super) enum Told {
+    Whole(Streaming<GenerateResponse>),
+    Denoised(Streaming<DenoiseResponse>),
+    Decoded(Streaming<DecodeResponse>),
+}
+
+impl Told {
+    /// The next thing that happened, and the replica's load where it says it.
+    pub(super) async fn message(&mut self) -> Result<Option<(Option<Load>, Option<Drawn>)>, Status> {
+        Ok(match self {
+            Self::Whole(stream) => stream.message().await?.map(|told| (told.load, told.event)),
+            Self::Denoised(stream) => stream
+                .message()
+                .await?
+                .map(|told| (told.load, told.event.map(denoised))),
+            Self::Decoded(stream) => stream
+                .message()
+                .await?
+                .map(|told| (told.load, told.event.map(decoded))),
+        })
+    }
+}
+
+fn denoised(event: denoise_response::Event) -> Drawn {
+    use denoise_response::Event;
+    match event {
+        Event::Accepted(accepted) => Drawn::Accepted(accepted),
+        Event::Started(started) => Drawn::Started(started),
+        Event::Step(step) => Drawn::Step(step),
+        Event::Preview(preview) => Drawn::Preview(preview),
+        Event::Latents(latents) => Drawn::Latents(latents),
+        Event::Done(done) => Drawn::Done(done),
+    }
+}
+
+fn decoded(event: decode_response::Event) -> Drawn {
+    use decode_response::Event;
+    match event {
+        Event::Accepted(accepted) => Drawn::Accepted(accepted),
+        Event::Image(image) => Drawn::Image(image),
+        Event::Done(done) => Drawn::Done(done),
+    }
+}
+
+fn client(channel: Channel) -> InferenceServiceClient<Channel> {
+    InferenceServiceClient::new(channel)
+        .max_decoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(mobula_kit::grpc::MAX_MESSAGE_BYTES)
+}
+
+impl Draw<'_> {
+    /// Asks the replica of a permit for what it is at.
+    pub(super) async fn ask(&self, permit: &Permit) -> Result<Told, Status> {
+        let mut client = client(permit.channel());
+        let replica = &permit.replica().id;
+        if self.decodes {
+            let asked = self.outgoing(self.latents_to_decode(replica));
+            return Ok(Told::Decoded(client.decode(asked).await?.into_inner()));
+        }
+        let mut request = self.request(replica);
+        let Some(encoded) = &self.drawer().encoded else {
+            let asked = self.outgoing(request);
+            return Ok(Told::Whole(client.generate(asked).await?.into_inner()));
+        };
+        // Files are written, and pictures are encoded, elsewhere.
+        (request.init_image, request.text_chunks) = (None, Vec::new());
+        let asked = self.outgoing(DenoiseRequest {
+            request: Some(request),
+            texts: encoded.texts.clone(),
+            init_moments: encoded.moments.clone(),
+        });
+        Ok(Told::Denoised(client.denoise(asked).await?.into_inner()))
+    }
+
+    fn outgoing<M>(&self, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        if let Some(deadline) = self.job.deadline {
+            deadline.apply(&mut request);
+        }
+        mobula_kit::trace::inject(request.metadata_mut());
+        request
+    }
+
+    /// The pictures that the caller does not have, as latents.
+    fn latents_to_decode(&self, replica: &str) -> DecodeRequest {
+        let (plan, drawer) = (self.plan, self.drawer());
+        let left = (0u32..).zip(&self.latents).zip(&self.sent);
+        DecodeRequest {
+            replica_id: replica.to_owned(),
+            request_id: self.job.id.as_ref().to_owned(),
+            model_id: drawer.served.id().to_owned(),
+            width: plan.width,
+            height: plan.height,
+            latents: left
+                .filter(|(_, sent)| !**sent)
+                .map(|((index, latents), _)| LatentsDone {
+                    index,
+                    latents: latents.clone(),
+                })
+                .collect(),
+            format: plan.output.format.into(),
+            quality: plan.output.quality,
+            text_chunks: self.chunks(),
+            determinism: plan.determinism.into(),
+            as_pixels: false,
+        }
+    }
+
+    /// A place at the deployment that decodes what was just drawn; none where a whole replica did, or latents are wanted.
+    pub(super) fn decoder(&self) -> Option<Place> {
+        if matches!(self.half, Half::First(_)) {
+            return None;
+        }
+        let served = self.drawer().served;
+        let split = served.split.as_ref()?;
+        let pictures = self.sent.iter().filter(|sent| !**sent).count();
+        let want = Want {
+            cost: Cost::rows(pictures as u64),
+            deadline: None,
+            model_id: served.model_id.as_ref(),
+        };
+        Some(split.decode.place(want))
+    }
+
+    /// A stage is done; the next one begins.
+    pub(super) fn passed(&mut self, timings: Timings) {
+        let before = self.before;
+        self.before = Timings {
+            queue_us: before.queue_us.saturating_add(timings.queue_us),
+            encode_us: before.encode_us.saturating_add(timings.encode_us),
+            denoise_us: before.denoise_us.saturating_add(timings.denoise_us),
+            ticks: before.ticks.saturating_add(timings.ticks),
+            ..Timings::default()
+        };
+        self.last = Timings::default();
+    }
+
+    /// Has texts and the picture to start from encoded, where other deployments than the one that draws do that.
+    pub(super) async fn encode(&mut self) -> Result<(), Error> {
+        let drawer = self.drawer();
+        let Some(split) = drawer.served.split.clone().filter(|_| drawer.encoded.is_none()) else {
+            return Ok(());
+        };
+        let request = self.request("");
+        let (texts, moments) =
+            tokio::try_join!(self.texts(&split, &request), self.moments(&split, &request))?;
+        let (texts, (moments, took)) = (texts, moments.unzip());
+        let (texts, times): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
+        for timings in times.into_iter().chain(took) {
+            self.passed(timings);
+        }
+        let encoded = Encoded {
+            texts: texts.into_iter().flatten().collect(),
+            moments,
+        };
+        encoded.check()?;
+        self.drawer_mut().encoded = Some(encoded);
+        Ok(())
+    }
+
+    /// Every window of the prompts, encoded.
+    async fn texts(
+        &self,
+        split: &Split,
+        request: &GenerateRequest,
+    ) -> Result<Vec<(Vec<EncodedText>, Timings)>, Error> {
+        let served = self.drawer().served;
+        let windows = windows(request);
+        let mut all = Vec::with_capacity(windows.len().div_ceil(WINDOWS));
+        for windows in windows.chunks(WINDOWS) {
+            let make = |replica_id| EncodeTextRequest {
+                replica_id,
+                request_id: request.request_id.clone(),
+                model_id: request.model_id.clone(),
+                windows: windows.to_vec(),
+            };
+            let pool = (&split.encode_text, served.model_id.as_ref());
+            let answer = aside::call(self.job, pool, make, async |channel, asked| {
+                client(channel).encode_text(asked).await
+            })
+            .instrument(debug_span!(
+                "encode text",
+                windows = windows.len(),
+                otel.kind = "client"
+            ))
+            .await
+            .map_err(|error| {
+                named(error, |field| {
+                    if field == "clip_skip" {
+                        "clip_skip"
+                    } else {
+                        "prompt"
+                    }
+                })
+            })?;
+            let answer = answer.into_inner();
+            if answer.texts.len() != windows.len() {
+                return Err(Error::Answer(
+                    "encode text gave another number of texts than windows",
+                ));
+            }
+            all.push((answer.texts, answer.timings.unwrap_or_default()));
+        }
+        Ok(all)
+    }
+
+    /// The picture to start from, encoded.
+    async fn moments(
+        &self,
+        split: &Split,
+        request: &GenerateRequest,
+    ) -> Result<Option<(Moments, Timings)>, Error> {
+        let Some(image) = &request.init_image else {
+            return Ok(None);
+        };
+        let make = |replica_id| EncodeRequest {
+            replica_id,
+            request_id: request.request_id.clone(),
+            model_id: request.model_id.clone(),
+            image: Some(image.clone()),
+            mask: request.mask_image.clone(),
+        };
+        let pool = (&split.encode, self.drawer().served.model_id.as_ref());
+        let answer = aside::call(self.job, pool, make, async |channel, asked| {
+            client(channel).encode(asked).await
+        })
+        .instrument(debug_span!("encode", otel.kind = "client"))
+        .await
+        .map_err(|error| {
+            named(error, |field| {
+                if field == "mask" {
+                    "mask_image"
+                } else {
+                    "init_image"
+                }
+            })
+        })?;
+        let answer = answer.into_inner();
+        let moments = answer.moments.ok_or(Error::Answer("encode gave no moments"))?;
+        Ok(Some((moments, answer.timings.unwrap_or_default())))
+    }
+}
+
+impl Encoded {
+    /// Refuses more than a message carries.
+    fn check(&self) -> Result<(), Error> {
+        let size = |tensor: &Option<mobula_proto::common::v1::Tensor>| {
+            tensor.as_ref().map_or(0, |tensor| Bytes::len(&tensor.data))
+        };
+        let texts = self
+            .texts
+            .iter()
+            .map(|text| size(&text.states) + size(&text.pooled));
+        let moments = self
+            .moments
+            .iter()
+            .map(|moments| size(&moments.mean) + size(&moments.deviation));
+        let bytes: usize = texts.chain(moments).sum();
+        if bytes <= MAX_ENCODED {
+            return Ok(());
+        }
+        let why = format!(
+            "its {} different windows of text take {bytes} bytes of states, and an application that is split carries {MAX_ENCODED}              at most; shorten it, or serve the model by one deployment",
+            self.texts.len()
+        );
+        Err(Error::Invalid(vec![Problem::new("prompt", Rule::Wrong(why))]))
+    }
+}
+
+/// Every window of both prompts once, as it is to be encoded.
+fn windows(request: &GenerateRequest) -> Vec<TextWindow> {
+    let of = |prompt: &Option<Prompt>, clip_skip: u32| -> Vec<TextWindow> {
+        let spans = prompt.iter().flat_map(|prompt| &prompt.spans);
+        let windows = spans
+            .flat_map(|span| &span.variants)
+            .flat_map(|variant| &variant.windows);
+        let empty = prompt.iter().flat_map(|prompt| &prompt.empty);
+        let window = |window: &mobula_proto::common::v1::PromptWindow| TextWindow {
+            ids: window.ids.clone(),
+            ids_2: window.ids_2.clone(),
+            clip_skip,
+        };
+        windows.chain(empty).map(window).collect()
+    };
+    let mut all = of(&request.prompt, request.clip_skip);
+    all.extend(of(&request.negative_prompt, request.negative_clip_skip));
+    let mut known = HashSet::new();
+    all.retain(|window| known.insert((window.ids.clone(), window.ids_2.clone(), window.clip_skip)));
+    all
+}
+
+/// The worker speaks of its own fields, the caller knows others.
+fn named(error: Error, field: impl Fn(&str) -> &'static str) -> Error {
+    let Error::Worker(status) = &error else {
+        return error;
+    };
+    let found = mobula_kit::status::violations(status);
+    if found.is_empty() {
+        return error;
+    }
+    let problem = |(its, why): (String, String)| Problem::new(field(&its), Rule::Wrong(why));
+    Error::Invalid(found.into_iter().map(problem).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_proto::common::v1::{PromptSpan, PromptVariant, PromptWindow, Tensor};
+
+    use super::*;
+
+    fn prompt(ids: &[u32], empty: Option<u32>) -> Option<Prompt> {
+        let window = |id: &u32| PromptWindow {
+            ids: vec![*id; 77],
+            weights: vec![*id as f32; 77],
+            ..PromptWindow::default()
+        };
+        let variant = PromptVariant {
+            weight: 1.0,
+            windows: ids.iter().map(window).collect(),
+        };
+        let span = PromptSpan {
+            until_step: 0,
+            variants: vec![variant],
+        };
+        Some(Prompt {
+            spans: vec![span.clone(), span],
+            empty: empty.as_ref().map(window),
+            ..Prompt::default()
+        })
+    }
+
+    #[test]
+    fn every_window_is_encoded_once_for_each_number_of_layers_that_are_left_out() {
+        let mut request = GenerateRequest {
+            prompt: prompt(&[1, 2, 1], Some(9)),
+            negative_prompt: prompt(&[2, 3], Some(9)),
+            ..GenerateRequest::default()
+        };
+        let of = |request: &GenerateRequest| -> Vec<(u32, u32)> {
+            let windows = windows(request);
+            windows
+                .iter()
+                .map(|window| (window.ids[0], window.clip_skip))
+                .collect()
+        };
+        assert_eq!(of(&request), [(1, 0), (2, 0), (9, 0), (3, 0)]);
+        request.clip_skip = 2;
+        assert_eq!(of(&request), [(1, 2), (2, 2), (9, 2), (2, 0), (3, 0), (9, 0)]);
+        request.negative_prompt = None;
+        assert_eq!(of(&request), [(1, 2), (2, 2), (9, 2)]);
+    }
+
+    #[test]
+    fn more_than_a_message_carries_is_refused_with_how_much_it_is() {
+        let text = |bytes: usize| EncodedText {
+            states: Some(Tensor {
+                data: vec![0; bytes].into(),
+                ..Tensor::default()
+            }),
+            ..EncodedText::default()
+        };
+        let encoded = |bytes: &[usize]| Encoded {
+            texts: bytes.iter().map(|bytes| text(*bytes)).collect(),
+            moments: None,
+        };
+        assert!(encoded(&[MAX_ENCODED / 2; 2]).check().is_ok());
+        let error = encoded(&[MAX_ENCODED / 2, MAX_ENCODED / 2 + 1])
+            .check()
+            .unwrap_err();
+        assert_eq!(error.violations()[0].0, "prompt");
+        assert!(error.violations()[0].1.contains("2 different windows"), "{error}");
+    }
+
+    #[test]
+    fn what_a_stage_refuses_is_told_by_the_callers_field() {
+        let status = mobula_kit::status::invalid("windows", "has id 7");
+        let error = named(Error::Worker(Box::new(status)), |_| "prompt");
+        assert_eq!(error.violations(), [("prompt".to_owned(), "has id 7".to_owned())]);
+        let error = named(Error::DeadlinePassed, |_| "prompt");
+        assert!(matches!(error, Error::DeadlinePassed));
+    }
+}
