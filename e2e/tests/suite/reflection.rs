@@ -4,9 +4,10 @@ use mobula_e2e::Mesh;
 use mobula_kit::channel;
 use tonic_reflection::pb::{v1, v1alpha};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
+    "inference.GRPCInferenceService",
     "mobula.image.v1.ImageService",
     "ray.serve.RayServeAPIService",
 ];

@@ -160,8 +160,7 @@ impl Draw<'_> {
         let pictures = self.sent.iter().filter(|sent| !**sent).count();
         let want = Want {
             cost: Cost::rows(pictures as u64),
-            deadline: None,
-            model_id: served.model_id.as_ref(),
+            ..Want::least(&self.job.claim, served.model_id.as_ref())
         };
         Some(split.decode.place(want))
     }

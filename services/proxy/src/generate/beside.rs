@@ -24,10 +24,22 @@ pub(crate) struct Beside {
     /// Who asks.
     pub(crate) caller: Arc<Caller>,
     pub(crate) deadline: Option<Deadline>,
+    /// Who goes first; 0 is nobody.
+    pub(crate) priority: i32,
     pub(crate) door: Door,
 }
 
 impl Beside {
+    /// As a request that draws names it.
+    fn named(&self) -> image::GenerateRequest {
+        image::GenerateRequest {
+            model: self.application.clone(),
+            model_id: self.model_id.clone(),
+            priority: self.priority,
+            ..Default::default()
+        }
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             application: &self.application,
@@ -52,12 +64,7 @@ impl Generator {
             "" => new_id().into(),
             given => given.into(),
         };
-        let named = image::GenerateRequest {
-            model: asked.application.clone(),
-            model_id: asked.model_id.clone(),
-            ..Default::default()
-        };
-        meter.trail().named(&id, &named);
+        meter.trail().named(&id, &asked.named());
         meter.trail().stage(asked.stage);
         let job = self.job(&asked, Arc::clone(&id), meter.trail().clone());
         let work = async {
@@ -104,6 +111,7 @@ impl Generator {
             arrived: Instant::now(),
             deadline: self.deadline(asked.deadline, asked.door),
             door: asked.door,
+            claim: super::claim(&asked.caller, &asked.named()),
             caller: Arc::clone(&asked.caller),
             emit: Emit::default(),
             trail,

@@ -28,6 +28,7 @@ impl Drawn {
             Event::Image(image) => self.images.push(image),
             Event::Done(done) => self.end = done.parameters.zip(done.timings),
             Event::Accepted(_)
+            | Event::Waiting(_)
             | Event::Started(_)
             | Event::Step(_)
             | Event::Preview(_)
@@ -123,6 +124,13 @@ pub(crate) fn progress(prompt: usize, event: Event, is_progress: bool) -> Option
                 ("request_id", accepted.request_id.as_str().into()),
                 ("queue_position", accepted.queue_position.into()),
                 ("eta_ms", accepted.eta_ms.into()),
+            ],
+        )),
+        Event::Waiting(waiting) => Some(say(
+            "waiting",
+            &[
+                ("queue_position", waiting.queue_position.into()),
+                ("eta_ms", waiting.eta_ms.into()),
             ],
         )),
         Event::Started(started) => Some(say(

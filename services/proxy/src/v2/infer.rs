@@ -194,6 +194,7 @@ impl Oip {
             stage: "",
             caller: Arc::clone(&begun.caller),
             deadline: begun.deadline,
+            priority: 0,
             door: begun.door,
         };
         let prepared = self.generator.within(asked, async |job, served| {
@@ -227,6 +228,7 @@ impl Oip {
             stage: "load",
             caller: terms.caller,
             deadline: terms.deadline,
+            priority: terms.priority,
             door: terms.door,
         };
         self.generator.load(asked).await

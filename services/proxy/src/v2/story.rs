@@ -100,6 +100,7 @@ impl Told {
             }
             Event::Done(done) => self.ends.extend(done.parameters.zip(done.timings)),
             event @ (Event::Accepted(_)
+            | Event::Waiting(_)
             | Event::Started(_)
             | Event::Step(_)
             | Event::Preview(_)

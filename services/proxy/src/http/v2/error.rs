@@ -121,13 +121,14 @@ fn asked(error: &Error) -> (StatusCode, String) {
 mod tests {
     use std::time::Duration;
 
-    use mobula_serving::admission::Full;
+    use mobula_serving::admission::{Bound, Full};
 
     use super::*;
 
     #[test]
     fn errors_have_one_form_and_statuses_of_their_codes() {
         let full = Full {
+            bound: Bound::Requests,
             waiting: 3,
             retry_after: Duration::from_millis(1_200),
         };
