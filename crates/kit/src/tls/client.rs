@@ -137,11 +137,33 @@ impl AsyncRead for Outbound {
     }
 }
 
+/// A peer that hung up while we wrote may have said why before.
+fn told<T>(
+    stream: &mut TlsStream<TcpStream>,
+    cx: &mut Context<'_>,
+    done: Poll<io::Result<T>>,
+) -> Poll<io::Result<T>> {
+    match done {
+        Poll::Ready(Err(error)) => {
+            let mut byte = [0];
+            let read = Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
+            Poll::Ready(Err(match read {
+                Poll::Ready(Err(said)) => explained(said, None),
+                Poll::Ready(Ok(())) | Poll::Pending => error,
+            }))
+        }
+        done @ (Poll::Ready(Ok(_)) | Poll::Pending) => done,
+    }
+}
+
 impl AsyncWrite for Outbound {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => {
+                let written = Pin::new(&mut *stream).poll_write(cx, bytes);
+                told(stream, cx, written)
+            }
         }
     }
 
@@ -152,7 +174,10 @@ impl AsyncWrite for Outbound {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Self::Tls(stream) => {
+                let written = Pin::new(&mut *stream).poll_write_vectored(cx, bytes);
+                told(stream, cx, written)
+            }
         }
     }
 
@@ -166,7 +191,10 @@ impl AsyncWrite for Outbound {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => {
+                let flushed = Pin::new(&mut *stream).poll_flush(cx);
+                told(stream, cx, flushed)
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::{HANDSHAKES, Stream, certificate, live::Live};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// First byte of a handshake (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
-/// How long a caller who does not speak TLS may take to read why it is refused, and what of its request is read meanwhile:
+/// How long a caller who is refused may take to read why, and what of its request is read meanwhile:
 /// closing a socket with unread bytes takes the answer along.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const REFUSAL_READ: u64 = 64 << 10;
@@ -80,12 +80,15 @@ impl Server {
                 let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse_plain(tcp)).await;
                 return None;
             }
-            Ok(Err(Failed::Broken(error))) => {
+            Ok(Err(Failed::Refused(error, tcp))) => {
+                // The alert says why, and is lost with what is unread.
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, read_out(tcp)).await;
                 match error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) {
                     true => ("refused", error.to_string()),
                     false => ("broken", error.to_string()),
                 }
             }
+            Ok(Err(Failed::Broken(error))) => ("broken", error.to_string()),
             Err(_) => ("late", "it was not over in time".to_owned()),
         };
         count(result);
@@ -107,6 +110,8 @@ impl Server {
 enum Failed {
     /// It is not TLS that the caller speaks.
     Plain(TcpStream),
+    /// Hands were not shaken, and the caller was told.
+    Refused(io::Error, TcpStream),
     Broken(io::Error),
 }
 
@@ -120,8 +125,9 @@ async fn shake(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<(Stream, Con
     }
     let stream = TlsAcceptor::from(config)
         .accept(tcp)
+        .into_fallible()
         .await
-        .map_err(Failed::Broken)?;
+        .map_err(|(error, tcp)| Failed::Refused(error, tcp))?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let peer = shown.map(|shown| certificate::names(shown).into());
     Ok((Stream::Tls(Box::new(stream)), Connection { peer }))
@@ -144,6 +150,11 @@ async fn refuse_plain(mut tcp: TcpStream) -> io::Result<()> {
         );
         tcp.write_all(answer.as_bytes()).await?;
     }
+    read_out(tcp).await
+}
+
+/// Says that nothing more comes, and reads what the caller still sends.
+async fn read_out(mut tcp: TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     let mut rest = tcp.take(REFUSAL_READ);
     tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
