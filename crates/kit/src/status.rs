@@ -77,12 +77,44 @@ pub fn retryable(
 ) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, std::collections::HashMap::new());
     details.set_retry_info(Some(retry_after));
+    Status::with_error_details_and_metadata(code, message, details, pushback(retry_after))
+}
+
+/// A quota that is used up.
+#[derive(Debug)]
+pub struct Quota {
+    /// Whose, as `tenant:NAME`.
+    pub subject: String,
+    /// When a retry makes sense.
+    pub retry_after: Duration,
+}
+
+/// RESOURCE_EXHAUSTED with an ErrorInfo, a QuotaFailure that says the message of its subject, and the time after which a
+/// retry makes sense.
+pub fn over_quota(reason: &'static str, message: String, quota: Quota) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, std::collections::HashMap::new());
+    details.add_quota_failure_violation(quota.subject, message.clone());
+    details.set_retry_info(Some(quota.retry_after));
+    let metadata = pushback(quota.retry_after);
+    Status::with_error_details_and_metadata(Code::ResourceExhausted, message, details, metadata)
+}
+
+/// When to come back, for gRPC's own retry policies.
+fn pushback(retry_after: Duration) -> MetadataMap {
     let mut metadata = MetadataMap::new();
-    metadata.insert(
-        PUSHBACK,
-        u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).into(),
-    );
-    Status::with_error_details_and_metadata(code, message, details, metadata)
+    let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+    metadata.insert(PUSHBACK, millis.into());
+    metadata
+}
+
+/// The subjects whose quotas a status says are used up, with why.
+pub fn quotas(status: &Status) -> Vec<(String, String)> {
+    let failure = status.get_details_quota_failure();
+    let violations = failure.map(|failure| failure.violations).unwrap_or_default();
+    violations
+        .into_iter()
+        .map(|violation| (violation.subject, violation.description))
+        .collect()
 }
 
 /// The reason in a status's ErrorInfo, whatever its domain.

@@ -1,4 +1,4 @@
-//! The decisions of the mesh, pure: placement, scaling, leases, routing, admission, ticks.
+//! The decisions of the mesh, pure: placement, scaling, leases, routing, admission, quotas, ticks.
 
 pub mod admission;
 pub mod affinity;
@@ -7,6 +7,7 @@ pub mod curve;
 pub mod fair;
 pub mod lease;
 pub mod place;
+pub mod quota;
 pub mod retry;
 pub mod route;
 pub mod scale;

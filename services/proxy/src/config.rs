@@ -1,13 +1,13 @@
 //! What can be set about a proxy.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use mobula_kit::{channel::Dial, listen::Listener, web::Origins};
 use mobula_proto::image::v1 as image;
 use mobula_serving::admission::Bounds;
 
-use crate::validate::Limits;
+use crate::{keys, validate::Limits};
 
 /// Settings of a proxy; every one is a flag and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -64,6 +64,19 @@ pub struct Config {
     /// one has ended.
     #[arg(long, env = "MOBULA_MAX_STREAM_REQUESTS", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_stream_requests: u32,
+    /// File with the API keys that open the doors, as `mobula key new` writes them (YAML or JSON); read again when it changes.
+    /// Without keys everybody may draw.
+    #[arg(long, env = "MOBULA_API_KEYS_FILE", value_name = "FILE")]
+    pub api_keys_file: Option<PathBuf>,
+    /// The same list as text, where no file is; give it by its variable, since flags are seen by every user of the machine.
+    #[arg(
+        long,
+        env = "MOBULA_API_KEYS",
+        value_name = "LIST",
+        hide_env_values = true,
+        conflicts_with = "api_keys_file"
+    )]
+    pub api_keys: Option<keys::Text>,
     /// Where callers reach this proxy, for links to pictures: scheme, host and the path in front of /v1, if there is one. By
     /// default as each request says (X-Forwarded-Host and X-Forwarded-Proto, Forwarded, Host). Only this proxy has what its
     /// links lead to.
@@ -176,6 +189,8 @@ impl Default for Config {
             max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
             max_kept_image_bytes: MAX_KEPT_IMAGE_BYTES,
             max_stream_requests: 32,
+            api_keys_file: None,
+            api_keys: None,
             public_url: None,
             allowed_origins: Origins::None,
             dial: Dial::default(),

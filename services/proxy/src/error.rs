@@ -2,11 +2,13 @@
 //!
 //! Text says what failed with which value; what a worker or the transport said beyond that goes to the log only.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mobula_kit::status;
+use mobula_proto::common::v1::Priority;
 use mobula_serving::{
     admission::{Bound, Full, TooLate},
+    quota::{self, Refusal},
     retry::GiveUp,
 };
 use tonic::{Code, Status};
@@ -32,6 +34,32 @@ pub enum Error {
         name: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// Nobody that may come in.
+    #[error("{}", stranger(*.is_shown))]
+    Unauthenticated {
+        /// True when a key was shown.
+        is_shown: bool,
+    },
+    /// The caller's key does not open the model.
+    #[error("this API key does not open the model {model:?}")]
+    Closed {
+        /// Which, as it was asked for.
+        model: String,
+    },
+    /// The caller's key does not go so far.
+    #[error("priority: this API key allows {} at most", class(*.max))]
+    TooHigh {
+        /// How far it goes.
+        max: Priority,
+    },
+    /// The caller's key allows no more for now.
+    #[error("this API key allows {refusal}")]
+    OverLimit {
+        /// Whose key it is.
+        tenant: Arc<str>,
+        /// Which limit was reached.
+        refusal: Refusal,
     },
     /// No model was named, and there is not exactly one.
     #[error("model: name one of {}", list(.known))]
@@ -162,8 +190,10 @@ impl Error {
             | Self::UnknownModelId { .. }
             | Self::NotRunning { .. } => Code::NotFound,
             Self::Unsupported(_) => Code::Unimplemented,
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::Closed { .. } | Self::TooHigh { .. } => Code::PermissionDenied,
             Self::Duplicate { .. } => Code::AlreadyExists,
-            Self::Overloaded { .. } | Self::WaitedTooLong { .. } | Self::PicturesFull { .. } => {
+            Self::OverLimit { .. } | Self::Overloaded { .. } | Self::WaitedTooLong { .. } | Self::PicturesFull { .. } => {
                 Code::ResourceExhausted
             }
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
@@ -183,6 +213,15 @@ impl Error {
             }
             Self::Unsupported(_) => "UNSUPPORTED",
             Self::ModelNotNamed { .. } | Self::ModelIdNotNamed { .. } => "MODEL_NOT_NAMED",
+            Self::Unauthenticated { is_shown: false } => "API_KEY_MISSING",
+            Self::Unauthenticated { is_shown: true } => "API_KEY_INVALID",
+            Self::Closed { .. } => "MODEL_NOT_ALLOWED",
+            Self::TooHigh { .. } => "PRIORITY_NOT_ALLOWED",
+            Self::OverLimit { refusal, .. } => match refusal.bound {
+                quota::Bound::Requests => "RATE_LIMIT_EXCEEDED",
+                quota::Bound::Running => "CONCURRENCY_LIMIT_EXCEEDED",
+                quota::Bound::Minute | quota::Bound::Day => "PIXEL_QUOTA_EXCEEDED",
+            },
             Self::Duplicate { .. } => "DUPLICATE_REQUEST",
             Self::NotRunning { .. } => "NOT_RUNNING",
             Self::Overloaded { full, .. } => match full.bound {
@@ -210,11 +249,15 @@ impl Error {
         match self {
             Self::Overloaded { full, .. } => Some(full.retry_after),
             Self::WaitedTooLong { retry_after, .. } => Some(*retry_after),
+            Self::OverLimit { refusal, .. } => Some(refusal.retry_after.unwrap_or(RETRY_SOON)),
             Self::PicturesFull { .. } | Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => {
                 Some(RETRY_SOON)
             }
             Self::Worker(status) => status::retry_after(status),
             Self::Invalid(_)
+            | Self::Unauthenticated { .. }
+            | Self::Closed { .. }
+            | Self::TooHigh { .. }
             | Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Unsupported(_)
@@ -246,7 +289,11 @@ impl Error {
                 vec![("model_id".to_owned(), format!("name one of {}", list(known)))]
             }
             Self::Worker(status) => status::violations(status),
-            Self::UnknownModel { .. }
+            Self::Unauthenticated { .. }
+            | Self::Closed { .. }
+            | Self::TooHigh { .. }
+            | Self::OverLimit { .. }
+            | Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Unsupported(_)
             | Self::UnknownModelId { .. }
@@ -277,10 +324,35 @@ impl From<Error> for Status {
         if !violations.is_empty() {
             return status::invalid_fields(violations);
         }
+        if let Error::OverLimit { tenant, .. } = &error {
+            let over = status::Quota {
+                subject: format!("tenant:{tenant}"),
+                retry_after: error.retry_after().unwrap_or(RETRY_SOON),
+            };
+            return status::over_quota(error.reason(), error.to_string(), over);
+        }
         match error.retry_after() {
             Some(after) => status::retryable(error.code(), error.reason(), error.to_string(), after),
             None => status::error(error.code(), error.reason(), error.to_string()),
         }
+    }
+}
+
+/// What somebody is told who may not come in.
+fn stranger(is_shown: bool) -> &'static str {
+    if is_shown {
+        "the API key is not known here"
+    } else {
+        "an API key is needed: show it as `authorization: Bearer KEY` or as `x-api-key: KEY`"
+    }
+}
+
+/// A class as callers write it.
+fn class(class: Priority) -> &'static str {
+    match class {
+        Priority::Low => "low",
+        Priority::Unspecified | Priority::Normal => "normal",
+        Priority::High => "high",
     }
 }
 
@@ -340,6 +412,26 @@ mod tests {
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status::retry_after(&status), Some(Duration::from_secs(7)));
         assert_eq!(status::reason(&status).as_deref(), Some("QUEUE_FULL"));
+    }
+
+    #[test]
+    fn who_is_over_a_limit_is_told_which_whose_and_when_to_come_back() {
+        let refusal = Refusal {
+            bound: Bound::Requests,
+            limit: 0.5,
+            retry_after: Some(Duration::from_millis(1500)),
+        };
+        let tenant = "acme".into();
+        let status = Status::from(Error::OverLimit { tenant, refusal });
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.message(), "this API key allows 0.5 requests per second");
+        assert_eq!(status::retry_after(&status), Some(Duration::from_millis(1500)));
+        assert_eq!(status::reason(&status).as_deref(), Some("RATE_LIMIT_EXCEEDED"));
+        let subjects = status::quotas(&status);
+        assert_eq!(
+            subjects,
+            [("tenant:acme".to_owned(), status.message().to_owned())]
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! of a request, a caller who leaves included, is counted and gives back what it held.
 
 mod beside;
+mod bill;
 mod find;
 mod load;
 mod meter;
@@ -26,6 +27,7 @@ use mobula_proto::{
 };
 use mobula_serving::{
     fair::Claim,
+    quota::Left,
     retry::{Budget, Policy},
     tick::Class,
 };
@@ -35,11 +37,12 @@ use tracing::{Instrument, Span};
 
 use crate::{
     Config, Error,
-    caller::Caller,
+    caller::{Caller, Under},
     clock::Clock,
     draw::Draw,
     events::{Emit, Events},
     hold::{Held, Holder},
+    keys::Keys,
     metrics::{Door, Metrics},
     problem::Problem,
     registry::Registry,
@@ -49,7 +52,7 @@ use crate::{
 };
 
 pub(crate) use self::{beside::Beside, find::Served, load::Turn, meter::Trail};
-use self::{find::Wanted, meter::Meter};
+use self::{bill::Bill, find::Wanted, meter::Meter};
 
 /// How long an event may wait for its caller to read it: as long as nginx waits for a client that takes nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     budget: Mutex<Budget>,
     holder: Arc<Holder>,
+    pub(crate) keys: Keys,
     pub(crate) metrics: Arc<Metrics>,
     records: Records,
     clock: Clock,
@@ -92,7 +96,7 @@ impl Generator {
         config: &Config,
         tables: watch::Receiver<Arc<Table>>,
         (metrics, records): (Arc<Metrics>, Records),
-        clock: Clock,
+        (keys, clock): (Keys, Clock),
     ) -> Self {
         Self(Arc::new(Shared {
             tables,
@@ -105,6 +109,7 @@ impl Generator {
             },
             budget: Mutex::new(Budget::new(clock.now())),
             holder: Holder::new(config.max_held_image_bytes, metrics.held.clone()),
+            keys,
             metrics,
             records,
             clock,
@@ -125,7 +130,8 @@ impl Generator {
     /// Begins a request. Its work runs while the events are polled, and ends when they are dropped.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a request id that cannot be one, [`Error::Duplicate`] for one that is taken.
+    /// [`Error::Invalid`] for a request id that cannot be one, [`Error::Duplicate`] for one that is taken, and what the
+    /// caller's key does not allow.
     pub(crate) fn start(&self, mut call: Call) -> Result<(Arc<str>, Events), Error> {
         let mut meter = Meter::new(&self.0, call.door);
         let given = std::mem::take(&mut call.request.request_id);
@@ -138,6 +144,9 @@ impl Generator {
             given.into()
         };
         meter.trail().named(&id, &call.request);
+        let priority = call.caller.priority(call.request.priority);
+        call.request.priority = priority.map_err(|error| meter.refused(error))?;
+        let under = self.enter(&call.caller).map_err(|error| meter.refused(error))?;
         let taken = self.0.registry.take(&call.caller, Arc::clone(&id));
         let entry = taken.map_err(|error| meter.refused(error))?;
         let deadline = self.deadline(call.deadline, call.door);
@@ -151,6 +160,7 @@ impl Generator {
             door: call.door,
             claim: claim(&call.caller, &call.request),
             caller: call.caller,
+            _under: under,
             emit: emit.clone(),
             trail: meter.trail().clone(),
         };
@@ -167,6 +177,22 @@ impl Generator {
         let limit = self.0.tables.borrow().request_timeout(door);
         let limit = limit.or(self.0.request_timeout).map(Deadline::after);
         [given, limit].into_iter().flatten().min()
+    }
+
+    /// Counts a caller's request in, if its key allows it.
+    fn enter(&self, caller: &Caller) -> Result<Under, Error> {
+        self.0.keys.check(caller)?;
+        caller.begin(self.0.clock.now())
+    }
+
+    /// The keys that open the doors.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// What a caller may still begin, where its key says how much.
+    pub(crate) fn left(&self, caller: &Caller) -> Option<Left> {
+        caller.left(self.0.clock.now())
     }
 
     /// Counts bytes of pictures that a door holds before its request begins.
@@ -232,8 +258,8 @@ pub(crate) struct Job {
     /// As whom it waits.
     pub(crate) claim: Claim,
     /// Who asked.
-    #[allow(dead_code, reason = "for who counts what a caller uses")]
     pub(crate) caller: Arc<Caller>,
+    _under: Under,
     pub(crate) emit: Emit,
     /// What is told of the request when it has ended.
     pub(crate) trail: Trail,
@@ -287,6 +313,8 @@ impl Job {
         let plan = check(problems, request, models, self.shared.limits)?;
         let _held = self.shared.holder.hold(plan.held_bytes())?;
         self.trail.planned(&plan);
+        let charge = self.caller.charge(plan.pixels(), self.shared.clock.now())?;
+        let bill = Bill::new(charge, &self.trail);
         let admitted = served.admit(self, (plan.cost, plan.held_bytes()))?;
         self.trail.ahead(admitted.ahead);
         let second = match refiner.as_mut().zip(plan.refine.as_ref()) {
@@ -306,9 +334,11 @@ impl Job {
             }))
             .await;
         let ready = self.prepare(&plan, &served, refiner.as_ref()).await?;
-        Draw::new(self, &plan, ready)
+        let drawn = Draw::new(self, &plan, ready)
             .run(admitted.place, second.map(|second| second.place))
-            .await
+            .await;
+        bill.settle(&drawn);
+        drawn
     }
 
     /// Where a request's error ends.

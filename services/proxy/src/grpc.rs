@@ -65,6 +65,15 @@ impl Stream for Responses {
     }
 }
 
+impl Images {
+    /// Who asks.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Error> {
+        let caller = Caller::of(request.extensions());
+        self.generator.keys().check(&caller)?;
+        Ok(caller)
+    }
+}
+
 #[tonic::async_trait]
 impl ImageService for Images {
     type GenerateStream = Responses;
@@ -74,7 +83,8 @@ impl ImageService for Images {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         // INVALID_ARGUMENT: a field is wrong, or no model is named and there are several. NOT_FOUND: no such model or model_id.
-        // ALREADY_EXISTS: the request id is taken. RESOURCE_EXHAUSTED: the queue is full. DEADLINE_EXCEEDED: the deadline
+        // ALREADY_EXISTS: the request id is taken. UNAUTHENTICATED: no key, or one that is not known. PERMISSION_DENIED: the key
+        // does not open the model, or not this priority. RESOURCE_EXHAUSTED: the key's rate or quota is used up. RESOURCE_EXHAUSTED: the queue is full. DEADLINE_EXCEEDED: the deadline
         // passed, cannot be met, or the events were not read for a minute. CANCELLED: somebody called Cancel. UNAVAILABLE: no replica came in time, or too many
         // were lost. FAILED_PRECONDITION: the picture's numbers stopped being finite. INTERNAL: the model failed.
         let deadline = Deadline::of(&request);
@@ -117,8 +127,9 @@ impl ImageService for Images {
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
-        // INVALID_ARGUMENT: the id is empty, or cannot be one. NOT_FOUND: no request with this id is running here.
-        let caller = Caller::of(request.extensions());
+        // INVALID_ARGUMENT: the id is empty, or cannot be one. NOT_FOUND: no request of this caller's with this id is running
+        // here. UNAUTHENTICATED: no key, or one that is not known.
+        let caller = self.caller(&request)?;
         let id = request.into_inner().request_id;
         if id.is_empty() {
             return Err(status::invalid("request_id", "must not be empty"));
@@ -130,9 +141,10 @@ impl ImageService for Images {
 
     async fn list_models(
         &self,
-        _: Request<ListModelsRequest>,
+        request: Request<ListModelsRequest>,
     ) -> Result<Response<ListModelsResponse>, Status> {
-        // UNAVAILABLE: the controller was never heard.
+        // UNAVAILABLE: the controller was never heard. UNAUTHENTICATED: no key, or one that is not known.
+        let caller = self.caller(&request)?;
         let table = self.generator.table();
         if !table.is_populated {
             return Err(Error::NoRoutes.into());
@@ -141,6 +153,7 @@ impl ImageService for Images {
             .applications()
             .iter()
             .flat_map(|application| models(application))
+            .filter(|model| caller.may_use(&model.name, &model.model_id))
             .collect();
         Ok(worth(ListModelsResponse { models }))
     }
@@ -150,13 +163,16 @@ impl ImageService for Images {
         request: Request<GetModelRequest>,
     ) -> Result<Response<GetModelResponse>, Status> {
         // NOT_FOUND: no such model or model_id. INVALID_ARGUMENT: none is named and there are several. UNAVAILABLE: the controller was
-        // never heard, or the model's first replica is still starting.
+        // never heard, or the model's first replica is still starting. UNAUTHENTICATED: no key, or one that is not known.
+        // PERMISSION_DENIED: the key does not open the model.
+        let caller = self.caller(&request)?;
         let (metadata, _, GetModelRequest { mut model, model_id }) = request.into_parts();
         if model.is_empty() {
             model = text(&metadata, APPLICATION).unwrap_or_default().to_owned();
         }
         let table = self.generator.table();
-        let application = table.by_name(&model)?;
+        let application = table.of_caller(&model, &caller)?;
+        caller.check(&application.name, &model_id)?;
         let known = models(application);
         let ids = || known.iter().map(|model| model.model_id.clone());
         match known.iter().find(|model| model.model_id == model_id) {
@@ -169,12 +185,13 @@ impl ImageService for Images {
                 why: String::new(),
             }
             .into()),
-            None => Err(Error::UnknownModelId {
-                application: application.name.clone(),
-                model_id: model_id.chars().take(NAME_SHOWN).collect(),
-                known: ids().filter(|id| !id.is_empty()).collect(),
-            }
-            .into()),
+            None => Err(caller
+                .narrow(Error::UnknownModelId {
+                    application: application.name.clone(),
+                    model_id: model_id.chars().take(NAME_SHOWN).collect(),
+                    known: ids().filter(|id| !id.is_empty()).collect(),
+                })
+                .into()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 mod caller;
 mod door;
 mod fastapi;
+mod gate;
 mod openai;
 mod query;
 mod read;

@@ -3,6 +3,7 @@
 
 mod queue;
 mod ray;
+mod tenants;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tonic::Code;
 pub(crate) use self::{
     queue::QueueMetrics,
     ray::{Ingress, Method, Seen},
+    tenants::{KeyMetrics, Tenant, Turned},
 };
 
 const REQUESTS: &str = "mobula_proxy_requests_total";

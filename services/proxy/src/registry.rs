@@ -105,10 +105,7 @@ mod tests {
     }
 
     fn of(tenant: &str) -> Caller {
-        Caller {
-            tenant: tenant.into(),
-            weight: 1.0,
-        }
+        crate::caller::tests::caller(tenant, None)
     }
 
     #[test]

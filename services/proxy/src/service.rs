@@ -15,9 +15,11 @@ use crate::{
     Config, Error, Listeners,
     clock::Clock,
     follow::Follower,
+    gate::Gated,
     generate::Generator,
     grpc::Images,
     http::{self, OpenAi},
+    keys::{self, Keys},
     malformed::Checked,
     metrics::Metrics,
     plain::Plain,
@@ -51,9 +53,11 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         stop: stop.clone(),
         signal,
     };
+    let (keys, watch) = keys::Watch::start(&config, clock)?;
+    warn_if_open(&keys, &listeners);
     let fleet = Arc::new(Fleet::new(settings).dialling(config.dial.clone()));
     let told = (Arc::clone(&metrics), records.clone());
-    let generator = Generator::new(&config, fleet.subscribe(), told, clock);
+    let generator = Generator::new(&config, fleet.subscribe(), told, (keys.clone(), clock));
     let reporter = Reporter::new(
         (&config.controller, &config.dial),
         introduction.proxy_id.clone(),
@@ -93,8 +97,8 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     .max_decoding_message_size(config.max_request_bytes())
     .max_encoding_message_size(oip.max_answer_bytes());
     let server = grpc::Server::new("mobula-proxy")
-        .add(Checked(images))
-        .add(Checked(inference))
+        .add(Gated::new(&keys, Checked(images)))
+        .add(Gated::new(&keys, Checked(inference)))
         .add(ray)
         .web(config.allowed_origins.clone());
     let grpc = server.serve(listeners.grpc, readiness.clone(), stop.clone());
@@ -113,10 +117,26 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         never = reporter.run() => match never {},
         never = generator.give_up_unread() => match never {},
         never = openai.sweep() => match never {},
+        never = watch.run() => match never {},
     };
     grpc?;
     admin?;
     Ok(())
+}
+
+/// Says so when strangers can reach a door that everybody may use.
+fn warn_if_open(keys: &Keys, listeners: &Listeners) {
+    let doors = [&listeners.http, &listeners.grpc];
+    let reachable = doors
+        .into_iter()
+        .filter_map(|door| door.local_addr().ok())
+        .find(|bound| !bound.ip().is_loopback());
+    if let Some(bound) = reachable.filter(|_| keys.is_open()) {
+        tracing::warn!(
+            %bound,
+            "everybody who reaches this port may draw: --api-keys-file closes the doors to all without a key"
+        );
+    }
 }
 
 /// Who this proxy is, for the controller.

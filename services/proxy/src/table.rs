@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::{
     Error,
+    caller::Caller,
     channels::Channels,
     demand::Pace,
     metrics::{Door, Ingress},
@@ -134,6 +135,23 @@ impl Table {
             name: name.chars().take(NAME_SHOWN).collect(),
             known: known(),
         })
+    }
+
+    /// The application with this name as a caller sees it: what its key does not open is refused whether it is there or not,
+    /// and the only one that it opens needs no name.
+    pub(crate) fn of_caller(&self, name: &str, caller: &Caller) -> Result<&Arc<Application>, Error> {
+        if name.is_empty() && self.is_populated && caller.is_restricted() {
+            let mut open = self
+                .applications
+                .iter()
+                .filter(|known| caller.may_enter(&known.name));
+            if let (Some(only), None) = (open.next(), open.next()) {
+                return Ok(only);
+            }
+        } else if !name.is_empty() && !caller.may_enter(name) {
+            caller.check(name, "")?;
+        }
+        self.by_name(name).map_err(|error| caller.narrow(error))
     }
 
     fn find(&self, name: &str) -> Option<&Arc<Application>> {

@@ -127,6 +127,11 @@ impl Plan {
         source.map_or(self.steps, |source| work::strength(self.steps, source.strength))
     }
 
+    /// Pixels of all its pictures.
+    pub(crate) fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height) * self.seeds.len() as u64
+    }
+
     /// Bytes that the request holds on its way: prompts, files, their pixels, and latents for a refiner.
     pub(crate) fn held_bytes(&self) -> u64 {
         let pixels = u64::from(self.width) * u64::from(self.height);

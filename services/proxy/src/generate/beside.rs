@@ -8,7 +8,7 @@ use mobula_proto::image::v1 as image;
 use tokio::time::Instant;
 
 use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};
-use crate::{Error, caller::Caller, events::Emit, metrics::Door, validate};
+use crate::{Error, caller::{Caller, Under}, events::Emit, metrics::Door, validate};
 
 /// What is asked for, and by whom.
 #[derive(Debug)]
@@ -66,7 +66,8 @@ impl Generator {
         };
         meter.trail().named(&id, &asked.named());
         meter.trail().stage(asked.stage);
-        let job = self.job(&asked, Arc::clone(&id), meter.trail().clone());
+        let under = self.enter(&asked.caller).map_err(|error| meter.refused(error))?;
+        let job = self.job(&asked, Arc::clone(&id), (meter.trail().clone(), under));
         let work = async {
             let served = job.find(asked.wanted()).await?;
             job.trail.found(&served);
@@ -91,7 +92,9 @@ impl Generator {
         asked: Beside,
         work: impl AsyncFnOnce(&Job, &Served) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let job = self.job(&asked, asked.request_id.as_str().into(), Trail::default());
+        self.keys().check(&asked.caller)?;
+        let beside = (Trail::default(), Under::default());
+        let job = self.job(&asked, asked.request_id.as_str().into(), beside);
         let call = async {
             let served = job.find(asked.wanted()).await?;
             work(&job, &served).await
@@ -104,7 +107,7 @@ impl Generator {
         }
     }
 
-    fn job(&self, asked: &Beside, id: Arc<str>, trail: Trail) -> Job {
+    fn job(&self, asked: &Beside, id: Arc<str>, (trail, under): (Trail, Under)) -> Job {
         Job {
             shared: Arc::clone(&self.0),
             id,
@@ -113,6 +116,7 @@ impl Generator {
             door: asked.door,
             claim: super::claim(&asked.caller, &asked.named()),
             caller: Arc::clone(&asked.caller),
+            _under: under,
             emit: Emit::default(),
             trail,
         }

@@ -171,9 +171,14 @@ impl Job {
         let begun = shared.clock.now();
         let mut waiting: Option<Waiting> = None;
         let found = loop {
-            let application = Arc::clone(tables.borrow_and_update().by_name(wanted.application)?);
+            let application = {
+                let table = tables.borrow_and_update();
+                Arc::clone(table.of_caller(wanted.application, &self.caller)?)
+            };
+            self.caller.check(&application.name, wanted.model_id)?;
             self.trail.application(&application);
-            if let Some(found) = Found::of(&application, wanted.model_id)? {
+            let found = Found::of(&application, wanted.model_id);
+            if let Some(found) = found.map_err(|error| self.caller.narrow(error))? {
                 break found;
             }
             if waiting.is_none() {

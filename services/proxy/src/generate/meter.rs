@@ -99,6 +99,11 @@ impl Trail {
         }
     }
 
+    /// True when a replica took it.
+    pub(super) fn was_taken(&self) -> bool {
+        !self.lock().record.replica_ids.is_empty()
+    }
+
     /// Where its time went, so far.
     pub(crate) fn timings(&self, timings: Timings) {
         self.lock().record.timings = Some(timings);

@@ -5,8 +5,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{
-    HeaderName, HeaderValue, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use mobula_kit::status;
 use mobula_proto::{
@@ -150,6 +150,7 @@ pub(super) fn error(error: &Error, query: &Query) -> Response {
         "violations": violations,
     }});
     let mut response = json(status_of(error), &body);
+    challenge(response.headers_mut(), error);
     if let Some(after) = error.retry_after() {
         // Whole seconds, rounded up: 0 would mean at once.
         response.headers_mut().insert(
@@ -158,6 +159,18 @@ pub(super) fn error(error: &Error, query: &Query) -> Response {
         );
     }
     response
+}
+
+/// What somebody has to show who has shown nothing, or nothing that is known (RFC 6750).
+pub(super) fn challenge(headers: &mut HeaderMap, error: &Error) {
+    if let Error::Unauthenticated { is_shown } = error {
+        let how = if *is_shown {
+            "Bearer realm=\"mobula\", error=\"invalid_token\""
+        } else {
+            "Bearer realm=\"mobula\""
+        };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(how));
+    }
 }
 
 /// The fields that are wrong, whoever found out.
@@ -199,6 +212,9 @@ fn dedup(mut detail: Vec<Value>) -> Vec<Value> {
 pub(super) fn status_of(error: &Error) -> StatusCode {
     if let Error::Overloaded { status, .. } = error {
         return StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    if matches!(error, Error::OverLimit { .. }) {
+        return StatusCode::TOO_MANY_REQUESTS;
     }
     status(error.code())
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug_span, field::Empty};
 
-use super::{answer, caller, openai, query::Query, v2};
+use super::{answer, caller, gate, openai, query::Query, v2};
 use crate::{
     Error,
     caller::Caller,
@@ -58,7 +58,10 @@ pub(super) fn app((metrics, openai, oip): (Arc<Metrics>, openai::Door, Oip), sto
 
 async fn answer_request(State(shared): State<Shared>, request: Request<Body>) -> Response {
     let mut seen = Seen::new(&shared.metrics, Label::http(request.method()));
-    let mut response = route(&shared, request, &mut seen).await;
+    let mut response = match gate::enter(shared.generator.keys(), request).await {
+        Ok(request) => route(&shared, request, &mut seen).await,
+        Err(refused) => *refused,
+    };
     match response.extensions_mut().remove::<openai::Told>() {
         // It is under way until its last event.
         Some(told) => told.keep(seen, response.status()),

@@ -13,6 +13,7 @@ mod fields;
 mod form;
 mod format;
 mod kept;
+mod limits;
 mod link;
 mod models;
 mod path;
@@ -23,4 +24,10 @@ mod story;
 mod translate;
 
 pub(crate) use self::door::Door;
-pub(super) use self::{body::whole as read, door::answer, error::Failure, path::Ask, sse::Told};
+pub(super) use self::{
+    body::whole as read,
+    door::{answer, refuse},
+    error::Failure,
+    path::{Ask, FILES},
+    sse::Told,
+};

@@ -5,6 +5,7 @@ mod demand;
 mod doors;
 mod grpc;
 mod http;
+mod keys;
 mod on_demand;
 mod openai;
 mod pictures;

@@ -22,7 +22,7 @@ use super::{
     error::{self, Failure},
     fields::Fields,
     kept::Kept,
-    link, models,
+    limits, link, models,
     path::{Ask, Endpoint, FILES},
     sse,
     story::Story,
@@ -82,6 +82,11 @@ pub(super) fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// Answers a request to one of OpenAI's paths that may not come in.
+pub(in crate::http) fn refuse(error: Error) -> Response {
+    error::response(&error.into())
+}
+
 /// Answers a request whose path is OpenAI's.
 pub(in crate::http) async fn answer(
     (door, generator): (&Door, &Generator),
@@ -96,6 +101,7 @@ pub(in crate::http) async fn answer(
     }
     let (parts, body) = request.into_parts();
     let table = &ask.table;
+    let caller = Caller::of(&parts.extensions);
     let answered = match &ask.endpoint {
         Endpoint::Generations | Endpoint::Edits | Endpoint::Variations => {
             return Drawing {
@@ -103,24 +109,25 @@ pub(in crate::http) async fn answer(
                 generator,
                 ask: &ask,
                 parts: &parts,
+                caller,
             }
             .answer(body, seen)
             .await;
         }
         Endpoint::Models if !table.is_populated => Err(Error::NoRoutes.into()),
         Endpoint::Models => {
-            let names = models::names(table, &ask.scope);
+            let names = models::names(table, &ask.scope, &caller);
             let list = names.iter().map(|name| models::describe(name, door.0.started));
             let list = json!({ "object": "list", "data": list.collect::<Vec<_>>() });
             Ok(answers::json(StatusCode::OK, &list))
         }
         Endpoint::Model(_) if !table.is_populated => Err(Error::NoRoutes.into()),
         Endpoint::Model(name) => {
-            if models::names(table, &ask.scope).contains(name) {
+            if models::names(table, &ask.scope, &caller).contains(name) {
                 let model = models::describe(name, door.0.started);
                 Ok(answers::json(StatusCode::OK, &model))
             } else {
-                Err(models::unknown(table, &ask.scope, name).into())
+                Err(models::unknown(table, &ask.scope, (name, &caller)).into())
             }
         }
         Endpoint::File(name) => {
@@ -137,6 +144,7 @@ struct Drawing<'a> {
     generator: &'a Generator,
     ask: &'a Ask,
     parts: &'a Parts,
+    caller: Arc<Caller>,
 }
 
 impl Drawing<'_> {
@@ -145,6 +153,9 @@ impl Drawing<'_> {
         let answered = self.draw(body, seen, &mut id).await;
         let mut response = answered.unwrap_or_else(|failure| error::response(&failure));
         caller::name(response.headers_mut(), &id);
+        if let Some(left) = self.generator.left(&self.caller) {
+            limits::tell(response.headers_mut(), left);
+        }
         response
     }
 
@@ -159,7 +170,7 @@ impl Drawing<'_> {
         *id = request.request_id.as_str().into();
         let mut asked = translate(&self.ask.endpoint, self.fields(&self.parts.headers, body).await?);
         let named = std::mem::take(&mut asked.request.model);
-        let (application, model_id) = models::find(&self.ask.table, &self.ask.scope, &named)?;
+        let (application, model_id) = models::find(&self.ask.table, &self.ask.scope, (&named, &self.caller))?;
         seen.application(&application.ingress);
         if asked.reply.links && self.door.kept.is_off() {
             return Err(Failure::NoLinks);
@@ -191,7 +202,7 @@ impl Drawing<'_> {
             problems,
             deadline,
             door: metrics::Door::Http,
-            caller: Caller::of(&self.parts.extensions),
+            caller: Arc::clone(&self.caller),
             span,
         };
         let (given, events) = self.generator.start(call)?;

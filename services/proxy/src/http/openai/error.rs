@@ -69,6 +69,9 @@ pub(super) fn response(failure: &Failure) -> Response {
         headers.insert(header::ALLOW, method);
     }
     told.retry(headers);
+    if let Failure::Drawing(error) = failure {
+        answer::challenge(headers, error);
+    }
     response
 }
 
@@ -160,7 +163,7 @@ fn drawing(error: &Error) -> Told {
         status,
         kind,
         code: Some(code.to_owned()),
-        param: (status == 404).then(|| "model".to_owned()),
+        param: (status == 404 || matches!(error, Error::Closed { .. })).then(|| "model".to_owned()),
         message: error.to_string(),
         retry_after: error.retry_after(),
     };

@@ -8,7 +8,7 @@ use super::super::read::decode;
 use crate::table::{Application, Table};
 
 /// Where pictures are that answers hold links to.
-pub(super) const FILES: &str = "/v1/images/files/";
+pub(in crate::http) const FILES: &str = "/v1/images/files/";
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
