@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{Error, control, imagine, prepare, status, up};
+use crate::{Error, control, imagine, key, prepare, status, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +52,8 @@ enum Command {
     Backup(control::Backup),
     /// Take a backup in place of what the controller keeps
     Restore(control::Restore),
+    /// Make API keys for the proxies
+    Key(key::Args),
     /// Look at a model folder, prepare it for serving, and measure it
     Prepare(prepare::Args),
 }
@@ -73,6 +75,7 @@ impl Cli {
             Command::Explain(command) => command.run().await,
             Command::Backup(command) => command.run().await,
             Command::Restore(command) => command.run().await,
+            Command::Key(args) => key::run(args),
             Command::Prepare(args) => prepare::run(&args),
         }
     }

@@ -9,7 +9,9 @@ mod options;
 mod progress;
 mod report;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use mobula_kit::tls::ClientArgs;
@@ -17,6 +19,7 @@ use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::image_service_client::ImageServiceClient;
 use mobula_proto::image::v1::{CancelRequest, GenerateRequest};
 use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -48,6 +51,29 @@ Examples:
   mobula imagine \"a (red:1.3) star\" --syntax a1111 --scheduler \"DPM++ 2M\" --sigma-schedule karras
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (the mesh stops drawing at once).";
+
+/// Where the mesh reads an API key.
+const API_KEY: &str = "x-api-key";
+
+/// An API key, which nothing prints.
+#[derive(Clone)]
+struct Key(MetadataValue<Ascii>);
+
+impl FromStr for Key {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut key = MetadataValue::try_from(text.trim()).map_err(|_| "must be printable ASCII")?;
+        key.set_sensitive(true);
+        Ok(Self(key))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
 
 /// Flags of `mobula imagine`. What is not given takes the model's default.
 #[derive(Debug, clap::Args)]
@@ -117,6 +143,9 @@ pub(crate) struct Args {
     server: String,
     #[command(flatten)]
     tls: ClientArgs,
+    /// API key, where the mesh wants one; give it by its variable, since flags are seen by every user of the machine
+    #[arg(long, value_name = "KEY", env = "MOBULA_API_KEY", hide_env_values = true)]
+    api_key: Option<Key>,
     /// Wait so many seconds for the mesh to come up, where it is not there yet
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     wait: Option<Duration>,
@@ -183,6 +212,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         progress: Progress::new(args.quiet, args.output.as_os_str() == "-"),
         given,
         request_id: None,
+        key: args.api_key.clone(),
         done: false,
     };
     tokio::select! {
@@ -209,6 +239,7 @@ struct Drawing {
     given: Pictures,
     /// Known from the accepted event on.
     request_id: Option<String>,
+    key: Option<Key>,
     done: bool,
 }
 
@@ -235,8 +266,17 @@ impl Drawing {
         }
     }
 
+    /// A message with the user's key.
+    fn with_key<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(Key(key)) = &self.key {
+            request.metadata_mut().insert(API_KEY, key.clone());
+        }
+        request
+    }
+
     async fn attempt(&mut self, args: &Args) -> Result<(), Failure> {
-        let mut request = tonic::Request::new(args.request(&self.given));
+        let mut request = self.with_key(args.request(&self.given));
         if let Some(timeout) = args.timeout {
             request.set_timeout(timeout);
         }
@@ -288,7 +328,8 @@ impl Drawing {
     async fn cancel(&mut self) {
         if let Some(request_id) = self.request_id.take() {
             // The user leaves either way; an unknown id means that the request just ended.
-            let _ = tokio::time::timeout(CANCEL_WAIT, self.client.cancel(CancelRequest { request_id })).await;
+            let request = self.with_key(CancelRequest { request_id });
+            let _ = tokio::time::timeout(CANCEL_WAIT, self.client.cancel(request)).await;
         }
     }
 }

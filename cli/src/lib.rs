@@ -10,6 +10,7 @@ mod error;
 mod human;
 mod imagine;
 mod interrupt;
+mod key;
 mod paint;
 mod prepare;
 mod remote;

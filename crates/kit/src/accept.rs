@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Stop,
+    Stop, guests,
     listen::Listener,
     tls::{self, Protocol, Stream},
 };
@@ -62,6 +62,7 @@ pub async fn connections<F, C>(
     C: Future<Output = ()> + Send + 'static,
 {
     let tasks = TaskTracker::new();
+    let guests = guests::guests();
     let mut end_of_notice = pin!(async {
         stop.triggered().await;
         tokio::select! {
@@ -75,9 +76,16 @@ pub async fn connections<F, C>(
             biased;
             () = &mut end_of_notice => break,
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => match tcp.set_nodelay(true) {
-                    Ok(()) => drop(tasks.spawn(connection(Incoming { tcp, tls: tls.clone() }))),
-                    Err(error) => gone(&error),
+                Ok((tcp, peer)) => match (guests.enter(peer.ip()), tcp.set_nodelay(true)) {
+                    (Some(guest), Ok(())) => {
+                        let serving = connection(Incoming { tcp, tls: tls.clone() });
+                        tasks.spawn(async move {
+                            let _guest = guest;
+                            serving.await;
+                        });
+                    }
+                    (None, _) => tracing::debug!(%peer, "a connection was one too many"),
+                    (_, Err(error)) => gone(&error),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
+use crate::Connections;
+
 /// What is logged when nothing is said.
 pub(crate) const DEFAULT_LOG: &str = "info";
 /// Libraries that talk too much unless a filter names them: ONNX Runtime alone writes 60 lines per session at info.
@@ -32,6 +34,14 @@ pub struct Common {
     /// Threads that read and write the network; what computes has others. Half of the cores by default
     #[arg(long, env = "MOBULA_IO_THREADS")]
     pub io_threads: Option<NonZeroUsize>,
+    /// Connections that this process takes at all its ports but the admin pages'; one too many is let go of at once. By default
+    /// three quarters of the descriptors that the system gives a process
+    #[arg(long, env = "MOBULA_MAX_CONNECTIONS", value_name = "N", value_parser = positive)]
+    pub max_connections: Option<usize>,
+    /// Connections of those from one address (of IPv6: from one /64); by default as many as there are, since behind a balancer
+    /// all come from one
+    #[arg(long, env = "MOBULA_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", value_parser = positive)]
+    pub max_connections_per_address: Option<usize>,
     /// Stop when the process with this id is gone
     #[arg(long, env = "MOBULA_EXIT_WITH_PID")]
     pub exit_with_pid: Option<u32>,
@@ -47,6 +57,15 @@ pub enum LogFormat {
 }
 
 impl Common {
+    /// How many connections there may be.
+    pub(crate) fn connections(&self) -> Connections {
+        let defaults = Connections::default();
+        Connections {
+            all: self.max_connections.unwrap_or(defaults.all),
+            each: self.max_connections_per_address,
+        }
+    }
+
     /// How long a drain may take.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.drain_timeout_s)
@@ -60,6 +79,11 @@ impl Common {
     }
 }
 
+fn positive(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or("must be a whole number above 0")
+}
+
 impl Default for Common {
     fn default() -> Self {
         Self {
@@ -70,6 +94,8 @@ impl Default for Common {
             drain_timeout_s: 20,
             ray_metrics_prefix: false,
             io_threads: None,
+            max_connections: None,
+            max_connections_per_address: None,
             exit_with_pid: None,
         }
     }

@@ -34,6 +34,7 @@ use crate::{
     dispatch::Table,
     gather::Gather,
     health::Health,
+    heard::Heard,
     listen::Listener,
     methods::Methods,
     metrics,
@@ -227,6 +228,19 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
         return;
     }
     let peer: TcpConnectInfo = stream.tcp().connect_info();
+    let heard = CancellationToken::new();
+    // A caller may withhold the rest of the preface as well.
+    let says_no_more = {
+        let heard = heard.clone();
+        async move {
+            if tokio::time::timeout(PREFACE_TIMEOUT, heard.cancelled_owned())
+                .await
+                .is_ok()
+            {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
     let builder = http(door.web.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -244,11 +258,13 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
             })
         }
     });
-    let mut connection = pin!(builder.serve_connection(Gather::new(TokioIo::new(stream)), service));
+    let mut connection =
+        pin!(builder.serve_connection(Gather::new(Heard::new(TokioIo::new(stream), heard)), service));
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
         () = closing.cancelled() => None,
+        () = says_no_more => return,
     };
     let ended = match ended {
         Some(ended) => ended,

@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, future::Future, panic, process::ExitCode, time::Duration};
 
-use crate::{Common, Drained, Error, Stop, Telemetry, chain, metrics, signals};
+use crate::{Common, Drained, Error, Stop, Telemetry, chain, limit_connections, metrics, signals};
 
 /// It ran, and stopped when it was told to.
 pub const EXIT_OK: u8 = 0;
@@ -71,6 +71,7 @@ where
     log_panics();
     metrics::prefix_ray(common.ray_metrics_prefix);
     metrics::install();
+    limit_connections(common.connections());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         profile = PROFILE,

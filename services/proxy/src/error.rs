@@ -193,9 +193,10 @@ impl Error {
             Self::Unauthenticated { .. } => Code::Unauthenticated,
             Self::Closed { .. } | Self::TooHigh { .. } => Code::PermissionDenied,
             Self::Duplicate { .. } => Code::AlreadyExists,
-            Self::OverLimit { .. } | Self::Overloaded { .. } | Self::WaitedTooLong { .. } | Self::PicturesFull { .. } => {
-                Code::ResourceExhausted
-            }
+            Self::OverLimit { .. }
+            | Self::Overloaded { .. }
+            | Self::WaitedTooLong { .. }
+            | Self::PicturesFull { .. } => Code::ResourceExhausted,
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,

@@ -5,6 +5,7 @@ mod admin;
 mod common;
 mod drain;
 mod grpc;
+mod guests;
 mod otlp;
 mod start;
 mod web;

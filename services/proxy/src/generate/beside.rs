@@ -8,7 +8,13 @@ use mobula_proto::image::v1 as image;
 use tokio::time::Instant;
 
 use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};
-use crate::{Error, caller::{Caller, Under}, events::Emit, metrics::Door, validate};
+use crate::{
+    Error,
+    caller::{Caller, Under},
+    events::Emit,
+    metrics::Door,
+    validate,
+};
 
 /// What is asked for, and by whom.
 #[derive(Debug)]

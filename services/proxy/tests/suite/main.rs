@@ -4,6 +4,7 @@
 mod demand;
 mod doors;
 mod grpc;
+mod hostile;
 mod http;
 mod keys;
 mod on_demand;
