@@ -31,6 +31,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A picture of 1024 x 1024 as PNG (about 2 MiB) fits without waiting for a window update.
 pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
+/// The largest that HTTP/2 knows.
+const UNBOUNDED_WINDOW: u32 = (1 << 31) - 1;
 /// Several of those at a time.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
 
@@ -175,7 +177,9 @@ fn tuned(endpoint: Endpoint, keep_alive: KeepAlive) -> Endpoint {
         .keep_alive_while_idle(true)
         // Fixed windows: the adaptive kind sends a ping with every burst of data.
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        // A stream that nobody reads must not take what the others need: each has its own window and no other bound, and
+        // there are no more of them than the peer takes calls.
+        .initial_connection_window_size(UNBOUNDED_WINDOW)
 }
 
 /// Connects, and shakes hands where it is to be TLS. The endpoint's own time for connecting holds for both together.

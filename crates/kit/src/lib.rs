@@ -77,6 +77,7 @@ pub use backoff::Backoff;
 pub use deadline::Deadline;
 pub use error::{Error, chain};
 pub use guests::{Limits as Connections, limit as limit_connections};
+pub use machine::host;
 pub use process::Usage;
 pub use ready::{Latch, Readiness};
 pub use start::{EXIT_CONFIG, EXIT_FAILED, EXIT_KILLED, EXIT_OK, main, parse};

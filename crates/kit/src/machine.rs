@@ -31,7 +31,7 @@ pub(crate) fn memory_bytes() -> u64 {
 }
 
 /// The machine's name, or the container's.
-pub(crate) fn host() -> String {
+pub fn host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() {

@@ -5,14 +5,22 @@
 //! at random and takes the one with the shorter predicted wait, which spreads load nearly as well as the best of all
 //! without making every router run to the same one.
 //!
+//! A replica that fails what it takes is left out for a while ([`health`]), one that is new or comes back gets its share bit
+//! by bit ([`Book::rank`]), and those that are near come first ([`tiers`]).
+//!
 //! It refuses to open connections and to read a clock: time is a [`Duration`] since any fixed point of the caller's.
 //!
 //! Invariants: a replica that is full, or that is being left alone after a fault, is never picked; of two that may be
-//! asked the one with the longer wait is never picked.
+//! asked the one that ranks behind is never picked; a replica is never left idle for being new while a request waits.
+
+pub mod health;
+pub mod tiers;
 
 use std::time::Duration;
 
 use rand::Rng;
+
+use self::health::Health;
 
 /// A replica that said it is full is asked again after this long, then twice as long each time it says so again. The
 /// other routers' requests that filled it end within a few denoising steps at the earliest.
@@ -24,6 +32,12 @@ const FULL_LAST: Duration = Duration::from_millis(500);
 const FAULT_FIRST: Duration = Duration::from_millis(100);
 /// The longest such pause; by then the controller has noticed a dead worker and taken it off the table.
 const FAULT_LAST: Duration = Duration::from_secs(5);
+
+/// A replica that is new is taken for so many times busier than it is, at first: Envoy's least weight of a tenth.
+const NEW: f64 = 10.0;
+/// Rows of a usual request, twenty steps with guidance: what it means to be busier, or far, where that is a matter of
+/// requests and not of rows.
+pub const USUAL_ROWS: u64 = 40;
 
 /// What a request asks of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +151,9 @@ pub struct Book {
     reported_at: Duration,
     full: Pause,
     fault: Pause,
+    health: Health,
+    /// When it began to be new, and for how long it is.
+    new: Option<(Duration, Duration)>,
 }
 
 impl Book {
@@ -152,7 +169,14 @@ impl Book {
             reported_at: Duration::ZERO,
             full: Pause::default(),
             fault: Pause::default(),
+            health: Health::default(),
+            new: None,
         }
+    }
+
+    /// Its share grows for `length` from `now` on: caches are cold, and what others know of it is nothing.
+    pub fn begin(&mut self, now: Duration, length: Duration) {
+        self.new = (!length.is_zero()).then_some((now, length));
     }
 
     /// Changes how many requests the replica takes at a time; those it has are kept.
@@ -204,9 +228,31 @@ impl Book {
         self.fault.strike(now, FAULT_FIRST, FAULT_LAST);
     }
 
-    /// Requests that may be sent now.
-    pub fn free(&self, now: Duration) -> u32 {
-        if self.full.is_over(now) && self.is_reachable(now) {
+    /// The replica did what it took.
+    pub fn did(&mut self) {
+        self.health.did();
+    }
+
+    /// The replica failed what it took. True when it had better be left out.
+    pub fn broke(&mut self) -> bool {
+        self.health.failed()
+    }
+
+    /// Leaves it out for a while, and brings it back slowly over `length` then; gives until when it is out.
+    pub fn leave_out(&mut self, now: Duration, length: Duration) -> Duration {
+        let until = self.health.leave_out(now);
+        self.begin(until, length);
+        until
+    }
+
+    /// It is left out.
+    pub fn is_out(&self, now: Duration) -> bool {
+        self.health.is_out(now)
+    }
+
+    /// Requests that may be sent now; to one that is left out as well when `all` are wanted.
+    pub fn free(&self, now: Duration, all: bool) -> u32 {
+        if self.full.is_over(now) && self.is_reachable(now) && (all || !self.is_out(now)) {
             self.max_ongoing.saturating_sub(self.ongoing)
         } else {
             0
@@ -220,7 +266,7 @@ impl Book {
 
     /// When a pause ends that keeps the replica from being asked, if one runs.
     pub fn paused_until(&self, now: Duration) -> Option<Duration> {
-        let until = self.full.until.max(self.fault.until);
+        let until = self.full.until.max(self.fault.until).max(self.health.until());
         (until > now).then_some(until)
     }
 
@@ -230,7 +276,7 @@ impl Book {
     }
 
     /// Nanoseconds per row as measured; 0 before.
-    pub fn row_ns(&self) -> u64 {
+    pub fn measured_row_ns(&self) -> u64 {
         self.row_ns
     }
 
@@ -239,14 +285,39 @@ impl Book {
         self.measured_at
     }
 
+    /// The wait by which the replica is compared with others: as it is, and longer while it is new.
+    pub fn rank(&self, now: Duration, typical_row_ns: u64) -> Wait {
+        let wait = self.wait(now, typical_row_ns);
+        let Some((since, length)) = self.new else {
+            return wait;
+        };
+        let passed = now.saturating_sub(since).as_secs_f64() / length.as_secs_f64();
+        if passed >= 1.0 {
+            return wait;
+        }
+        let times = 1.0 / passed.max(1.0 / NEW);
+        // One that has nothing to do would be first however many times that is taken.
+        let request = USUAL_ROWS.saturating_mul(self.row_ns(typical_row_ns));
+        let ns = wait.ns.saturating_add(request) as f64 * times - request as f64;
+        Wait {
+            ns: ns as u64,
+            ..wait
+        }
+    }
+
+    /// Time per row: measured, or what stands in for it.
+    fn row_ns(&self, typical: u64) -> u64 {
+        if self.row_ns > 0 {
+            self.row_ns
+        } else {
+            typical.max(1)
+        }
+    }
+
     /// Predicts the wait. `typical_row_ns` stands in while the replica has measured nothing; others' rows are worn down
     /// by the rows that it has computed since its report.
     pub fn wait(&self, now: Duration, typical_row_ns: u64) -> Wait {
-        let row_ns = if self.row_ns > 0 {
-            self.row_ns
-        } else {
-            typical_row_ns.max(1)
-        };
+        let row_ns = self.row_ns(typical_row_ns);
         let since = now.saturating_sub(self.reported_at).as_nanos() / u128::from(row_ns);
         let others = self
             .other_rows

@@ -27,7 +27,7 @@ pub(crate) async fn call<M, T>(
     make: impl Fn(String) -> M,
     send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
 ) -> Result<T, Error> {
-    let mut place = pool.place(Want::least(&job.claim, model_id));
+    let mut place = pool.place(Want::least((&job.claim, job.failfast), model_id));
     loop {
         let acquired = place.acquire().await;
         job.trail.without(place.take_without());

@@ -12,7 +12,11 @@ use std::{
 
 use http::Extensions;
 use mobula_proto::common::v1::Priority;
-use mobula_serving::quota::{Left, Limits, Refusal, Usage};
+use mobula_serving::{
+    fair::Claim,
+    quota::{Left, Limits, Refusal, Usage},
+    tick::Class,
+};
 
 use crate::{
     Error,
@@ -129,6 +133,20 @@ impl Caller {
             })
         });
         Arc::clone(&ANONYMOUS)
+    }
+
+    /// As whom a request of it waits.
+    pub(crate) fn claim(&self, priority: Priority) -> Claim {
+        Claim {
+            class: match priority {
+                Priority::Low => Class::Low,
+                Priority::Unspecified | Priority::Normal => Class::Normal,
+                Priority::High => Class::High,
+            },
+            tenant: Arc::clone(&self.tenant),
+            // Shares are ratios: a thousandth of the usual one is small enough.
+            weight: (self.weight * 1_000.0) as u32,
+        }
     }
 
     /// The caller that a door has noted with a request.
@@ -383,5 +401,18 @@ pub(crate) mod tests {
         drop(one.charge(100, Duration::ZERO).unwrap());
         one.charge(100, Duration::ZERO).unwrap().keep();
         assert!(one.charge(1, Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn a_request_waits_in_its_class_with_its_tenants_weight() {
+        let mut caller = caller("acme", None);
+        caller.weight = 2.5;
+        let claim = caller.claim(Priority::High);
+        assert_eq!(
+            (claim.class, &*claim.tenant, claim.share()),
+            (Class::High, "acme", 2_500)
+        );
+        let claim = Caller::anonymous().claim(Priority::Unspecified);
+        assert_eq!((claim.class, claim.share()), (Class::Normal, 1_000));
     }
 }

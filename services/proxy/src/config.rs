@@ -36,6 +36,22 @@ pub struct Config {
     /// would wait longer is refused when it comes.
     #[arg(long, env = "MOBULA_MAX_QUEUED_S", default_value = "3600", value_parser = positive_seconds)]
     pub max_queued_s: f64,
+    /// Seconds over which a replica that is new, or comes back after it was left out, gets more and more of its share; 0 gives it
+    /// all at once.
+    #[arg(long, env = "MOBULA_SLOW_START_S", default_value = "10", value_parser = seconds)]
+    pub slow_start_s: f64,
+    /// Zone of this proxy: replicas on workers with the same label topology.kubernetes.io/zone come first while they are not
+    /// busier than others by more than a request. By default it is not known.
+    #[arg(long, env = "MOBULA_ZONE")]
+    pub zone: Option<String>,
+    /// Machine of this proxy: replicas on workers with the same label mobula.io/node come before others of the zone. By
+    /// default the host's name.
+    #[arg(long, env = "MOBULA_NODE")]
+    pub node: Option<String>,
+    /// Refuse requests at once while no replica can be reached, instead of having them wait; a request may say otherwise
+    /// (x-mobula-failfast).
+    #[arg(long, env = "MOBULA_FAILFAST")]
+    pub failfast: bool,
     /// How often a request may run in all when its replicas are lost.
     #[arg(long, env = "MOBULA_MAX_ATTEMPTS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_attempts: u32,
@@ -160,6 +176,10 @@ impl Config {
         }
     }
 
+    pub(crate) fn slow_start(&self) -> Duration {
+        Duration::try_from_secs_f64(self.slow_start_s).unwrap_or_default()
+    }
+
     pub(crate) fn request_timeout(&self) -> Option<Duration> {
         self.request_timeout_s
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -181,6 +201,10 @@ impl Default for Config {
             max_queued_requests: 10_000,
             max_queued_bytes: MAX_QUEUED_BYTES,
             max_queued_s: 3600.0,
+            slow_start_s: 10.0,
+            zone: None,
+            node: None,
+            failfast: false,
             max_attempts: 3,
             max_images: 16,
             max_prompt_bytes: 65_536,
@@ -207,6 +231,13 @@ fn web_address(text: &str) -> Result<String, String> {
         Some("http" | "https") if uri.authority().is_some() && uri.query().is_none() => Ok(text.to_owned()),
         Some(_) | None => Err("must be an address as https://pictures.example".to_owned()),
     }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    if text.parse() == Ok(0.0) {
+        return Ok(0.0);
+    }
+    positive_seconds(text)
 }
 
 fn positive_seconds(text: &str) -> Result<f64, String> {

@@ -26,7 +26,7 @@ use tracing::{Instrument, debug_span};
 
 use crate::{
     Error,
-    fault::{Fault, classify},
+    fault::{Fault, classify, is_own_fault},
     generate::{Job, Served, millis},
     metrics::Reroute,
     permit::Permit,
@@ -197,6 +197,9 @@ impl<'a> Draw<'a> {
                 }
                 Fault::Gone(status) => {
                     permit.failed();
+                    if ended.accepted {
+                        permit.broke();
+                    }
                     let replica = Arc::clone(permit.replica());
                     // Now, not after the event below: the slot is free whether the caller reads or not.
                     drop(permit);
@@ -218,7 +221,12 @@ impl<'a> Draw<'a> {
                     }
                 }
                 Fault::TimedOut => return Err(Error::DeadlinePassed),
-                Fault::Final(status) => return Err(self.told(status)),
+                Fault::Final(status) => {
+                    if is_own_fault(&status) {
+                        permit.broke();
+                    }
+                    return Err(self.told(status));
+                }
             }
         }
     }

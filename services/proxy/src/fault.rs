@@ -54,6 +54,11 @@ pub(crate) fn classify(status: Status, accepted: bool) -> Fault {
     }
 }
 
+/// Whether a last word says that something is wrong with the replica, and not with the request or its picture.
+pub(crate) fn is_own_fault(status: &Status) -> bool {
+    matches!(status.code(), Code::Internal | Code::DataLoss)
+}
+
 /// The field to blame is the one that the proxy checked against the table.
 fn names_model(status: &Status) -> bool {
     mobula_kit::status::violations(status)

@@ -21,7 +21,6 @@ use std::{
 
 use mobula_kit::Deadline;
 use mobula_proto::{
-    common::v1::Priority,
     control::v1::ModelInfo,
     image::v1::{self as image, generate_response::Event},
 };
@@ -29,7 +28,6 @@ use mobula_serving::{
     fair::Claim,
     quota::Left,
     retry::{Budget, Policy},
-    tick::Class,
 };
 use tokio::{sync::watch, time::Instant};
 use tonic::Code;
@@ -82,6 +80,7 @@ pub(crate) struct Shared {
     limits: Limits,
     request_timeout: Option<Duration>,
     no_replica_timeout: Duration,
+    failfast: bool,
     pub(crate) policy: Policy,
     budget: Mutex<Budget>,
     holder: Arc<Holder>,
@@ -104,6 +103,7 @@ impl Generator {
             limits: config.limits(),
             request_timeout: config.request_timeout(),
             no_replica_timeout: config.no_replica_timeout(),
+            failfast: config.failfast,
             policy: Policy {
                 max_attempts: config.max_attempts,
             },
@@ -158,7 +158,8 @@ impl Generator {
             arrived: Instant::now(),
             deadline,
             door: call.door,
-            claim: claim(&call.caller, &call.request),
+            claim: call.caller.claim(call.request.priority()),
+            failfast: call.request.failfast.unwrap_or(self.0.failfast),
             caller: call.caller,
             _under: under,
             emit: emit.clone(),
@@ -257,6 +258,8 @@ pub(crate) struct Job {
     pub(crate) door: Door,
     /// As whom it waits.
     pub(crate) claim: Claim,
+    /// It does not wait where no replica can be reached.
+    pub(crate) failfast: bool,
     /// Who asked.
     pub(crate) caller: Arc<Caller>,
     _under: Under,
@@ -396,20 +399,6 @@ fn check(
             }
             Err(Error::Invalid(problems))
         }
-    }
-}
-
-/// As whom a request waits.
-fn claim(caller: &Caller, request: &image::GenerateRequest) -> Claim {
-    Claim {
-        class: match request.priority() {
-            Priority::Low => Class::Low,
-            Priority::Unspecified | Priority::Normal => Class::Normal,
-            Priority::High => Class::High,
-        },
-        tenant: Arc::clone(&caller.tenant),
-        // Shares are ratios: a thousandth of the usual one is small enough.
-        weight: (caller.weight * 1_000.0) as u32,
     }
 }
 

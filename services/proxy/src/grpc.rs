@@ -27,8 +27,10 @@ use crate::{
     Error,
     caller::Caller,
     events::Events,
+    failfast,
     generate::{Call, Generator},
     metrics::Door,
+    problem::Problem,
     replica::Replica,
     table::{Application, NAME_SHOWN},
     validate,
@@ -102,11 +104,20 @@ impl ImageService for Images {
         if asked.model_id.is_empty() {
             asked.model_id = text(&metadata, MODEL_ID).unwrap_or_default().to_owned();
         }
+        let mut problems = Vec::new();
+        if asked.failfast.is_none()
+            && let Some(given) = metadata.get(failfast::NAME)
+        {
+            match failfast::read(given.to_str().unwrap_or_default()) {
+                Ok(is_fast) => asked.failfast = Some(is_fast),
+                Err(rule) => problems.push(Problem::new(failfast::NAME, rule)),
+            }
+        }
         let given = asked.request_id.clone();
         let span = debug_span!("generate", request_id = Empty, model = asked.model);
         let call = Call {
             request: asked,
-            problems: Vec::new(),
+            problems,
             deadline,
             door: Door::Grpc,
             caller: Caller::of(&extensions),

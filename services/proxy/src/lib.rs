@@ -10,6 +10,7 @@ mod demand;
 mod draw;
 mod error;
 mod events;
+mod failfast;
 mod fault;
 mod follow;
 mod gate;

@@ -56,6 +56,7 @@ impl Permit {
 
     /// It is drawn; that took so long.
     pub(crate) fn drawn(&mut self, took: Duration) {
+        self.replica.book(|book| book.did());
         self.took = Some(took);
     }
 
@@ -103,6 +104,11 @@ impl Permit {
         if let Some(model_id) = &self.model_id {
             self.replica.lacks(model_id);
         }
+    }
+
+    /// The replica failed the request that it took, by its own fault.
+    pub(crate) fn broke(&self) {
+        self.pool.broke(&self.replica);
     }
 
     /// The replica is lost.

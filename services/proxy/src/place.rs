@@ -31,6 +31,7 @@ pub(crate) struct Place {
     claim: Claim,
     bytes: u64,
     deadline: Option<Deadline>,
+    failfast: bool,
     /// When it came, by the clock.
     came: Duration,
     /// The wait that was predicted for it.
@@ -58,6 +59,7 @@ impl Place {
             claim: want.claim.clone(),
             bytes: want.bytes,
             deadline: want.deadline,
+            failfast: want.failfast,
             came: since,
             predicted: None,
             was_served: false,
@@ -155,6 +157,9 @@ impl Place {
             pool,
             ticket: self.ticket,
         };
+        if self.failfast {
+            pool.fail_fast()?;
+        }
         let mut limit = pool.waits_until(self.since);
         let too_long = self.since.saturating_add(pool.settings.bounds.age);
         let mut tells = clock.now() + TELL;

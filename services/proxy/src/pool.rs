@@ -11,6 +11,7 @@
 mod admit;
 mod backpressure;
 mod line;
+mod out;
 mod outlook;
 mod patience;
 mod standing;
@@ -32,9 +33,13 @@ use mobula_proto::{
 use mobula_serving::{
     admission::{Bounds, Pace, Queue, Trust},
     affinity::LOAD_ASSUMED,
-    route::Cost,
+    route::{
+        Cost,
+        tiers::{Distance, Tiers},
+    },
 };
 
+pub(crate) use self::line::margin;
 pub(crate) use self::{
     admit::{Admitted, Early, Want},
     line::{Asked, Asking},
@@ -60,6 +65,12 @@ pub(crate) struct Settings {
     pub(crate) no_replica_timeout: Duration,
     /// How much may wait in one pool, whatever the deployment allows.
     pub(crate) bounds: Bounds,
+    /// How long a replica is new.
+    pub(crate) slow_start: Duration,
+    /// The machine that this is.
+    pub(crate) node: Arc<str>,
+    /// The zone that this is in; empty when that is not known.
+    pub(crate) zone: Arc<str>,
     pub(crate) clock: Clock,
     pub(crate) stop: Stop,
     /// Told when there is demand to report.
@@ -90,6 +101,10 @@ struct State {
     queue: Queue<Waiter>,
     /// How far predictions have been right.
     trust: Trust,
+    /// How far the replicas are, which stand in the order of that.
+    tiers: Tiers,
+    /// Until when some replica is left out.
+    out_until: Duration,
     /// When those who wait were last told their places.
     placed_at: Option<Duration>,
     tally: Tally,
@@ -120,6 +135,8 @@ impl Pool {
             replicas: Vec::new(),
             queue: Queue::new(settings.bounds),
             trust: Trust::default(),
+            tiers: Tiers::default(),
+            out_until: Duration::ZERO,
             placed_at: None,
             tally: Tally::default(),
             outlook: Outlook::default(),
@@ -153,13 +170,21 @@ impl Pool {
         });
         state.backpressure = Backpressure::of(route);
         let before = std::mem::take(&mut state.replicas);
+        let here = (&*self.settings.node, &*self.settings.zone);
         for endpoint in &route.replicas {
             let replica = match before.iter().find(|replica| is_at(replica, endpoint)) {
                 Some(replica) => Arc::clone(replica),
                 None => match channels.of(&endpoint.address) {
                     Ok(channel) => {
                         let shown = self.metrics.at_replica(&endpoint.replica_id);
-                        Arc::new(Replica::new(endpoint, channel, route.max_ongoing_requests, shown))
+                        let distance = Distance::between(here, (&endpoint.node, &endpoint.zone));
+                        let reached = (channel, distance);
+                        let replica = Replica::new(endpoint, reached, route.max_ongoing_requests, shown);
+                        // The first ones are all alike.
+                        if !before.is_empty() {
+                            replica.book(|book| book.begin(now, self.settings.slow_start));
+                        }
+                        Arc::new(replica)
                     }
                     Err(error) => {
                         tracing::warn!(replica = endpoint.replica_id, %error, "a replica cannot be reached");
@@ -168,9 +193,12 @@ impl Pool {
                 },
             };
             replica.update(endpoint, route.max_ongoing_requests, now);
-            self.note_row_ns(replica.book(|book| book.row_ns()));
+            self.note_row_ns(replica.book(|book| book.measured_row_ns()));
             state.replicas.push(replica);
         }
+        state.replicas.sort_by_key(|replica| replica.distance);
+        state.tiers = Tiers::of(state.replicas.iter().map(|replica| replica.distance));
+        self.metrics.out.set(state.out(now) as f64);
         state.learn(route);
         let count = state.replicas.len();
         state.outlook.told(route, count > 0, now);

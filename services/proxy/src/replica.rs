@@ -13,9 +13,11 @@ use mobula_proto::{
 };
 use mobula_serving::{
     affinity::Candidate,
-    route::{Book, Pause, Report},
+    route::{Book, Pause, Report, tiers::Distance},
 };
 use tonic::transport::Channel;
+
+use crate::pool::margin;
 
 /// A model that a replica has just used is taken as held for this long, whatever the table says: the table hears of it by
 /// way of a heartbeat and the controller, a second later or a few.
@@ -27,6 +29,7 @@ pub(crate) struct Replica {
     pub(crate) id: String,
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    pub(crate) distance: Distance,
     /// Where it is shown how many requests it has of this proxy; ends with it.
     pub(crate) shown: Series,
     inner: Mutex<Inner>,
@@ -82,7 +85,12 @@ impl Used {
 
 impl Replica {
     /// A replica that is new in the table.
-    pub(crate) fn new(endpoint: &ReplicaEndpoint, channel: Channel, max_ongoing: u32, shown: Series) -> Self {
+    pub(crate) fn new(
+        endpoint: &ReplicaEndpoint,
+        (channel, distance): (Channel, Distance),
+        max_ongoing: u32,
+        shown: Series,
+    ) -> Self {
         let inner = Inner {
             book: Book::new(max_ongoing),
             model: None,
@@ -96,6 +104,7 @@ impl Replica {
             id: endpoint.replica_id.clone(),
             address: endpoint.address.clone(),
             channel,
+            distance,
             shown,
             inner: Mutex::new(inner),
         }
@@ -190,13 +199,20 @@ impl Replica {
         model_id.is_none_or(|model_id| !self.lock().lacks.contains(model_id))
     }
 
-    /// How it stands for a request of a model; `None` when it cannot be reached, or does not have the model.
-    pub(crate) fn candidate(&self, model_id: &str, now: Duration, typical: Typical) -> Option<Candidate> {
+    /// How it stands for a request of a model; `None` when it cannot be reached, is left out (unless `all` count), or does not
+    /// have the model.
+    pub(crate) fn candidate(
+        &self,
+        model_id: &str,
+        (now, all): (Duration, bool),
+        typical: Typical,
+    ) -> Option<Candidate> {
         let inner = self.lock();
         let is_cramped = |pause: &Pause| !pause.is_over(now);
         if inner.lacks.contains(model_id)
             || inner.cramped.get(model_id).is_some_and(is_cramped)
             || !inner.book.is_reachable(now)
+            || (inner.book.is_out(now) && !all)
         {
             return None;
         }
@@ -205,10 +221,14 @@ impl Replica {
         let is_told = inner.held.contains_key(model_id);
         let in_use = inner.used.get(model_id).filter(|used| used.is_held(now));
         let loads = in_use.filter(|used| !is_told && used.until.is_zero());
+        let mut wait = inner.book.rank(now, typical.row_ns);
+        if self.distance == Distance::Far {
+            wait.ns = wait.ns.saturating_add(margin(typical.row_ns));
+        }
         Some(Candidate {
-            wait: inner.book.wait(now, typical.row_ns),
+            wait,
             loading_ns: loads.map_or(0, |used| used.loads_for(now, typical.load_ns)),
-            is_open: inner.book.free(now) > 0,
+            is_open: inner.book.free(now, all) > 0,
             holds: is_told || in_use.is_some(),
             held: inner.held.len() + unheard.count(),
         })

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{terms::DOUBTED_AFTER, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ONE: Cost = Cost::ROW;

@@ -147,12 +147,12 @@ fn others_work_wears_down_at_the_measured_rate() {
 fn a_full_replica_rests_longer_each_time_until_it_accepts() {
     let mut book = Book::new(4);
     book.refused(Duration::ZERO);
-    assert_eq!(book.free(FULL_FIRST - MS), 0);
-    assert_eq!(book.free(FULL_FIRST), 4);
+    assert_eq!(book.free(FULL_FIRST - MS, false), 0);
+    assert_eq!(book.free(FULL_FIRST, false), 4);
     book.refused(FULL_FIRST);
     assert_eq!(book.paused_until(FULL_FIRST), Some(FULL_FIRST * 3));
     book.accepted();
-    assert_eq!(book.free(FULL_FIRST), 4);
+    assert_eq!(book.free(FULL_FIRST, false), 4);
     assert_eq!(book.paused_until(FULL_FIRST), None);
 }
 
@@ -170,12 +170,12 @@ fn many_requests_lost_at_one_moment_are_one_fault() {
 fn a_replica_is_full_at_its_own_limit() {
     let mut book = Book::new(2);
     book.take(Cost::rows(1));
-    assert_eq!(book.free(MS), 1);
+    assert_eq!(book.free(MS, false), 1);
     book.take(Cost::rows(1));
-    assert_eq!(book.free(MS), 0);
+    assert_eq!(book.free(MS, false), 0);
     book.set_max_ongoing(1);
     book.give_back(1);
-    assert_eq!(book.free(MS), 0);
+    assert_eq!(book.free(MS, false), 0);
 }
 
 proptest! {
@@ -208,6 +208,89 @@ proptest! {
             book.give_back(rows - done);
         }
         prop_assert_eq!(book.wait(MS, 1), Wait { ns: 0, ongoing: 0 });
-        prop_assert_eq!(book.free(MS), 100);
+        prop_assert_eq!(book.free(MS, false), 100);
     }
+}
+
+#[test]
+fn a_new_replica_gets_its_share_bit_by_bit_and_is_never_left_idle() {
+    let length = Duration::from_secs(10);
+    let of = |rows| {
+        let mut book = Book::new(100);
+        let report = Report {
+            queued_rows: rows,
+            row_ns: 1_000_000,
+        };
+        book.report(report, Duration::ZERO);
+        book.take(Cost::rows(rows.max(1)));
+        book
+    };
+    let old = of(100);
+    let mut new = of(0);
+    new.begin(Duration::ZERO, length);
+    let ranks = |at| (old.rank(at, 1), new.rank(at, 1));
+    let (o, n) = ranks(Duration::ZERO);
+    assert!(
+        n > o,
+        "it has a request, and begins as if it had ten times as many"
+    );
+    let (o, n) = ranks(length / 2);
+    assert!(n < o);
+    assert_eq!(new.rank(length, 1), new.wait(length, 1));
+    assert_eq!(old.rank(length, 1), old.wait(length, 1));
+    let mut rng = StdRng::seed_from_u64(5);
+    assert_eq!(pick(1, &mut rng, |_| Some(new.rank(MS, 1))), Some(0));
+}
+
+/// Sends requests to replicas of which `bad` fail everything at once; gives what each got.
+fn sent(replicas: usize, bad: usize, leaves_out: bool) -> Vec<u32> {
+    use super::health::may_leave_out;
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut books: Vec<_> = (0..replicas).map(|_| Book::new(1_000)).collect();
+    let mut got = vec![0; replicas];
+    let mut running: Vec<Vec<u64>> = vec![Vec::new(); replicas];
+    for request in 0..20_000_u64 {
+        let at = request * 32;
+        let now = MS * u32::try_from(at).unwrap();
+        let all = books.iter().all(|book| book.is_out(now));
+        let wait = |i: usize| (books[i].free(now, all) > 0).then(|| books[i].rank(now, 1_000_000));
+        let i = pick(replicas, &mut rng, wait).unwrap();
+        got[i] += 1;
+        if i < bad {
+            // A replica that fails at once is never busy, which makes it everybody's choice.
+            let out = books.iter().filter(|book| book.is_out(now)).count();
+            if books[i].broke() && leaves_out && may_leave_out(out, replicas) {
+                books[i].leave_out(now, Duration::from_secs(10));
+            }
+        } else {
+            books[i].take(Cost::rows(40));
+            let before = running[i].len() as u64;
+            running[i].push(at + 40 * (before + 1));
+        }
+        for (book, running) in books.iter_mut().zip(&mut running) {
+            running.retain(|end| {
+                let is_over = *end <= at;
+                if is_over {
+                    book.give_back(40);
+                    book.did();
+                }
+                !is_over
+            });
+        }
+        let out = books.iter().filter(|book| book.is_out(now)).count();
+        assert!(out * 2 <= replicas);
+    }
+    got
+}
+
+#[test]
+fn a_replica_that_fails_what_it_takes_does_not_swallow_the_traffic() {
+    let lost = |got: &[u32], bad: usize| f64::from(got[..bad].iter().sum::<u32>()) / 20_000.0;
+    let swallowed = lost(&sent(8, 1, false), 1);
+    let spared = lost(&sent(8, 1, true), 1);
+    assert!(swallowed > 0.1, "{swallowed}");
+    assert!(spared < 0.02, "{spared}");
+    // With most of them broken nobody can be spared everything; the others get all that they can.
+    let got = sent(8, 6, true);
+    assert!(got[6..].iter().all(|n| *n > 1_000), "{got:?}");
 }

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The label by which workers of one machine know each other; one that has none is a machine of its own.
-const NODE_LABEL: &str = "mobula.io/node";
+pub(super) const NODE_LABEL: &str = "mobula.io/node";
 
 /// A problem and what its numbers stand for.
 struct Board {

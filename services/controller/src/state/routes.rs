@@ -14,7 +14,11 @@ use super::{
     State, Time,
     convert::{count32, kind_to_proto, millis, millis32, stages_to_proto},
     model::{App, Deployment},
+    placing::NODE_LABEL,
 };
+
+/// Which zone a worker is in, as Kubernetes labels its nodes.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// How often proxies with callers report demand: often within a short look-back (2 s in Data on EKS's sample), and never so
 /// seldom that a proxy counts as silent between two reports. Fifty busy proxies are two hundred messages per second.
@@ -189,6 +193,8 @@ impl State {
             load: replica.load,
             model: replica.model.clone(),
             models: replica.models.clone(),
+            zone: worker.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
+            node: worker.labels.get(NODE_LABEL).cloned().unwrap_or_default(),
         })
     }
 }

@@ -158,9 +158,10 @@ impl Draw<'_> {
         let served = self.drawer().served;
         let split = served.split.as_ref()?;
         let pictures = self.sent.iter().filter(|sent| !**sent).count();
+        let who = (&self.job.claim, self.job.failfast);
         let want = Want {
             cost: Cost::rows(pictures as u64),
-            ..Want::least(&self.job.claim, served.model_id.as_ref())
+            ..Want::least(who, served.model_id.as_ref())
         };
         Some(split.decode.place(want))
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mobula_kit::Deadline;
-use mobula_proto::image::v1 as image;
+use mobula_proto::{common::v1::Priority, image::v1 as image};
 use tokio::time::Instant;
 
 use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};
@@ -120,7 +120,8 @@ impl Generator {
             arrived: Instant::now(),
             deadline: self.deadline(asked.deadline, asked.door),
             door: asked.door,
-            claim: super::claim(&asked.caller, &asked.named()),
+            claim: asked.caller.claim(Priority::Unspecified),
+            failfast: self.0.failfast,
             caller: Arc::clone(&asked.caller),
             _under: under,
             emit: Emit::default(),

@@ -61,6 +61,7 @@ impl Served {
             model_id: self.model_id.as_ref(),
             claim: &job.claim,
             bytes,
+            failfast: job.failfast,
         };
         match self.early.take() {
             Some(early) => self.pipeline.settle(early, want),
@@ -132,9 +133,9 @@ impl Waiting {
         self,
         application: &Application,
         model_id: Option<&Arc<str>>,
-        claim: &Claim,
+        who: (&Claim, bool),
     ) -> Result<Self, Error> {
-        let want = Want::least(claim, model_id);
+        let want = Want::least(who, model_id);
         let same = |place: &Place, pool: &Arc<Pool>| Arc::ptr_eq(place.pool(), pool);
         let pipeline = match (&application.pipeline, self.pipeline) {
             (Some(pool), Some(early)) if same(early.place(), pool) => Some(early),
@@ -184,9 +185,13 @@ impl Job {
             if waiting.is_none() {
                 refuse(&application)?;
             }
+            if self.failfast {
+                fail_fast(&application)?;
+                return Err(self.in_vain(&application, begun));
+            }
             let model_id = (!wanted.model_id.is_empty()).then(|| Arc::from(wanted.model_id));
             let places = waiting.unwrap_or_default();
-            waiting = Some(places.at(&application, model_id.as_ref(), &self.claim)?);
+            waiting = Some(places.at(&application, model_id.as_ref(), (&self.claim, self.failfast))?);
             let limit = shared.waits_until(&application, begun);
             tokio::select! {
                 biased;
@@ -198,6 +203,9 @@ impl Job {
                 }
             }
         };
+        if self.failfast {
+            fail_fast(&found.application)?;
+        }
         match &waiting {
             None => refuse(&found.application)?,
             Some(_) => self.trail.without(shared.clock.now().saturating_sub(begun)),
@@ -212,7 +220,9 @@ impl Job {
             (None, Some(model_id)) => {
                 let early = match early {
                     Some(early) => early,
-                    None => found.pipeline.expect(Want::least(&self.claim, Some(model_id)))?,
+                    None => found
+                        .pipeline
+                        .expect(Want::least((&self.claim, self.failfast), Some(model_id)))?,
                 };
                 let model = self.learn(&found.pipeline, &found.application, model_id).await?;
                 (model, Some(early))
@@ -245,6 +255,12 @@ impl Job {
             |pool| pool.no_replica(since),
         )
     }
+}
+
+/// Refuses a request that does not wait where no replica can be reached.
+fn fail_fast(application: &Application) -> Result<(), Error> {
+    let pools = [&application.pipeline, &application.preprocess];
+    pools.into_iter().flatten().try_for_each(|pool| pool.fail_fast())
 }
 
 /// Refuses a request that has just come where the table says why there is no replica.

@@ -1,4 +1,4 @@
-//! What callers say in headers, at every path that draws: who they are, how long they wait, who goes first.
+//! What callers say in headers, at every path that draws: who they are, how long they wait and for what, who goes first.
 
 use std::time::Duration;
 
@@ -7,7 +7,10 @@ use mobula_kit::Deadline;
 use mobula_proto::image::v1::GenerateRequest;
 
 use super::query;
-use crate::problem::{Problem, Rule};
+use crate::{
+    failfast,
+    problem::{Problem, Rule},
+};
 
 /// A caller's name for its request, in and out.
 const REQUEST_ID: &str = "x-request-id";
@@ -32,6 +35,12 @@ pub(super) fn read(
         match query::priority(given.to_str().unwrap_or_default()) {
             Ok(priority) => asked.priority = priority,
             Err(rule) => problems.push(Problem::new(PRIORITY, rule)),
+        }
+    }
+    if let Some(given) = headers.get(failfast::NAME) {
+        match failfast::read(given.to_str().unwrap_or_default()) {
+            Ok(is_fast) => asked.failfast = Some(is_fast),
+            Err(rule) => problems.push(Problem::new(failfast::NAME, rule)),
         }
     }
     deadline

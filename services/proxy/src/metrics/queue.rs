@@ -49,6 +49,18 @@ static REFUSED: Family = Family {
     labels: &["application", "deployment", "reason"],
     help: "Requests that were refused at the door or in line, by what there was no room for: requests, low (priority), share (of a tenant), bytes, age, deadline.",
 };
+static LEFT_OUT: Family = Family {
+    name: "mobula_proxy_ejections_total",
+    kind: Kind::Counter,
+    labels: DEPLOYMENT,
+    help: "Times that a replica was left out because it failed what it took.",
+};
+static OUT: Family = Family {
+    name: "mobula_proxy_replicas_ejected",
+    kind: Kind::Gauge,
+    labels: DEPLOYMENT,
+    help: "Replicas that are left out because they failed what they took.",
+};
 static REPLICAS: Family = Family {
     name: "mobula_proxy_replicas",
     kind: Kind::Gauge,
@@ -126,6 +138,8 @@ pub(crate) struct QueueMetrics {
     pub(crate) waiting: Series,
     pub(crate) replicas: Series,
     pub(crate) bytes: Series,
+    pub(crate) left_out: Series,
+    pub(crate) out: Series,
     /// By [`Bound`], then those whose deadline was too near.
     refused: [Series; 6],
     held: Series,
@@ -175,6 +189,8 @@ impl QueueMetrics {
             waiting: WAITING.series(&of),
             replicas: REPLICAS.series(&of),
             bytes: BYTES.series(&of),
+            left_out: LEFT_OUT.series(&of),
+            out: OUT.series(&of),
             refused: REASONS.map(|reason| REFUSED.series(&[application, deployment, reason])),
             held: pick("held"),
             cold: pick("cold"),

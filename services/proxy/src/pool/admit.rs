@@ -29,17 +29,20 @@ pub(crate) struct Want<'a> {
     pub(crate) claim: &'a Claim,
     /// What it holds while it waits.
     pub(crate) bytes: u64,
+    /// It does not wait where no replica can be reached.
+    pub(crate) failfast: bool,
 }
 
 impl<'a> Want<'a> {
     /// The least that can be asked for.
-    pub(crate) fn least(claim: &'a Claim, model_id: Option<&'a Arc<str>>) -> Self {
+    pub(crate) fn least((claim, failfast): (&'a Claim, bool), model_id: Option<&'a Arc<str>>) -> Self {
         Self {
             cost: Cost::ROW,
             deadline: None,
             model_id,
             claim,
             bytes: 0,
+            failfast,
         }
     }
 
@@ -169,9 +172,9 @@ impl Pool {
 impl State {
     /// Free slots of all replicas; counting stops at `needed`: whoever is ahead of everybody else needs one slot only.
     fn free(&self, needed: usize, now: Duration) -> usize {
-        let mut free = 0;
+        let (mut free, all) = (0, self.needs_all(now));
         for replica in &self.replicas {
-            free += replica.book(|book| book.free(now)) as usize;
+            free += replica.book(|book| book.free(now, all)) as usize;
             if free >= needed {
                 break;
             }

@@ -11,7 +11,7 @@ use std::{
 use mobula_serving::{
     admission::{Ask, Ticket, TooLate},
     affinity::{Ahead, Pick, Survey},
-    route::{self, Cost},
+    route::{Cost, USUAL_ROWS},
 };
 use tokio::sync::oneshot;
 
@@ -169,7 +169,8 @@ impl Pool {
     /// The first in line whom a replica serves now, and that replica.
     fn next(self: &Arc<Self>, state: &mut State) -> Option<Next> {
         let now = self.now();
-        let is_open = |replica: &Arc<Replica>| replica.book(|book| book.free(now) > 0);
+        let all = state.needs_all(now);
+        let is_open = |replica: &Arc<Replica>| replica.book(|book| book.free(now, all) > 0);
         if state.queue.is_empty() || !state.replicas.iter().any(is_open) {
             return None;
         }
@@ -232,9 +233,10 @@ impl Pool {
     /// Picks among replicas that are alike.
     fn plain(&self, state: &State, model_id: Option<&str>, now: Duration) -> Option<usize> {
         let typical = self.row_ns.load(Ordering::Relaxed);
-        route::pick(state.replicas.len(), &mut rand::rng(), |i| {
+        let all = state.needs_all(now);
+        state.tiers.pick(&mut rand::rng(), margin(typical), |i| {
             let replica = &state.replicas[i];
-            let wait = replica.book(|book| (book.free(now) > 0).then(|| book.wait(now, typical)));
+            let wait = replica.book(|book| (book.free(now, all) > 0).then(|| book.rank(now, typical)));
             wait.filter(|_| replica.may_have(model_id))
         })
     }
@@ -317,6 +319,11 @@ impl Pool {
     }
 }
 
+/// How much longer the wait may be of a replica that is nearer: a usual request's.
+pub(crate) fn margin(row_ns: u64) -> u64 {
+    USUAL_ROWS.saturating_mul(row_ns)
+}
+
 impl Typical {
     /// What a request waits behind when those before it have so many rows.
     fn ahead(self, rows: u64) -> Ahead {
@@ -335,8 +342,9 @@ impl State {
     /// The replicas as they are for a model.
     fn survey(&self, model_id: &str, now: Duration, typical: Typical) -> Survey {
         let mut survey = Survey::default();
+        let all = self.needs_all(now);
         for (index, replica) in self.replicas.iter().enumerate() {
-            if let Some(candidate) = replica.candidate(model_id, now, typical) {
+            if let Some(candidate) = replica.candidate(model_id, (now, all), typical) {
                 survey.add(index, candidate);
             }
         }

@@ -35,6 +35,25 @@ impl Pool {
         !state.replicas.is_empty() && !state.replicas.iter().any(|replica| replica.may_have(model_id))
     }
 
+    /// Refuses a request that does not wait for a replica when none can be reached.
+    pub(crate) fn fail_fast(&self) -> Result<(), Error> {
+        let now = self.now();
+        let state = self.lock();
+        let mut replicas = state.replicas.iter();
+        if replicas.any(|replica| replica.book(|book| book.is_reachable(now))) {
+            return Ok(());
+        }
+        let why = match state.outlook.why_none() {
+            "" => "none can be reached now, and the request does not wait for one",
+            why => why,
+        };
+        Err(Error::NoReplica {
+            deployment: self.name.clone(),
+            waited: Duration::ZERO,
+            why: why.to_owned(),
+        })
+    }
+
     /// Why a request that comes now had better not wait; none when it may.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let state = self.lock();

@@ -8,6 +8,7 @@ use crate::{Error, place::Place};
 
 mod fair;
 mod models;
+mod routing;
 
 const MAX_ONGOING: u32 = 1;
 
@@ -19,6 +20,9 @@ fn settings(max_queued: usize) -> Settings {
             requests: max_queued,
             ..Bounds::default()
         },
+        slow_start: Duration::from_secs(10),
+        node: "here".into(),
+        zone: "a".into(),
         clock: Clock::start(),
         stop: Stop::new(Duration::from_secs(1)),
         signal: Arc::default(),
@@ -52,6 +56,7 @@ fn want(rows: u64, deadline: Option<Deadline>) -> Want<'static> {
         model_id: None,
         claim: &NOBODY,
         bytes: 0,
+        failfast: false,
     }
 }
 

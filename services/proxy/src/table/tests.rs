@@ -13,6 +13,9 @@ fn fleet() -> Fleet {
             requests: 10,
             ..Bounds::default()
         },
+        slow_start: Duration::ZERO,
+        node: "".into(),
+        zone: "".into(),
         clock: Clock::start(),
         stop: Stop::new(Duration::from_secs(1)),
         signal: Arc::default(),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::support::{Act, Mesh, Worker, encoded, images, names, picture, prompt, soon};
 use mobula_kit::status;
 use mobula_proto::{
-    common::v1::Priority,
     image::v1::{
         self as image, CancelRequest, GenerateResponse, GetModelRequest, ImageFormat, ListModelsRequest,
         generate_response::Event,
@@ -217,46 +216,6 @@ async fn requests_beyond_the_slots_wait_in_line_and_beyond_the_line_are_refused(
     assert!(status::retry_after(&status).is_some());
     drop(first);
     second.started().await;
-}
-
-#[tokio::test]
-async fn who_waits_is_told_its_place_in_the_stream_and_people_go_before_batches() {
-    let mut worker = Worker::start("a").await;
-    let mesh = Mesh::bare(config()).await;
-    mesh.route(&[&worker], 1, 10).await;
-    worker.will(Act::Hang);
-    let mut first = mesh.generate(prompt(|_| ())).await;
-    first.started().await;
-    soon("a call", worker.called.recv()).await;
-    let ask = |priority: Priority| prompt(|r| r.priority = priority.into());
-    let mut batch = mesh.generate(ask(Priority::Low)).await;
-    assert!(matches!(batch.next().await.unwrap(), Some(Event::Accepted(_))));
-    let Some(Event::Waiting(waiting)) = batch.next().await.unwrap() else {
-        panic!("not told")
-    };
-    assert_eq!(waiting.queue_position, 0);
-    let mut person = mesh.generate(ask(Priority::High)).await;
-    let Some(Event::Accepted(accepted)) = person.next().await.unwrap() else {
-        panic!("not accepted")
-    };
-    assert_eq!(accepted.queue_position, 0, "the batch is not ahead of it");
-    let behind = async {
-        loop {
-            if let Some(Event::Waiting(waiting)) = batch.next().await.unwrap()
-                && waiting.queue_position == 1
-            {
-                return;
-            }
-        }
-    };
-    // The one that is not read waits all the same.
-    let read = async { while !matches!(person.next().await.unwrap(), Some(Event::Started(_))) {} };
-    tokio::select! {
-        () = read => panic!("the only slot is taken"),
-        () = soon("a new place", behind) => {}
-    }
-    drop(first);
-    person.started().await;
 }
 
 #[tokio::test]

@@ -319,3 +319,27 @@ fn thousands_of_workers_settle_in_one_go_and_stay_where_they_are() {
         ReplicaState::Running
     );
 }
+
+#[test]
+fn proxies_are_told_where_replicas_are() {
+    let mut world = World::settled(1);
+    world.add("w1", WorkerKind::Preprocess, 4.0);
+    world.add("w2", WorkerKind::Inference, 4.0);
+    world.workers.get_mut("w2").unwrap().labels = vec![
+        ("topology.kubernetes.io/zone".to_owned(), "eu-1a".to_owned()),
+        ("mobula.io/node".to_owned(), "n7".to_owned()),
+    ];
+    world.hello("w2");
+    world.run(HEARTBEAT * 3);
+    let table = world.tables.last().unwrap();
+    let deployments = &table.applications[0].deployments;
+    let places: Vec<_> = deployments
+        .iter()
+        .flat_map(|deployment| &deployment.replicas)
+        .map(|replica| (replica.zone.as_str(), replica.node.as_str()))
+        .collect();
+    assert!(
+        places.contains(&("eu-1a", "n7")) && places.contains(&("", "")),
+        "{places:?}"
+    );
+}

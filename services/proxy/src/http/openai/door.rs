@@ -188,6 +188,7 @@ impl Drawing<'_> {
         wanted.model_id = model_id;
         wanted.request_id = request.request_id;
         wanted.priority = request.priority;
+        wanted.failfast = request.failfast;
         let size = wanted.width.zip(wanted.height);
         let story = Story::new(&self.ask.endpoint, (wanted.image_count, reply.partial), size);
         let span = debug_span!(

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -133,6 +136,8 @@ pub(crate) enum Act {
     EndEarly(usize),
     /// Says started and then nothing any more.
     Hang,
+    /// Sends previews of so many bytes without end, and counts them.
+    Pour(usize, Arc<AtomicUsize>),
     /// Draws everything, the pictures when it is told to.
     Gate(Arc<Notify>),
 }
@@ -305,9 +310,24 @@ impl InferenceService for Inference {
                 timings: Some(timings),
             }))
         };
+        if let Act::Pour(bytes, sent) = act {
+            let first = stream::iter(drawn(&request, 0));
+            let preview = move |_| {
+                sent.fetch_add(1, Ordering::Relaxed);
+                let preview = inference::Preview {
+                    image_index: 0,
+                    step: 1,
+                    png: vec![7; bytes].into(),
+                };
+                event(Drawn::Preview(preview))
+            };
+            let poured = stream::repeat(()).map(preview);
+            return Ok(Response::new(Box::pin(first.chain(poured))));
+        }
         let mut gate = None;
         let (events, hangs): (Vec<_>, bool) = match act {
             Act::Refuse(status) => return Err(status),
+            Act::Pour(..) => (Vec::new(), true),
             Act::Draw => (
                 drawn(&request, usize::MAX).into_iter().chain([done()]).collect(),
                 false,
