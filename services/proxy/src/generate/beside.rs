@@ -120,7 +120,7 @@ impl Generator {
             arrived: Instant::now(),
             deadline: self.deadline(asked.deadline, asked.door),
             door: asked.door,
-            claim: asked.caller.claim(Priority::Unspecified),
+            claim: asked.caller.claim(asked.named().priority()),
             failfast: self.0.failfast,
             caller: Arc::clone(&asked.caller),
             _under: under,
