@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Clients that are not ours against a mesh that draws: grpcurl, buf, stubs for Python, Go and C++ (the examples), gRPC-Web,
-# and the clients of Ray's samples (requests, a batch, Gradio, Locust). Installs what is missing, and ends what it starts.
+# a browser, and the clients of Ray's samples (requests, a batch, Gradio, Locust). Installs what is missing, and ends what it starts.
 #   scripts/clients.sh [BINARIES]      # their folder, by default target/release
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ readonly SERVICE=mobula.image.v1.ImageService ASK="{\"prompt\": \"$PROMPT\", \"s
 readonly FOREIGN=.tools/foreign/bin TOOLS=.tools/venv/bin
 readonly DEBIAN=(g++ make pkg-config jq protobuf-compiler protobuf-compiler-grpc libgrpc++-dev
   golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go
-  protoc-gen-go-grpc)
+  protoc-gen-go-grpc chromium)
 
 say() { printf 'clients: %s\n' "$*"; }
 fail() { say "$*" >&2; exit 1; }
@@ -40,10 +40,10 @@ start() {
   local ports
   read -r -a ports < <(python3 -c '
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(7)]
 print(*[one.getsockname()[1] for one in held])')
-  http=127.0.0.1:${ports[0]} grpc=127.0.0.1:${ports[1]}
-  "$BINARIES/mobula" up --http "$http" --grpc "$grpc" --controller "127.0.0.1:${ports[2]}" --rest "127.0.0.1:${ports[3]}" \
+  http=127.0.0.1:${ports[0]} grpc=127.0.0.1:${ports[1]} pages=${ports[6]}
+  MOBULA_ALLOWED_ORIGINS=http://127.0.0.1:$pages "$BINARIES/mobula" up --http "$http" --grpc "$grpc" --controller "127.0.0.1:${ports[2]}" --rest "127.0.0.1:${ports[3]}" \
     --proxy-admin "127.0.0.1:${ports[4]}" --controller-admin "127.0.0.1:${ports[5]}" --state-dir "$work/state" \
     >"$work/up.log" 2>&1 &
   mesh=$!
@@ -77,7 +77,7 @@ picture() { jq -r 'select(.image).image.data' | base64 -d; }
 
 examples() {
   local file=$work/example.png example
-  export PYTHONPATH=examples/python/build/stubs
+  local -x PYTHONPATH=examples/python/build/stubs
   for example in "$FOREIGN/python examples/python/imagine.py" examples/cpp/build/imagine examples/go/build/imagine; do
     # shellcheck disable=SC2086 # a command and its argument
     $example --server "$grpc" --seed 7 "$PROMPT" "$file" >/dev/null
@@ -115,6 +115,27 @@ tools() {
   PYTHONPATH=$work "$FOREIGN/python" e2e/clients/grpc_check.py "$grpc" "$first"
 }
 
+# page ORIGIN: what a page of this origin says that came of its calls.
+page() {
+  timeout 60 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+    --disable-component-update --disable-sync --user-data-dir="$work/chromium" --virtual-time-budget=20000 \
+    --dump-dom "$1/browser.html?server=$grpc" 2>/dev/null | sed -n 's/.*<pre id="told">\(.*\)<\/pre>.*/\1/p'
+}
+
+browser() {
+  local said
+  python3 -m http.server "$pages" --bind 127.0.0.1 --directory e2e/clients >/dev/null 2>&1 &
+  pages_server=$!
+  until curl --silent --fail --output /dev/null "http://127.0.0.1:$pages/browser.html"; do sleep 0.1; done
+  said=$(page "http://127.0.0.1:$pages")
+  [ "$said" = "drawn: status 0, messages, named drawn; refused: status 3, no messages, named refused" ] ||
+    fail "a page in a browser: $said"
+  # The same page under another name is of another origin.
+  said=$(page "http://localhost:$pages")
+  [[ $said == "not let in: "* ]] || fail "a page of another origin: $said"
+  say "$(chromium --version 2>/dev/null | cut -d ' ' -f 1,2): a page draws, one of another origin does not"
+}
+
 ray() {
   local clients=$PWD/e2e/clients python=$PWD/$FOREIGN/python locust=$PWD/$FOREIGN/locust
   cd "$work"
@@ -130,12 +151,18 @@ ray() {
   cd - >/dev/null
 }
 
-work=$(mktemp -d) mesh=
-trap '[ -z "$mesh" ] || { kill -TERM "$mesh"; wait "$mesh"; } 2>/dev/null || true; rm -rf "$work"' EXIT
+work=$(mktemp -d) mesh='' pages_server=''
+finish() {
+  [ -z "$pages_server" ] || kill "$pages_server" 2>/dev/null || true
+  [ -z "$mesh" ] || { kill -TERM "$mesh"; wait "$mesh"; } 2>/dev/null || true
+  rm -rf "$work"
+}
+trap finish EXIT
 install
 build
 start
 examples
 tools
+browser
 ray
 say "all of them drew $first in ${SECONDS} s"

@@ -22,6 +22,10 @@ pub const GRPC_STARTED: &str = "mobula_grpc_requests_started_total";
 /// From a request's headers to the end of its response, by service and method.
 pub const GRPC_SECONDS: &str = "mobula_grpc_request_seconds";
 
+/// What came to a gRPC door by other ways than gRPC, by kind: gRPC-Web's calls, browsers' questions before them, and others,
+/// which are refused. The calls count as gRPC requests too.
+pub const GRPC_WEB_REQUESTS: &str = "mobula_grpc_web_requests_total";
+
 const RESIDENT: &str = "process_resident_memory_bytes";
 const CPU: &str = "process_cpu_seconds_total";
 const FDS: &str = "process_open_fds";
@@ -98,6 +102,10 @@ fn start() -> PrometheusHandle {
 fn describe() {
     describe_counter!(GRPC_REQUESTS, "gRPC requests that ended, by code.");
     describe_counter!(GRPC_STARTED, "gRPC requests that began.");
+    describe_counter!(
+        GRPC_WEB_REQUESTS,
+        "Requests at a gRPC door that are not gRPC: browsers' calls, their preflights, others."
+    );
     describe_histogram!(
         GRPC_SECONDS,
         Unit::Seconds,

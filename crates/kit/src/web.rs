@@ -13,15 +13,18 @@ use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, RETRY_AFTER},
 };
+use metrics::{Counter, counter};
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::{ServiceBuilder, ServiceExt as _, util::BoxCloneSyncService};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use crate::{body::Reply, stack::Stack};
+use crate::{body::Reply, metrics::GRPC_WEB_REQUESTS, stack::Stack};
 
 /// How every content type of gRPC-Web begins.
 const GRPC_WEB: &str = "application/grpc-web";
+/// For who comes with something else.
+const WRONG_PORT: &str = "this port speaks gRPC (HTTP/2) and gRPC-Web; pages and JSON are at the HTTP port\n";
 /// Browsers do not keep an answer for longer than two hours (Chrome).
 const PREFLIGHT_AGE: Duration = Duration::from_secs(7_200);
 /// What a page may read of an answer's headers, beside those that every page may. A failed call has its status there.
@@ -126,7 +129,12 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
 
 /// A door for browsers in front of a stack.
 #[derive(Clone, Debug)]
-pub(crate) struct Web(BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>);
+pub(crate) struct Web {
+    translated: BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
+    calls: Counter,
+    preflights: Counter,
+    others: Counter,
+}
 
 impl Web {
     pub(crate) fn new(stack: Arc<Stack>, origins: &Origins) -> Self {
@@ -135,10 +143,16 @@ impl Web {
             .map_request(normal)
             .layer(GrpcWebLayer::new())
             .service(answers);
-        Self(match origins.cors() {
-            Some(cors) => BoxCloneSyncService::new(ServiceBuilder::new().layer(cors).service(translated)),
-            None => BoxCloneSyncService::new(translated),
-        })
+        let counter = |kind| counter!(GRPC_WEB_REQUESTS, "kind" => kind);
+        Self {
+            translated: match origins.cors() {
+                Some(cors) => BoxCloneSyncService::new(ServiceBuilder::new().layer(cors).service(translated)),
+                None => BoxCloneSyncService::new(translated),
+            },
+            calls: counter("call"),
+            preflights: counter("preflight"),
+            others: counter("other"),
+        }
     }
 
     /// Whether the stack itself should not see this request.
@@ -148,16 +162,17 @@ impl Web {
 
     /// Answers a request that it wants.
     pub(crate) async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let refused = match () {
-            () if is_web(&request) || is_preflight(&request) => None,
-            () => Some("this port speaks gRPC (HTTP/2) and gRPC-Web; pages and JSON are at the HTTP port\n"),
-        };
-        match refused {
-            Some(why) => told(why),
-            None => match self.0.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
+        match () {
+            () if is_web(&request) => self.calls.increment(1),
+            () if is_preflight(&request) => self.preflights.increment(1),
+            () => {
+                self.others.increment(1);
+                return told(WRONG_PORT);
+            }
+        }
+        match self.translated.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
     }
 }

@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn who_is_over_a_limit_is_told_which_whose_and_when_to_come_back() {
         let refusal = Refusal {
-            bound: Bound::Requests,
+            bound: quota::Bound::Requests,
             limit: 0.5,
             retry_after: Some(Duration::from_millis(1500)),
         };

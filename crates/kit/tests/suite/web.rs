@@ -9,7 +9,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
 };
-use mobula_kit::{Stop, web::Origins};
+use mobula_kit::{Stop, metrics, web::Origins};
 use mobula_proto::control::v1::GetStatusResponse;
 use prost::Message as _;
 
@@ -246,6 +246,24 @@ async fn pages_call_from_the_origins_that_were_named_and_from_no_others() {
                 .unwrap();
             assert!(exposed.contains("grpc-status-details-bin"), "{exposed}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_browsers_ask_is_counted_by_kind() {
+    let page = metrics::install();
+    let server = door("*").await;
+    send(server.address, preflight(PAGE), false).await;
+    send(server.address, post("application/grpc-web", ""), true).await;
+    send(server.address, post("application/grpc-web", "full"), false).await;
+    send(server.address, post("text/plain", ""), false).await;
+    let page = page.render();
+    for line in [
+        "mobula_grpc_web_requests_total{kind=\"preflight\"} 1",
+        "mobula_grpc_web_requests_total{kind=\"call\"} 2",
+        "mobula_grpc_web_requests_total{kind=\"other\"} 1",
+    ] {
+        assert!(page.contains(line), "{line} in\n{page}");
     }
 }
 

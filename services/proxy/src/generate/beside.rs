@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mobula_kit::Deadline;
-use mobula_proto::{common::v1::Priority, image::v1 as image};
+use mobula_proto::image::v1 as image;
 use tokio::time::Instant;
 
 use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};

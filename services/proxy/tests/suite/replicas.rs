@@ -1,6 +1,6 @@
 //! Replicas that are lost, full, wrong, or not there yet; a controller that is away. What the caller sees of it.
 
-use crate::support::{Act, Mesh, Worker, images, names, picture, prompt, soon};
+use crate::support::{Act, Mesh, Worker, get, images, names, picture, prompt, soon};
 use mobula_kit::status;
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proxy::Config;
@@ -219,4 +219,19 @@ async fn without_the_controller_requests_are_served_as_before() {
         count += 1;
     }
     assert_eq!(count, 5);
+}
+
+#[tokio::test]
+async fn a_model_that_fails_is_500_over_http_and_internal_over_grpc_and_the_next_request_is_drawn() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    worker.will(Act::Break(0, Status::internal("the model failed")));
+    let answer = get(mesh.http, "/imagine?prompt=a").await;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(answer.text().contains("the model failed"), "{}", answer.text());
+    assert_eq!(answer.header("x-request-id").len(), 36);
+    worker.will(Act::Break(0, Status::internal("the model failed")));
+    let status = mesh.all(prompt(|_| ())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert_eq!(get(mesh.http, "/imagine?prompt=a").await.status, 200);
 }
