@@ -65,10 +65,11 @@ def tensors(client, **values):
     """Inputs of a client's module by their names."""
     inputs = []
     for name, value in values.items():
-        array = np.asarray(value)
-        if array.dtype.kind in "OSU":
-            array = np.array([one if isinstance(one, bytes) else str(one).encode() for one in array.ravel()], np.object_)
-            kind = "BYTES"
+        if isinstance(value, list) and isinstance(value[0], (bytes, str)):
+            texts = [one if isinstance(one, bytes) else one.encode() for one in value]
+            array, kind = np.array(texts, np.object_), "BYTES"
+        elif (array := np.asarray(value)).dtype == np.uint8:
+            kind = "UINT8"
         else:
             kind = {"i": "INT64", "u": "UINT64", "f": "FP32"}[array.dtype.kind]
             array = array.astype({"INT64": np.int64, "UINT64": np.uint64, "FP32": np.float32}[kind])
@@ -163,6 +164,55 @@ def whole(grpc, http, model):
     return first
 
 
+def stages(grpc, http, model, first):
+    """The stages one after the other draw what the whole pipeline draws, to the bit."""
+
+    def stage(name, parameters=None, outputs=None, **values):
+        wanted = outputs and [grpcclient.InferRequestedOutput(output) for output in outputs]
+        inputs = tensors(grpcclient, **values)
+        return grpc.infer(f"{model}.{name}", inputs, outputs=wanted, parameters=parameters)
+
+    tokens = stage("tokenize", prompt=[PROMPT, "green"])
+    ids, weights = tokens.as_numpy("input_ids"), tokens.as_numpy("weights")
+    assert ids.shape == weights.shape and ids.shape[0] == 2 and ids.dtype == np.int64, ids.shape
+    states = stage("text_encoder", input_ids=ids).as_numpy("hidden_states")
+    assert states.shape[:-1] == ids.shape and states.dtype == np.float32, states.shape
+    texts = {
+        "input_ids": ids[0], "weights": weights[0], "hidden_states": states[0],
+        "negative_input_ids": ids[1], "negative_weights": weights[1], "negative_hidden_states": states[1],
+    }
+    said = {"width": SIZE[0], "height": SIZE[1], "steps": STEPS, "guidance_scale": 3.0}
+    denoised = stage("denoiser", said, **texts, seed=[7, 8])
+    latents = denoised.as_numpy("latents")
+    assert latents.shape[0] == 2 and denoised.as_numpy("seed").tolist() == [7, 8], latents.shape
+    drawn = stage("vae_decoder", outputs=["pixels"], latents=latents).as_numpy("pixels")
+    assert (drawn[0] == pixels(first)).all(), "the same, stage by stage"
+    file = http.infer(f"{model}.vae_decoder", tensors(httpclient, latents=latents[:1])).as_numpy("image")[0]
+    assert (pixels(file) == drawn[0]).all() and b"AI-Generated" in file, "the same, as a file that says what it is"
+
+    # From a picture, too.
+    wanted = [grpcclient.InferRequestedOutput("pixels")]
+    whole = grpc.infer(model, ask(grpcclient, init_image=[first], strength=[0.5]), outputs=wanted).as_numpy("pixels")
+    encoded = stage("vae_encoder", pixels=pixels(first))
+    moments = {name: encoded.as_numpy(name) for name in ("mean", "deviation") if encoded.as_numpy(name) is not None}
+    latents = stage("denoiser", {**said, "strength": 0.5}, **texts, **moments, seed=[7]).as_numpy("latents")
+    drawn = stage("vae_decoder", outputs=["pixels"], latents=latents).as_numpy("pixels")
+    assert (drawn == whole).all(), "the same from a picture, stage by stage"
+
+    told = http.get_model_metadata(f"{model}.denoiser")
+    assert [t["name"] for t in told["outputs"]] == ["latents", "seed"]
+    assert grpc.is_model_ready(f"{model}.vae_encoder") and not grpc.is_model_ready(f"{model}.unet")
+    counted = grpc.get_inference_statistics(f"{model}.denoiser").model_stats[0]
+    assert (counted.execution_count, counted.inference_count) == (2, 3), counted
+    wrong = "hidden_states: has the shape"
+    refused("StatusCode.INVALID_ARGUMENT", wrong, lambda: stage("denoiser", said, **{**texts, "hidden_states": states[0][:, :1]}))
+    refused("StatusCode.INVALID_ARGUMENT", "prompt: changes with the steps", lambda: stage(
+        "tokenize", {"prompt_syntax": "a1111"}, prompt=["[a:b:0.5]"]))
+    refused("StatusCode.INVALID_ARGUMENT", "negative_input_ids: is required", lambda: stage(
+        "denoiser", said, **{name: value for name, value in texts.items() if not name.startswith("negative")}))
+    refused("StatusCode.INVALID_ARGUMENT", "latents: ", lambda: stage("vae_decoder", latents=np.zeros((1, 3, 8, 8))))
+
+
 class Answers:
     """What a stream's callback hears."""
 
@@ -238,7 +288,7 @@ def refused(status, start, call):
 def errors(grpc, http, model):
     wrong = [
         ("steps: is FP32, and must be", ask(grpcclient, steps=[4.0]), ask(httpclient, steps=[4.0])),
-        ("width: is 100 and must be a multiple of 8", ask(grpcclient, width=[100]), ask(httpclient, width=[100])),
+        ("width: is 100 and must be a multiple of", ask(grpcclient, width=[100]), ask(httpclient, width=[100])),
         ("sampler: is not known", ask(grpcclient, sampler=["x"]), ask(httpclient, sampler=["x"])),
         ("steps: has 2 values and must have one", ask(grpcclient, steps=[1, 2]), ask(httpclient, steps=[1, 2])),
     ]
@@ -311,6 +361,7 @@ def main():
     metadata(grpc, http, model)
     before = counts(grpc, http, model, None)
     first = whole(grpc, http, model)
+    stages(grpc, http, model, first)
     streams(grpc, model, first)
     errors(grpc, http, model)
     asyncio.run(at_once(http_address, grpc_address, model, first))

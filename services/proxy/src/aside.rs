@@ -12,6 +12,7 @@ use crate::{
     generate::Job,
     metrics::Reroute,
     permit::Permit,
+    place::Place,
     pool::{Pool, Want},
 };
 
@@ -27,7 +28,17 @@ pub(crate) async fn call<M, T>(
     make: impl Fn(String) -> M,
     send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
 ) -> Result<T, Error> {
-    let mut place = pool.place(Want::least((&job.claim, job.failfast), model_id));
+    let place = pool.place(Want::least((&job.claim, job.failfast), model_id));
+    at(job, place, make, send).await
+}
+
+/// The same from a place that it has already.
+pub(crate) async fn at<M, T>(
+    job: &Job,
+    mut place: Place,
+    make: impl Fn(String) -> M,
+    send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
+) -> Result<T, Error> {
     loop {
         let acquired = place.acquire().await;
         job.trail.without(place.take_without());

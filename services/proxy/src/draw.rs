@@ -9,6 +9,8 @@ mod request;
 mod stages;
 mod tell;
 
+pub(crate) use self::request::common;
+
 use std::{sync::Arc, time::Duration};
 
 use mobula_proto::{

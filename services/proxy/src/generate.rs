@@ -35,7 +35,7 @@ use tracing::{Instrument, Span};
 
 use crate::{
     Config, Error,
-    caller::{Caller, Under},
+    caller::{Caller, Charge, Under},
     clock::Clock,
     draw::Draw,
     events::{Emit, Events},
@@ -227,6 +227,11 @@ impl Generator {
 }
 
 impl Shared {
+    /// Bounds of requests that are the server's.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Looks at the budget of restarts, or takes from it.
     pub(crate) fn budget<T>(&self, look: impl FnOnce(&mut Budget, Duration) -> T) -> T {
         // Nothing under this lock can panic half-way.
@@ -269,6 +274,14 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Charges its caller for pictures of so many pixels.
+    ///
+    /// # Errors
+    /// That is more than its key has left.
+    pub(crate) fn charge(&self, pixels: u64) -> Result<Charge, Error> {
+        self.caller.charge(pixels, self.shared.clock.now())
+    }
+
     async fn run(
         self,
         request: image::GenerateRequest,
@@ -403,7 +416,7 @@ fn check(
 }
 
 /// Draws a seed. torch's generator reads the low 32 bits only: more would give different seeds to equal pictures.
-fn draw_seed() -> u64 {
+pub(crate) fn draw_seed() -> u64 {
     rand::random::<u32>().into()
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Model<'a> {
 pub(crate) fn chunks(plan: &Plan, model: Model<'_>, refiner: Option<Model<'_>>) -> Vec<TextChunk> {
     match plan.output.provenance {
         Provenance::Unspecified | Provenance::Full => {}
-        Provenance::Marker => return vec![made(), chunk(xmp::KEYWORD, xmp::packet(&[]))],
+        Provenance::Marker => return marker(),
         Provenance::None => return Vec::new(),
     }
     let mut shared = vec![
@@ -72,6 +72,11 @@ pub(crate) fn chunks(plan: &Plan, model: Model<'_>, refiner: Option<Model<'_>>) 
     chunks.push(chunk("Software", SOFTWARE.to_owned()));
     chunks.push(made());
     chunks
+}
+
+/// Chunks that say that a machine made a file, and nothing else.
+pub(crate) fn marker() -> Vec<TextChunk> {
+    vec![made(), chunk(xmp::KEYWORD, xmp::packet(&[]))]
 }
 
 /// What says that a machine made it.

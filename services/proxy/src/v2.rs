@@ -14,6 +14,8 @@ mod grpc;
 mod infer;
 pub(crate) mod json;
 mod pipeline;
+mod spec;
+mod stage;
 mod statistics;
 mod story;
 mod tensor;

@@ -109,7 +109,7 @@ fn rest(prompt: &Prompt, behind: u32) -> Prompt {
 }
 
 /// What is asked of every model alike.
-fn common(plan: &Plan) -> inference::GenerateRequest {
+pub(crate) fn common(plan: &Plan) -> inference::GenerateRequest {
     inference::GenerateRequest {
         width: plan.width,
         height: plan.height,

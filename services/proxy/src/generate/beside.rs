@@ -13,6 +13,7 @@ use crate::{
     caller::{Caller, Under},
     events::Emit,
     metrics::Door,
+    replica::Replica,
     validate,
 };
 
@@ -45,23 +46,23 @@ impl Beside {
             ..Default::default()
         }
     }
+}
 
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            application: &self.application,
-            model_id: &self.model_id,
-        }
-    }
+/// Such a call under way. It is counted when it is ended or dropped.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    asked: Beside,
+    job: Job,
+    /// None for a part of a request that is counted already.
+    meter: Option<Meter>,
 }
 
 impl Generator {
-    /// Runs `work` with what serves an application, until it ends, its deadline passes, or its caller drops it. Gives the
-    /// request's id, and what came of it.
-    pub(crate) async fn beside<T>(
-        &self,
-        asked: Beside,
-        work: impl AsyncFnOnce(&Job, &Served) -> Result<T, Error>,
-    ) -> Result<(Arc<str>, T), Error> {
+    /// Begins a call.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a request id that cannot be one.
+    pub(crate) fn beside(&self, asked: Beside) -> Result<Aside, Error> {
         let mut meter = Meter::new(&self.0, asked.door);
         if let Err(problem) = validate::request_id(&asked.request_id) {
             return Err(meter.refused(Error::Invalid(vec![problem])));
@@ -73,44 +74,27 @@ impl Generator {
         meter.trail().named(&id, &asked.named());
         meter.trail().stage(asked.stage);
         let under = self.enter(&asked.caller).map_err(|error| meter.refused(error))?;
-        let job = self.job(&asked, Arc::clone(&id), (meter.trail().clone(), under));
-        let work = async {
-            let served = job.find(asked.wanted()).await?;
-            job.trail.found(&served);
-            work(&job, &served).await
-        };
-        let result = match job.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.0, work)
-                .await
-                .unwrap_or(Err(Error::DeadlinePassed)),
-            None => work.await,
-        };
-        meter.ended(&result.as_ref().map(|_| ()));
-        if let Err(error) = &result {
-            job.log(error);
-        }
-        Ok((id, result?))
+        let job = self.job(&asked, id, (meter.trail().clone(), under));
+        Ok(Aside {
+            asked,
+            job,
+            meter: Some(meter),
+        })
     }
 
-    /// A small call for a request that is counted already, and has its deadline.
-    pub(crate) async fn within<T>(
-        &self,
-        asked: Beside,
-        work: impl AsyncFnOnce(&Job, &Served) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    /// Begins a small call for a request that is counted already, under its id.
+    ///
+    /// # Errors
+    /// The caller's key is good no more.
+    pub(crate) fn within(&self, asked: Beside) -> Result<Aside, Error> {
         self.keys().check(&asked.caller)?;
         let beside = (Trail::default(), Under::default());
         let job = self.job(&asked, asked.request_id.as_str().into(), beside);
-        let call = async {
-            let served = job.find(asked.wanted()).await?;
-            work(&job, &served).await
-        };
-        match job.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.0, call)
-                .await
-                .unwrap_or(Err(Error::DeadlinePassed)),
-            None => call.await,
-        }
+        Ok(Aside {
+            asked,
+            job,
+            meter: None,
+        })
     }
 
     fn job(&self, asked: &Beside, id: Arc<str>, (trail, under): (Trail, Under)) -> Job {
@@ -128,19 +112,54 @@ impl Generator {
             trail,
         }
     }
+}
+
+impl Aside {
+    pub(crate) fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// What serves the application; waits for it as far as it is on its way.
+    pub(crate) async fn served(&self) -> Result<Served, Error> {
+        let wanted = Wanted {
+            application: &self.asked.application,
+            model_id: &self.asked.model_id,
+        };
+        let served = self.job.find(wanted).await?;
+        self.job.trail.found(&served);
+        Ok(served)
+    }
 
     /// Has a model loaded that is served on demand, if no replica holds it; any other is waited for.
-    pub(crate) async fn load(&self, asked: Beside) -> Result<(), Error> {
-        let load = async |job: &Job, served: &Served| {
-            if let Some(model_id) = &served.model_id {
-                let holds =
-                    |replica: &Arc<_>| crate::replica::Replica::model(replica, Some(model_id)).is_some();
-                if !served.pipeline.replicas().iter().any(holds) {
-                    job.load(&served.pipeline, model_id).await?;
-                }
+    pub(crate) async fn load(&self) -> Result<(), Error> {
+        let served = self.served().await?;
+        if let Some(model_id) = &served.model_id {
+            let holds = |replica: &Arc<Replica>| replica.model(Some(model_id)).is_some();
+            if !served.pipeline.replicas().iter().any(holds) {
+                self.job.load(&served.pipeline, model_id).await?;
             }
-            Ok(())
-        };
-        self.beside(asked, load).await.map(|_| ())
+        }
+        Ok(())
+    }
+
+    /// Runs a part of it until the deadline.
+    pub(crate) async fn limited<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match self.job.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.0, work)
+                .await
+                .unwrap_or(Err(Error::DeadlinePassed)),
+            None => work.await,
+        }
+    }
+
+    /// It ended so; gives the request's id, and what came of it.
+    pub(crate) fn ended<T>(mut self, result: Result<T, Error>) -> Result<(Arc<str>, T), Error> {
+        if let Some(meter) = &mut self.meter {
+            meter.ended(&result.as_ref().map(|_| ()));
+            if let Err(error) = &result {
+                self.job.log(error);
+            }
+        }
+        Ok((Arc::clone(&self.job.id), result?))
     }
 }

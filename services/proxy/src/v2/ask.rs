@@ -71,7 +71,7 @@ impl From<bool> for Value {
 impl From<f32> for Value {
     /// As people write it, not with the digits that a double shows of it.
     fn from(value: f32) -> Self {
-        Self::Number(value.to_string().parse().unwrap_or(value.into()))
+        Self::Number(value.to_string().parse().unwrap_or_else(|_| value.into()))
     }
 }
 

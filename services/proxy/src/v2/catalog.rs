@@ -1,6 +1,7 @@
 //! Which models there are by the protocol's names, what each takes and gives, and whether it takes requests. Pure.
 //!
-//! An application is a model by its name; one of those that it serves on demand is `application:model`, as over OpenAI's API.
+//! An application is a model by its name; one of those that it serves on demand is `application:model`, as over OpenAI's API;
+//! and each of their stages is `model.stage`.
 
 use std::sync::Arc;
 
@@ -14,11 +15,14 @@ use mobula_proto::oip::{
 
 use super::{
     ask::VERSION,
-    pipeline::{self, PRIORITIES, Spec},
+    pipeline::PRIORITIES,
+    spec::{self, Spec},
+    stage::Stage,
     tensor::{shown, wrong},
 };
 use crate::{
     Error,
+    caller::Caller,
     pool::Pool,
     table::{Application, NAME_SHOWN, Table},
 };
@@ -34,6 +38,8 @@ pub(crate) struct Which {
     pub(crate) application: Arc<Application>,
     /// Which of its models on demand; empty is its own.
     pub(crate) model_id: String,
+    /// One of its stages; none is all of them.
+    pub(crate) stage: Option<Stage>,
 }
 
 impl Which {
@@ -42,31 +48,29 @@ impl Which {
     /// # Errors
     /// [`Error::NoRoutes`], [`Error::UnknownModel`], [`Error::UnknownVersion`], and [`Error::ModelNotNamed`] where no name
     /// is given.
-    pub(crate) fn find(table: &Table, name: &str, version: &str) -> Result<Self, Error> {
+    pub(crate) fn find((table, caller): (&Table, &Caller), name: &str, version: &str) -> Result<Self, Error> {
         if !table.is_populated {
             return Err(Error::NoRoutes);
         }
         if name.is_empty() {
-            let known = all(table).iter().map(Self::name).collect();
+            let known = known(table, caller);
             return Err(Error::ModelNotNamed { known });
         }
-        let found = match table.by_name(name) {
-            Ok(application) => Some((application, "")),
-            Err(_) => name.split_once(SEPARATOR).and_then(|(application, id)| {
-                let application = table
-                    .by_name(application)
-                    .ok()
-                    .filter(|_| !application.is_empty())?;
-                let pool = application.pipeline.as_ref()?;
-                pool.model(id).map(|_| (application, id))
-            }),
-        };
-        let Some((application, model_id)) = found else {
+        let whole = by_name(table, name).map(|found| (found, None));
+        let found = whole.or_else(|| {
+            let (model, stage) = Stage::split(name)?;
+            Some((by_name(table, model)?, Some(stage)))
+        });
+        let Some(((application, model_id), stage)) = found else {
+            if !caller.opens(name) {
+                caller.check(name, "")?;
+            }
             return Err(Error::UnknownModel {
                 name: name.chars().take(NAME_SHOWN).collect(),
-                known: all(table).iter().map(Self::name).collect(),
+                known: known(table, caller),
             });
         };
+        caller.check(&application.name, model_id)?;
         if !version.is_empty() && version != VERSION {
             return Err(Error::UnknownVersion {
                 name: name.chars().take(NAME_SHOWN).collect(),
@@ -76,6 +80,7 @@ impl Which {
         Ok(Self {
             application: Arc::clone(application),
             model_id: model_id.to_owned(),
+            stage,
         })
     }
 
@@ -89,9 +94,21 @@ impl Which {
 
     /// Its name.
     pub(crate) fn name(&self) -> String {
-        match self.model_id.as_str() {
+        let model = match self.model_id.as_str() {
             "" => self.application.name.clone(),
             id => format!("{}{SEPARATOR}{id}", self.application.name),
+        };
+        match self.stage {
+            None => model,
+            Some(stage) => stage.of(&model),
+        }
+    }
+
+    /// What it takes and gives.
+    fn specs(&self) -> (&'static [Spec], &'static [Spec]) {
+        match self.stage {
+            None => (spec::INPUTS, spec::OUTPUTS),
+            Some(stage) => (stage.inputs(), stage.outputs()),
         }
     }
 
@@ -114,17 +131,19 @@ impl Which {
 
     /// What it takes and gives, in words.
     pub(crate) fn metadata(&self) -> ModelMetadataResponse {
+        let (inputs, outputs) = self.specs();
         ModelMetadataResponse {
             name: self.name(),
             versions: vec![VERSION.to_owned()],
             platform: self.platform(),
-            inputs: pipeline::INPUTS.iter().map(metadata).collect(),
-            outputs: pipeline::OUTPUTS.iter().map(metadata).collect(),
+            inputs: inputs.iter().map(metadata).collect(),
+            outputs: outputs.iter().map(metadata).collect(),
         }
     }
 
     /// Its configuration, as Triton writes it.
     pub(crate) fn config(&self) -> ModelConfig {
+        let (inputs, outputs) = self.specs();
         let latest = Latest { num_versions: 1 };
         let input = |spec: &Spec| ModelInput {
             name: spec.name.to_owned(),
@@ -146,8 +165,8 @@ impl Which {
             }),
             // Sides are all there is: a row of prompts is no batch of requests.
             max_batch_size: 0,
-            input: pipeline::INPUTS.iter().map(input).collect(),
-            output: pipeline::OUTPUTS.iter().map(output).collect(),
+            input: inputs.iter().map(input).collect(),
+            output: outputs.iter().map(output).collect(),
             dynamic_batching: Some(ModelDynamicBatching {
                 priority_levels: PRIORITIES,
                 default_priority_level: PRIORITIES.div_ceil(2),
@@ -165,7 +184,7 @@ impl Which {
 
     /// What its requests have come to.
     pub(crate) fn statistics(&self) -> ModelStatistics {
-        let key = (self.model_id.as_str(), "");
+        let key = (self.model_id.as_str(), self.stage.map_or("", Stage::name));
         self.application.statistics.of(self.name(), key)
     }
 
@@ -225,13 +244,36 @@ fn metadata(spec: &Spec) -> TensorMetadata {
     }
 }
 
-/// All models.
-pub(crate) fn all(table: &Table) -> Vec<Which> {
+/// The application, and which of its models on demand, that a name without a stage means.
+fn by_name<'a>(table: &'a Table, name: &'a str) -> Option<(&'a Arc<Application>, &'a str)> {
+    if let Ok(application) = table.by_name(name) {
+        return Some((application, ""));
+    }
+    let (application, id) = name.split_once(SEPARATOR).filter(|(name, _)| !name.is_empty())?;
+    let application = table.by_name(application).ok()?;
+    let pool = application.pipeline.as_ref()?;
+    pool.model(id).map(|_| (application, id))
+}
+
+/// The names of all models that are open to a caller, without their stages.
+fn known(table: &Table, caller: &Caller) -> Vec<String> {
+    let all = all(table, caller);
+    let whole = all.iter().filter(|which| which.stage.is_none());
+    whole.map(Which::name).collect()
+}
+
+/// All models that are open to a caller.
+pub(crate) fn all(table: &Table, caller: &Caller) -> Vec<Which> {
     let mut models = Vec::new();
     for application in table.applications() {
-        let which = |model_id: String| Which {
-            application: Arc::clone(application),
-            model_id,
+        let which = |model_id: String| {
+            let stages = Stage::ALL.into_iter().map(Some);
+            let stages = std::iter::once(None).chain(stages);
+            stages.map(move |stage| Which {
+                application: Arc::clone(application),
+                model_id: model_id.clone(),
+                stage,
+            })
         };
         let on_demand = application
             .pipeline
@@ -240,10 +282,11 @@ pub(crate) fn all(table: &Table) -> Vec<Which> {
             .unwrap_or_default();
         // Its own model may not be known yet; that there is none is known once replicas serve others.
         if application.model.is_some() || on_demand.is_empty() {
-            models.push(which(String::new()));
+            models.extend(which(String::new()));
         }
-        models.extend(on_demand.into_keys().map(which));
+        models.extend(on_demand.into_keys().flat_map(which));
     }
+    models.retain(|which| caller.may_use(&which.application.name, &which.model_id));
     models
 }
 

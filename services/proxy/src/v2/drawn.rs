@@ -9,7 +9,8 @@ use mobula_proto::{
 use super::{
     ask::{Answer, Parameters, Value},
     datatype::Datatype,
-    pipeline::{self, IMAGE, Output, PIXELS, SEED},
+    pipeline::{self, Output},
+    spec::{IMAGE, PIXELS, PREVIEW, SEED},
     tensor::{Tensor, wrong},
 };
 use crate::Error;
@@ -114,7 +115,7 @@ pub(crate) fn progress(prompt: usize, event: Event, is_progress: bool) -> Option
                     ("step", preview.step.into()),
                 ],
             );
-            answer.outputs = vec![Tensor::bytes(pipeline::PREVIEW, vec![preview.png])];
+            answer.outputs = vec![Tensor::bytes(PREVIEW, vec![preview.png])];
             Some(answer)
         }
         _ if !is_progress => None,

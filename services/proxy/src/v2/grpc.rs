@@ -62,8 +62,9 @@ impl Inference {
     }
 
     /// The model that a name means, once any is known.
-    async fn which(&self, name: &str, version: &str) -> Result<Which, Error> {
-        Which::find(&*self.oip.generator.heard_table().await, name, version)
+    async fn which(&self, caller: &Caller, name: &str, version: &str) -> Result<Which, Error> {
+        let table = self.oip.generator.heard_table().await;
+        Which::find((&table, caller), name, version)
     }
 }
 
@@ -117,8 +118,9 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelReadyRequest>,
     ) -> Answered<oip::ModelReadyResponse> {
         // Never fails: who knows no model is not ready for it.
+        let caller = Caller::of(request.extensions());
         let oip::ModelReadyRequest { name, version } = request.into_inner();
-        let which = Which::find(&self.table(), &name, &version);
+        let which = Which::find((&self.table(), &caller), &name, &version);
         let ready = which.is_ok_and(|which| which.reason().is_none()) && !self.stop.is_triggered();
         Ok(Response::new(oip::ModelReadyResponse { ready }))
     }
@@ -140,8 +142,10 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelMetadataRequest>,
     ) -> Answered<oip::ModelMetadataResponse> {
         // NOT_FOUND: no such model or version. INVALID_ARGUMENT: none is named. UNAVAILABLE: the controller was never heard.
+        let caller = Caller::of(request.extensions());
         let oip::ModelMetadataRequest { name, version } = request.into_inner();
-        Ok(Response::new(self.which(&name, &version).await?.metadata()))
+        let which = self.which(&caller, &name, &version).await?;
+        Ok(Response::new(which.metadata()))
     }
 
     async fn model_infer(
@@ -153,7 +157,10 @@ impl GrpcInferenceService for Inference {
         let terms = terms(&request);
         let model_id = model_id(request.metadata());
         let (to, version, ask) = read(request.into_inner());
-        let which = self.which(&to.model, &version).await?.or_model(model_id);
+        let which = self
+            .which(&terms.caller, &to.model, &version)
+            .await?
+            .or_model(model_id);
         let (id, answer) = self.oip.infer(which, ask?, terms).await?;
         let mut response = Response::new(message::write(&to, answer));
         if let Ok(value) = MetadataValue::<Ascii>::try_from(&*id) {
@@ -182,8 +189,9 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelConfigRequest>,
     ) -> Answered<oip::ModelConfigResponse> {
         // NOT_FOUND: no such model or version. INVALID_ARGUMENT: none is named. UNAVAILABLE: the controller was never heard.
+        let caller = Caller::of(request.extensions());
         let oip::ModelConfigRequest { name, version } = request.into_inner();
-        let config = Some(self.which(&name, &version).await?.config());
+        let config = Some(self.which(&caller, &name, &version).await?.config());
         Ok(Response::new(oip::ModelConfigResponse { config }))
     }
 
@@ -192,15 +200,19 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelStatisticsRequest>,
     ) -> Answered<oip::ModelStatisticsResponse> {
         // NOT_FOUND: no such model or version. UNAVAILABLE: the controller was never heard.
+        let caller = Caller::of(request.extensions());
         let oip::ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = if name.is_empty() {
             let table = self.table();
             if !table.is_populated {
                 return Err(Error::NoRoutes.into());
             }
-            catalog::all(&table).iter().map(Which::statistics).collect()
+            catalog::all(&table, &caller)
+                .iter()
+                .map(Which::statistics)
+                .collect()
         } else {
-            vec![self.which(&name, &version).await?.statistics()]
+            vec![self.which(&caller, &name, &version).await?.statistics()]
         };
         Ok(Response::new(oip::ModelStatisticsResponse { model_stats }))
     }
@@ -214,8 +226,9 @@ impl GrpcInferenceService for Inference {
         if !table.is_populated {
             return Err(Error::NoRoutes.into());
         }
+        let caller = Caller::of(request.extensions());
         let is_ready_only = request.into_inner().ready;
-        let all = catalog::all(&table);
+        let all = catalog::all(&table, &caller);
         let models = all.iter().map(Which::index);
         let models = models.filter(|model| !is_ready_only || model.reason.is_empty());
         Ok(Response::new(oip::RepositoryIndexResponse {
@@ -233,7 +246,7 @@ impl GrpcInferenceService for Inference {
         let asked = request.into_inner();
         let names: Vec<_> = asked.parameters.keys().cloned().collect();
         catalog::load_as_it_is(&names)?;
-        let which = self.which(&asked.model_name, "").await?;
+        let which = self.which(&terms.caller, &asked.model_name, "").await?;
         self.oip.load(&which, terms).await?;
         Ok(Response::new(oip::RepositoryModelLoadResponse {}))
     }

@@ -1,6 +1,6 @@
 //! The way of a request through the generator and back, whichever door it came through.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::try_join_all};
 use http::HeaderMap;
@@ -95,6 +95,9 @@ impl Oip {
         ask: Ask,
         terms: Terms,
     ) -> Result<(Arc<str>, Answer), Error> {
+        if let Some(stage) = which.stage {
+            return self.stage(stage, which, ask, terms).await;
+        }
         let begun = self.begin(which, ask, terms)?;
         if let Some(field) = begun.reply.decoupled_by {
             let why = "needs ModelStreamInfer (gRPC), which has several answers to a request";
@@ -116,8 +119,7 @@ impl Oip {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let limit = common.timeout.map(Deadline::after);
-        let deadline = [terms.deadline, limit].into_iter().flatten().min();
+        let deadline = sooner(terms.deadline, common.timeout);
         let several = requests.len() > 1;
         let mut begun = Begun {
             ids: Vec::with_capacity(requests.len()),
@@ -197,7 +199,9 @@ impl Oip {
             priority: 0,
             door: begun.door,
         };
-        let prepared = self.generator.within(asked, async |job, served| {
+        let call = self.generator.within(asked)?;
+        let work = async {
+            let served = call.served().await?;
             let make = |replica_id| PrepareImageRequest {
                 replica_id,
                 data: image.data.clone(),
@@ -209,9 +213,10 @@ impl Oip {
             let pool = (&served.preprocess, served.model_id.as_ref());
             let send = async |channel, request| aside::client(channel).prepare_image(request).await;
             let span = debug_span!("decode", otel.kind = "client");
-            aside::call(job, pool, make, send).instrument(span).await
-        });
-        let pixels = prepared.await?.into_inner().pixels.unwrap_or_default();
+            aside::call(call.job(), pool, make, send).instrument(span).await
+        };
+        let prepared = call.limited(work).await?;
+        let pixels = prepared.into_inner().pixels.unwrap_or_default();
         let bytes = u64::from(image.width) * u64::from(image.height) * 3;
         if (pixels.width, pixels.height) != (image.width, image.height) || pixels.data.len() as u64 != bytes {
             return Err(Error::Answer("a picture's pixels are of another size"));
@@ -231,7 +236,9 @@ impl Oip {
             priority: terms.priority,
             door: terms.door,
         };
-        self.generator.load(asked).await
+        let call = self.generator.beside(asked)?;
+        let result = call.limited(call.load()).await;
+        call.ended(result).map(|_| ())
     }
 }
 
@@ -245,4 +252,10 @@ pub(crate) fn named(error: Error) -> Error {
         Problem::new(name, problem.rule)
     });
     Error::Invalid(renamed.collect())
+}
+
+/// A caller's deadline, or how long it says that it waits, whichever is over first.
+pub(crate) fn sooner(given: Option<Deadline>, timeout: Option<Duration>) -> Option<Deadline> {
+    let limit = timeout.map(Deadline::after);
+    [given, limit].into_iter().flatten().min()
 }

@@ -13,123 +13,29 @@ use mobula_proto::{
 
 use super::{
     ask::{Ask, Parameters, Value},
-    datatype::Datatype::{self, Bytes as Text, Fp32, Uint8, Uint32, Uint64},
     given::Given,
+    spec::{IMAGE, INPUTS, PIXELS, SEED, names},
 };
 use crate::{
     problem::{Problem, Rule},
     words,
 };
 
-/// What a model takes or gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spec {
-    pub(crate) name: &'static str,
-    pub(crate) datatype: Datatype,
-    /// Sides; -1 is any.
-    pub(crate) shape: &'static [i64],
-    pub(crate) is_optional: bool,
-}
-
-/// A row of any length.
-const ROW: &[i64] = &[-1];
-/// One value.
-const ONE: &[i64] = &[1];
-
-const fn needed(name: &'static str, datatype: Datatype, shape: &'static [i64]) -> Spec {
-    Spec {
-        name,
-        datatype,
-        shape,
-        is_optional: false,
-    }
-}
-
-const fn optional(name: &'static str, datatype: Datatype, shape: &'static [i64]) -> Spec {
-    Spec {
-        name,
-        datatype,
-        shape,
-        is_optional: true,
-    }
-}
-
-/// What the pipeline takes.
-pub(crate) const INPUTS: &[Spec] = &[
-    needed("prompt", Text, ROW),
-    optional("negative_prompt", Text, ROW),
-    optional("seed", Uint64, ROW),
-    optional("image_count", Uint32, ONE),
-    optional("width", Uint32, ONE),
-    optional("height", Uint32, ONE),
-    optional("steps", Uint32, ONE),
-    optional("guidance_scale", Fp32, ONE),
-    optional("scheduler", Text, ONE),
-    optional("sigma_schedule", Text, ONE),
-    optional("eta", Fp32, ONE),
-    optional("s_churn", Fp32, ONE),
-    optional("s_tmin", Fp32, ONE),
-    optional("s_tmax", Fp32, ONE),
-    optional("s_noise", Fp32, ONE),
-    optional("prompt_syntax", Text, ONE),
-    optional("clip_skip", Uint32, ONE),
-    optional("guidance_rescale", Fp32, ONE),
-    optional("guidance_start", Fp32, ONE),
-    optional("guidance_end", Fp32, ONE),
-    optional("init_image", Text, ROW),
-    optional("strength", Fp32, ONE),
-    optional("mask_image", Text, ROW),
-    optional("mask_channel", Text, ONE),
-    optional("random_source", Text, ONE),
-    optional("determinism", Text, ONE),
-    optional("format", Text, ONE),
-    optional("quality", Uint32, ONE),
-    optional("provenance", Text, ONE),
-    optional("refiner", Text, ONE),
-    optional("refiner_model_id", Text, ONE),
-    optional("switch_at", Fp32, ONE),
-];
-
-/// What it gives; `pixels` only where they are asked for.
-pub(crate) const OUTPUTS: &[Spec] = &[
-    needed(IMAGE, Text, ROW),
-    needed(SEED, Uint64, ROW),
-    needed(PIXELS, Uint8, &[-1, -1, -1, 3]),
-];
-
-/// Picture files.
-pub(crate) const IMAGE: &str = "image";
-/// The seeds that draw them again.
-pub(crate) const SEED: &str = "seed";
-/// Pictures as red, green and blue.
-pub(crate) const PIXELS: &str = "pixels";
-/// A picture on the way, of a stream that asks for them.
-pub(crate) const PREVIEW: &str = "preview";
-
 /// The names of [`INPUTS`].
-const NAMES: &[&str] = &{
-    let mut names = [""; INPUTS.len()];
-    let mut i = 0;
-    while i < names.len() {
-        names[i] = INPUTS[i].name;
-        i += 1;
-    }
-    names
-};
+const NAMES: &[&str] = &names::<{ INPUTS.len() }>(INPUTS);
 
-/// Parameters that are no fields.
-const ALSO: &[&str] = &[
+/// Parameters of every model.
+pub(crate) const EVERY: &[&str] = &[
     "priority",
     "timeout",
-    "preview_interval",
-    "progress",
-    "decoupled",
     "binary_data_output",
     "sequence_id",
     "sequence_start",
     "sequence_end",
     FINAL,
 ];
+/// Parameters of a pipeline that are no fields.
+const ALSO: &[&str] = &["preview_interval", "progress", "decoupled"];
 /// That a stream's last answer is to be an empty one.
 const FINAL: &str = "triton_enable_empty_final_response";
 /// The lowest of Triton's priorities that there are here: 1 is high, 2 normal, 3 low.
@@ -184,7 +90,7 @@ pub(crate) struct Drawing {
 /// Reads what a request of a pipeline asks for; `max_prompts` of them at most.
 pub(crate) fn read(ask: Ask, max_prompts: u32) -> Drawing {
     let mut given = Given::new(ask.inputs, ask.parameters);
-    given.only(NAMES, ALSO);
+    given.only(NAMES, &[EVERY, ALSO]);
     let common = common(&mut given);
     let mut reply = Reply {
         outputs: outputs(&mut given, &ask.outputs),
@@ -295,7 +201,7 @@ fn outputs(given: &mut Given, names: &[String]) -> Vec<Output> {
 }
 
 /// Reads the fields that hold for all prompts.
-fn single(given: &mut Given) -> GenerateRequest {
+pub(crate) fn single(given: &mut Given) -> GenerateRequest {
     let options = SamplerOptions {
         eta: given.number("eta"),
         s_churn: given.number("s_churn"),
@@ -413,7 +319,7 @@ fn of<T: Clone + Default>(values: &[T], nth: usize) -> T {
 }
 
 /// Seeds for each of so many prompts: one for all of them, or as many for each.
-fn seeds(given: &mut Given, count: usize) -> Vec<Vec<u64>> {
+pub(crate) fn seeds(given: &mut Given, count: usize) -> Vec<Vec<u64>> {
     let values = given.integers("seed");
     let mut seeds = Vec::with_capacity(values.len());
     for value in values {

@@ -399,3 +399,56 @@ async fn a_caller_who_leaves_ends_its_request() {
     call.abort();
     soon("the end", worker.dropped.recv()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stage_is_a_model_of_its_own() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let mut request = ask("7", "abc", 1);
+    request.model_name = "demo.tokenize".into();
+    request.inputs.pop();
+    let answer = client(&mesh)
+        .model_infer(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((&*answer.model_name, &*answer.id), ("demo.tokenize", "7"));
+    let (shape, ids) = output(&answer, "input_ids");
+    let told: Vec<u8> = b"abc"
+        .iter()
+        .flat_map(|byte| i64::from(*byte).to_le_bytes())
+        .collect();
+    assert_eq!(
+        (shape, ids),
+        (vec![1, 1, 3], told),
+        "the fake makes tokens of bytes"
+    );
+    let (shape, weights) = output(&answer, "weights");
+    assert_eq!((shape, weights), (vec![1, 1, 3], 1f32.to_le_bytes().repeat(3)));
+    request.inputs[0] = texts("prompt", &["a@5|b"]);
+    let status = client(&mesh).model_infer(request.clone()).await.unwrap_err();
+    assert!(
+        status.message().starts_with("prompt: changes with the steps"),
+        "{status:?}"
+    );
+    request.model_name = "demo.unet".into();
+    let status = client(&mesh).model_infer(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let asked = ModelStatisticsRequest {
+        name: "demo.tokenize".into(),
+        ..Default::default()
+    };
+    let told = client(&mesh).model_statistics(asked).await.unwrap().into_inner();
+    let told = &told.model_stats[0];
+    assert_eq!(
+        (&*told.name, told.execution_count, told.inference_count),
+        ("demo.tokenize", 1, 1)
+    );
+    assert_eq!(told.inference_stats.unwrap().fail.unwrap().count, 1);
+    assert_eq!(
+        statistics(&mesh).await.execution_count,
+        0,
+        "the pipeline has drawn nothing"
+    );
+    assert!(worker.requests().is_empty());
+}

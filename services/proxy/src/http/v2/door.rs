@@ -79,12 +79,12 @@ impl Asked<'_> {
             Endpoint::Log => Err(Error::Unsupported(v2::NO_LOG).into()),
             Endpoint::Unknown => Err(Failure::Unknown),
             Endpoint::Model(name, version, Of::Ready) => {
-                let which = Which::find(self.table, &name, &version)?;
+                let which = Which::find((self.table, &self.caller()), &name, &version)?;
                 Ok(ready(which.reason().is_none() && !self.is_draining))
             }
             Endpoint::AllStats | Endpoint::Index if !is_populated => Err(Error::NoRoutes.into()),
             Endpoint::AllStats => {
-                let all = v2::all(self.table);
+                let all = v2::all(self.table, &self.caller());
                 let told = v2::json::statistics(all.iter().map(Which::statistics));
                 Ok(answers::json(StatusCode::OK, &told))
             }
@@ -97,7 +97,7 @@ impl Asked<'_> {
                 Ok(response)
             }
             Endpoint::Model(name, version, of) => {
-                let which = Which::find(self.table, &name, &version)?;
+                let which = Which::find((self.table, &self.caller()), &name, &version)?;
                 let told = match of {
                     Of::Config => v2::json::config(&which.config()),
                     Of::Stats => v2::json::statistics([which.statistics()].into_iter()),
@@ -106,6 +106,10 @@ impl Asked<'_> {
                 Ok(answers::json(StatusCode::OK, &told))
             }
         }
+    }
+
+    fn caller(&self) -> Arc<Caller> {
+        Caller::of(&self.parts.extensions)
     }
 
     /// Has a model answer; gives the request's name in Mobula, too.
@@ -119,7 +123,7 @@ impl Asked<'_> {
         let (terms, model_id) = terms_of(self.parts);
         let given: Arc<str> = terms.request_id.as_str().into();
         let work = async {
-            let which = Which::find(self.table, name, version)?.or_model(model_id);
+            let which = Which::find((self.table, &terms.caller), name, version)?.or_model(model_id);
             seen.application(&which.application.ingress);
             let limit = self.oip.max_request_bytes;
             let read = body::read(&self.oip.generator, &self.parts.headers, body, limit).await?;
@@ -140,7 +144,7 @@ impl Asked<'_> {
     async fn index(&self, body: Body) -> Result<Response, Failure> {
         let asked = self.small(body).await?;
         let is_ready_only = asked.get("ready").and_then(Json::as_bool).unwrap_or_default();
-        let models = v2::all(self.table);
+        let models = v2::all(self.table, &self.caller());
         let models = models.iter().map(Which::index);
         let models = models.filter(|model| !is_ready_only || model.reason.is_empty());
         let told: Vec<_> = models.map(|model| v2::json::index(&model)).collect();
@@ -156,7 +160,7 @@ impl Asked<'_> {
             .collect();
         v2::load_as_it_is(&names)?;
         let (terms, _) = terms_of(self.parts);
-        let which = Which::find(self.table, name, "")?;
+        let which = Which::find((self.table, &terms.caller), name, "")?;
         self.oip.load(&which, terms).await?;
         Ok(answers::json(StatusCode::OK, &json!({})))
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mobula_proto::oip::{
     InferParameter, ModelInferRequest, ModelInferResponse, infer_parameter::ParameterChoice,
-    model_infer_response::InferOutputTensor,
+    model_infer_request::InferInputTensor, model_infer_response::InferOutputTensor,
 };
 
 use super::super::{
@@ -22,22 +22,22 @@ const REFUSED: [&str; 2] = ["shared_memory_region", "classification"];
 pub(super) fn read(request: ModelInferRequest) -> Result<Ask, Vec<Problem>> {
     let mut problems = Vec::new();
     let is_raw = !request.raw_input_contents.is_empty();
-    if is_raw && request.raw_input_contents.len() != request.inputs.len() {
-        let (has, inputs) = (request.raw_input_contents.len(), request.inputs.len());
-        problems.push(wrong(
-            "raw_input_contents",
-            format!("has {has} entries for {inputs} inputs"),
-        ));
-        return Err(problems);
+    // What is elsewhere is not among the raw contents.
+    let here = |input: &&InferInputTensor| refused(input.parameters.keys()).is_none();
+    let inputs = request.inputs.iter().filter(here).count();
+    if is_raw && request.raw_input_contents.len() != inputs {
+        let has = request.raw_input_contents.len();
+        let why = format!("has {has} entries for {inputs} inputs");
+        return Err(vec![wrong("raw_input_contents", why)]);
     }
     let mut raw = request.raw_input_contents.into_iter();
     let mut inputs = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
-        let data = raw.next();
         if let Some(refused) = refused(input.parameters.keys()) {
             problems.push(wrong(shown(input.name), refused));
             continue;
         }
+        let data = raw.next();
         let read = Head::new(input.name, &input.datatype, input.shape).and_then(|head| {
             match (data, input.contents) {
                 (Some(_), Some(_)) => Err(wrong(
@@ -136,7 +136,7 @@ fn parameters(parameters: Parameters) -> std::collections::HashMap<String, Infer
 
 #[cfg(test)]
 mod tests {
-    use mobula_proto::oip::{InferTensorContents, model_infer_request::InferInputTensor};
+    use mobula_proto::oip::InferTensorContents;
 
     use super::*;
 
@@ -185,7 +185,7 @@ mod tests {
                     ..input("c", "BYTES", &[1])
                 },
             ],
-            raw_input_contents: vec![Bytes::new(); 3],
+            raw_input_contents: vec![Bytes::new(); 2],
             ..Default::default()
         };
         let told = read(request).unwrap_err();

@@ -20,7 +20,7 @@ use crate::{
     v2::{
         ask::{Answer, To},
         catalog::Which,
-        infer::{Oip, Terms},
+        infer::{self, Oip, Terms},
         story::{self, marked},
     },
 };
@@ -105,6 +105,14 @@ impl Under<Streaming<ModelInferRequest>> {
     }
 }
 
+/// A request that was read and begun.
+enum Begun {
+    /// It has one answer.
+    Whole(Answer),
+    /// Its answers are told as they come.
+    Told(Oip, infer::Begun),
+}
+
 /// The answers to one request.
 fn one(
     oip: Oip,
@@ -116,19 +124,22 @@ fn one(
         let to = to.clone();
         async move {
             let table = oip.generator.heard_table().await;
-            let which = Which::find(&table, &to.model, &version)?;
-            Ok((oip.clone(), oip.begin(which, ask?, terms)?))
+            let which = Which::find((&table, &terms.caller), &to.model, &version)?;
+            if which.stage.is_some() {
+                let (_, answer) = oip.infer(which, ask?, terms).await?;
+                return Ok(Begun::Whole(answer));
+            }
+            let begun = oip.begin(which, ask?, terms)?;
+            if begun.reply.decoupled_by.is_some() {
+                return Ok(Begun::Told(oip, begun));
+            }
+            Ok(Begun::Whole(oip.collect(begun).await?))
         }
     };
     let answers = begin.map(|begun: Result<_, Error>| match begun {
         Err(error) => Either::Left(once(std::future::ready(Err(error)))),
-        Ok((oip, begun)) if begun.reply.decoupled_by.is_some() => {
-            Either::Right(Either::Left(story::tell(oip, begun)))
-        }
-        Ok((oip, begun)) => {
-            let whole = async move { Ok(marked(oip.collect(begun).await?, true)) };
-            Either::Right(Either::Right(once(whole)))
-        }
+        Ok(Begun::Whole(answer)) => Either::Left(once(std::future::ready(Ok(marked(answer, true))))),
+        Ok(Begun::Told(oip, begun)) => Either::Right(story::tell(oip, begun)),
     });
     let answers = answers.flatten_stream();
     answers.map(move |answer| write(&to, answer))

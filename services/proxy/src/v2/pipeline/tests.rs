@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::v2::tensor::Tensor;
+use crate::v2::{datatype::Datatype::Fp32, tensor::Tensor};
 
 fn text(name: &str, texts: &[&'static str]) -> Tensor {
     Tensor::bytes(

@@ -14,7 +14,9 @@ fn parts(json: &Json, binary: &'static [u8]) -> Parts {
 fn told(failure: Failure) -> String {
     match failure {
         Failure::Asked(error) => error.to_string(),
-        other => panic!("{other:?}"),
+        other @ (Failure::Body(_) | Failure::Packed | Failure::Method(_) | Failure::Unknown) => {
+            panic!("{other:?}")
+        }
     }
 }
 

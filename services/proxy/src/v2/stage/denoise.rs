@@ -1,0 +1,354 @@
+//! States to latents: what a request of the denoiser asks for, and latents as tensors. Pure.
+
+use mobula_proto::{
+    common::v1::{Emphasis, Latents, Prompt, PromptSpan, PromptVariant, PromptWindow},
+    image::v1::GenerateRequest,
+    inference::v1::{EncodedText, Moments, TextWindow},
+};
+
+use super::{
+    super::{datatype::Datatype, given::Given, pipeline, tensor::Tensor},
+    text::{Windows, floats, numbers, windows},
+};
+use crate::{Error, problem::Rule, words};
+
+/// One prompt: what its windows are, and what encoders made of them.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    pub(super) prompt: Prompt,
+    pub(super) texts: Vec<EncodedText>,
+}
+
+/// What latents are to be drawn of.
+#[derive(Debug, Default)]
+pub(super) struct Draw {
+    pub(super) prompt: Encoded,
+    pub(super) negative: Option<Encoded>,
+    pub(super) moments: Option<Moments>,
+    pub(super) strength: Option<f32>,
+    /// Everything else, to be checked as a request that draws is.
+    pub(super) request: GenerateRequest,
+}
+
+impl Draw {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> u64 {
+        let prompts = [Some(&self.prompt), self.negative.as_ref()].into_iter().flatten();
+        let texts = prompts
+            .flat_map(|prompt| &prompt.texts)
+            .flat_map(|text| [&text.states, &text.pooled]);
+        let moments = self
+            .moments
+            .iter()
+            .flat_map(|moments| [&moments.mean, &moments.deviation]);
+        texts
+            .chain(moments)
+            .flatten()
+            .map(|tensor| tensor.data.len() as u64)
+            .sum()
+    }
+}
+
+/// Names of one prompt's tensors.
+struct Names {
+    ids: [&'static str; 2],
+    weights: [&'static str; 2],
+    states: &'static str,
+    pooled: &'static str,
+    is_empty: &'static str,
+}
+
+const PROMPT: Names = Names {
+    ids: ["input_ids", "input_ids_2"],
+    weights: ["weights", "weights_2"],
+    states: "hidden_states",
+    pooled: "pooled",
+    is_empty: "is_empty",
+};
+
+const NEGATIVE: Names = Names {
+    ids: ["negative_input_ids", "negative_input_ids_2"],
+    weights: ["negative_weights", "negative_weights_2"],
+    states: "negative_hidden_states",
+    pooled: "negative_pooled",
+    is_empty: "negative_is_empty",
+};
+
+/// Reads a request.
+pub(super) fn read(given: &mut Given) -> Draw {
+    let emphasis = match given.word("emphasis", &[("none", 1), ("mean", 2)]) {
+        2 => Emphasis::Mean,
+        _ => Emphasis::Unspecified,
+    };
+    let has_negative = given.has(NEGATIVE.ids[0]) || given.has(NEGATIVE.states);
+    let mut request = pipeline::single(given);
+    request.seeds = pipeline::seeds(given, 1).into_iter().next().unwrap_or_default();
+    // Checked as every request is; its texts are encoded already.
+    request.prompt = "encoded".to_owned();
+    let strength = request.strength.take();
+    let is_a1111 = request.prompt_syntax == words::read("a1111", words::SYNTAXES).unwrap_or_default();
+    let skips = (request.clip_skip, if is_a1111 { request.clip_skip } else { 0 });
+    let prompt = encoded(given, &PROMPT, (emphasis, skips.0));
+    let negative = has_negative.then(|| encoded(given, &NEGATIVE, (emphasis, skips.1)));
+    let moments = floats(given, "mean", 4).map(|(shape, mean)| {
+        let deviation = floats(given, "deviation", 4);
+        if let Some((other, _)) = &deviation
+            && *other != shape
+        {
+            given.wrong(
+                "deviation",
+                format!("has the shape {other:?} and must have {shape:?}, as mean"),
+            );
+        }
+        Moments {
+            mean: Some(numbers(shape, mean)),
+            deviation: deviation.map(|(shape, data)| numbers(shape, data)),
+        }
+    });
+    match (&moments, strength) {
+        (Some(_), None) => given.complain("strength", Rule::Missing),
+        (None, Some(_)) => given.wrong("strength", "is of a picture to start from; give mean"),
+        (Some(_), Some(strength)) if !(strength > 0.0 && strength <= 1.0) => {
+            given.wrong(
+                "strength",
+                format!("is {strength} and must be above 0 and at most 1"),
+            );
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    Draw {
+        prompt,
+        negative,
+        moments,
+        strength,
+        request,
+    }
+}
+
+/// Reads one prompt.
+fn encoded(given: &mut Given, names: &Names, (emphasis, clip_skip): (Emphasis, u32)) -> Encoded {
+    let Windows { windows, .. } = windows(given, (names.ids[0], names.ids[1]), clip_skip);
+    let count = windows.len() as u64;
+    let states = floats(given, names.states, 3);
+    let pooled = floats(given, names.pooled, 2);
+    let weights = [0, 1].map(|nth| floats(given, names.weights[nth], 2));
+    let is_empty = given.flag(names.is_empty);
+    if windows.is_empty() {
+        return Encoded::default();
+    }
+    let Some((shape, data)) = states else {
+        given.complain(names.states, Rule::Missing);
+        return Encoded::default();
+    };
+    let tokens = windows[0].ids.len() as u64;
+    if shape[..2] != [count, tokens] {
+        let why = format!(
+            "has the shape {shape:?}, and {} are {count} windows of {tokens} tokens",
+            names.ids[0]
+        );
+        given.wrong(names.states, why);
+        return Encoded::default();
+    }
+    if let Some((shape, _)) = &pooled
+        && shape[0] != count
+    {
+        given.wrong(names.pooled, format!("has {} rows for {count} windows", shape[0]));
+        return Encoded::default();
+    }
+    let mut prompt_windows: Vec<_> = windows.iter().map(of).collect();
+    for (nth, (name, weights)) in names.weights.into_iter().zip(weights).enumerate() {
+        let Some((shape, data)) = weights else { continue };
+        if shape != [count, tokens] {
+            given.wrong(
+                name,
+                format!("has the shape {shape:?} and must have [{count}, {tokens}]"),
+            );
+            return Encoded::default();
+        }
+        let values: Vec<f32> = data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
+        for (window, weights) in prompt_windows.iter_mut().zip(values.chunks(tokens as usize)) {
+            let weights = weights.to_vec();
+            match nth {
+                0 => window.weights = weights,
+                _ => window.weights_2 = weights,
+            }
+        }
+    }
+    let row = |(shape, data): &(Vec<u64>, bytes::Bytes), nth: usize| {
+        let size = data.len() / shape[0] as usize;
+        numbers(shape[1..].to_vec(), data.slice(nth * size..(nth + 1) * size))
+    };
+    let states = (shape, data);
+    let texts = windows.into_iter().enumerate().map(|(nth, window)| EncodedText {
+        window: Some(window),
+        states: Some(row(&states, nth)),
+        pooled: pooled.as_ref().map(|pooled| row(pooled, nth)),
+    });
+    let texts = texts.collect();
+    let variant = PromptVariant {
+        weight: 1.0,
+        windows: prompt_windows,
+    };
+    Encoded {
+        prompt: Prompt {
+            spans: vec![PromptSpan {
+                until_step: 0,
+                variants: vec![variant],
+            }],
+            emphasis: emphasis.into(),
+            empty: None,
+            is_empty,
+        },
+        texts,
+    }
+}
+
+fn of(window: &TextWindow) -> PromptWindow {
+    PromptWindow {
+        ids: window.ids.clone(),
+        ids_2: window.ids_2.clone(),
+        ..PromptWindow::default()
+    }
+}
+
+/// Latents of one shape as one tensor.
+pub(super) fn write(latents: Vec<Latents>) -> Result<Tensor, Error> {
+    let sides = |one: &Latents| [one.channels, one.height, one.width];
+    let shape = latents.first().map(sides).unwrap_or_default();
+    let bytes = shape
+        .iter()
+        .try_fold(4u64, |bytes, side| bytes.checked_mul((*side).into()));
+    let fits = |one: &Latents| sides(one) == shape && Some(one.data.len() as u64) == bytes;
+    if latents.is_empty() || !latents.iter().all(fits) {
+        return Err(Error::Answer("a worker's latents are not what they say"));
+    }
+    let whole = [latents.len() as i64]
+        .into_iter()
+        .chain(shape.map(i64::from))
+        .collect();
+    let data: Vec<u8> = latents.iter().flat_map(|one| one.data.iter().copied()).collect();
+    Ok(Tensor::of("latents", Datatype::Fp32, whole, data.into()))
+}
+
+/// A tensor of latents as so many pictures'.
+pub(super) fn latents(shape: &[u64], data: &bytes::Bytes) -> Vec<Latents> {
+    let [count, channels, height, width] =
+        [0, 1, 2, 3].map(|nth| shape.get(nth).copied().unwrap_or_default());
+    let size = data.len() / (count.max(1) as usize);
+    let side = |side: u64| u32::try_from(side).unwrap_or(u32::MAX);
+    let one = |nth: usize| Latents {
+        channels: side(channels),
+        height: side(height),
+        width: side(width),
+        data: data.slice(nth * size..(nth + 1) * size),
+    };
+    (0..count as usize).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v2::ask::Value;
+
+    fn tensor(name: &str, datatype: Datatype, shape: &[i64], size: usize) -> Tensor {
+        let count: i64 = shape.iter().product();
+        Tensor::of(
+            name,
+            datatype,
+            shape.to_vec(),
+            vec![0; count as usize * size].into(),
+        )
+    }
+
+    fn asked(change: impl FnOnce(&mut Vec<Tensor>)) -> (Draw, Vec<String>) {
+        let mut tensors = vec![
+            tensor("input_ids", Datatype::Int64, &[2, 4], 8),
+            tensor("hidden_states", Datatype::Fp32, &[1, 2, 4, 8], 4),
+            tensor("weights", Datatype::Fp32, &[2, 4], 4),
+            Tensor::uint64("seed", &[5, 6]),
+        ];
+        change(&mut tensors);
+        let parameters = [
+            ("steps".to_owned(), Value::Integer(4)),
+            ("clip_skip".to_owned(), Value::Integer(1)),
+        ];
+        let mut given = Given::new(tensors, parameters.into());
+        let draw = read(&mut given);
+        let told = given.problems.iter().map(|p| format!("{} {}", p.field, p.rule));
+        (draw, told.collect())
+    }
+
+    #[test]
+    fn windows_and_states_become_a_prompt() {
+        let (draw, told) = asked(|_| ());
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!((draw.prompt.texts.len(), draw.request.steps), (2, Some(4)));
+        assert_eq!(draw.request.seeds, [5, 6]);
+        let windows = &draw.prompt.prompt.spans[0].variants[0].windows;
+        assert_eq!((windows.len(), &windows[0].weights[..]), (2, &[0.0; 4][..]));
+        let text = &draw.prompt.texts[1];
+        assert_eq!(text.states.as_ref().unwrap().shape, [4, 8]);
+        assert_eq!(text.window.as_ref().unwrap().clip_skip, 1);
+        assert!(draw.negative.is_none() && draw.moments.is_none());
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_told_by_name() {
+        type Change = fn(&mut Vec<Tensor>);
+        let changes: [(Change, &str); 7] = [
+            (|t| drop(t.remove(1)), "hidden_states is required"),
+            (
+                |t| t[1] = tensor("hidden_states", Datatype::Fp32, &[2, 3, 8], 4),
+                "hidden_states has the shape [2, 3, 8], and input_ids are 2",
+            ),
+            (
+                |t| t[1] = tensor("hidden_states", Datatype::Fp32, &[8], 4),
+                "hidden_states has the shape [8], and must have 3 sides",
+            ),
+            (
+                |t| t[2] = tensor("weights", Datatype::Fp32, &[2, 3], 4),
+                "weights has the shape [2, 3] and must have [2, 4]",
+            ),
+            (
+                |t| t.push(tensor("pooled", Datatype::Fp32, &[1, 8], 4)),
+                "pooled has 1 rows for 2 windows",
+            ),
+            (
+                |t| t.push(tensor("mean", Datatype::Fp32, &[1, 4, 8, 8], 4)),
+                "strength is required",
+            ),
+            (
+                |t| t.push(tensor("negative_input_ids", Datatype::Int64, &[1, 4], 8)),
+                "negative_hidden_states is required",
+            ),
+        ];
+        for (change, start) in changes {
+            let (_, told) = asked(change);
+            assert!(
+                told.iter().any(|said| said.starts_with(start)),
+                "{told:?} / {start}"
+            );
+        }
+    }
+
+    #[test]
+    fn latents_are_one_tensor_and_back() {
+        let one = |value: u8| Latents {
+            channels: 1,
+            height: 1,
+            width: 2,
+            data: vec![value; 8].into(),
+        };
+        let tensor = write(vec![one(1), one(2)]).unwrap();
+        assert_eq!(tensor.shape, [2, 1, 1, 2]);
+        let data = tensor.into_raw();
+        assert_eq!(latents(&[2, 1, 1, 2], &data), [one(1), one(2)]);
+        let odd = Latents { width: 3, ..one(1) };
+        assert!(write(vec![one(1), odd]).is_err() && write(Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,417 @@
+//! Stages on workers: what was read of a request goes to any replica that has the stage, and comes back as tensors.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use mobula_kit::grpc::MAX_MESSAGE_BYTES;
+use mobula_proto::{
+    common::v1::Pixels,
+    inference::v1::{
+        self as inference, DecodeRequest, DenoiseRequest, EncodeRequest, EncodeTextRequest, LatentsDone,
+        decode_response::Event as Decoded, denoise_response::Event as Denoised,
+        inference_service_client::InferenceServiceClient,
+    },
+    preprocess::v1::TokenizeRequest,
+};
+use tonic::{Status, transport::Channel};
+use tracing::{Instrument as _, debug_span};
+
+use super::{
+    super::{
+        ask::{Answer, Ask},
+        catalog::Which,
+        datatype::Datatype,
+        given::Given,
+        infer::{Oip, Terms, sooner},
+        pipeline::{self, EVERY},
+        spec::{IMAGE, PIXELS, SEED},
+        tensor::{Tensor, shown, wrong},
+    },
+    Stage,
+    denoise::{self, Draw},
+    text::{self, Windows},
+    tokenize::{self, Texts},
+    vae::{self, Decode},
+};
+use crate::{
+    Error, aside,
+    draw::common,
+    generate::{Beside, Job, Served},
+    infotext,
+    place::Place,
+    pool::{Pool, Want},
+    problem::{Problem, Rule},
+    validate::{self, Models},
+};
+use mobula_serving::route::Cost;
+
+/// Steps that texts are tokenized for: so many that one which changes on the way is seen to.
+const STEPS: u32 = 1_000;
+
+/// A call under way; gives its id, too.
+type Answering<'a> = BoxFuture<'a, Result<(Arc<str>, Answer), Error>>;
+
+/// A request that was read.
+enum Asked {
+    Tokenize(Texts),
+    Encode(Windows),
+    Denoise(Box<Draw>),
+    Decode(Decode),
+    Moments(Pixels),
+}
+
+impl Oip {
+    /// Has one stage of a model answer.
+    pub(in crate::v2) fn stage(&self, stage: Stage, which: Which, ask: Ask, terms: Terms) -> Answering<'_> {
+        Box::pin(self.answer(stage, which, ask, terms))
+    }
+
+    async fn answer(
+        &self,
+        stage: Stage,
+        which: Which,
+        ask: Ask,
+        terms: Terms,
+    ) -> Result<(Arc<str>, Answer), Error> {
+        let mut given = Given::new(ask.inputs, ask.parameters);
+        given.only(stage.names(), &[EVERY]);
+        let common = pipeline::common(&mut given);
+        if stage != Stage::VaeDecoder {
+            for name in &ask.outputs {
+                if !stage.outputs().iter().any(|spec| spec.name == name) {
+                    let names: Vec<_> = stage.outputs().iter().map(|spec| spec.name).collect();
+                    let why = format!("is no output; there are {}", names.join(", "));
+                    given.wrong(shown(name.clone()), why);
+                }
+            }
+        }
+        let asked = match stage {
+            Stage::Tokenize => Some(Asked::Tokenize(tokenize::read(&mut given, self.max_prompts))),
+            Stage::TextEncoder => {
+                let clip_skip = given.small("clip_skip").unwrap_or_default();
+                let windows = text::windows(&mut given, ("input_ids", "input_ids_2"), clip_skip);
+                Some(Asked::Encode(windows))
+            }
+            Stage::Denoiser => Some(Asked::Denoise(Box::new(denoise::read(&mut given)))),
+            Stage::VaeDecoder => Some(Asked::Decode(vae::decode(&mut given, &ask.outputs))),
+            Stage::VaeEncoder => vae::encode(&mut given).map(Asked::Moments),
+        };
+        let mut problems = terms.problems;
+        problems.extend(given.problems);
+        let Some(mut asked) = asked.filter(|_| problems.is_empty()) else {
+            return Err(Error::Invalid(problems));
+        };
+        let beside = Beside {
+            application: which.application.name.clone(),
+            model_id: which.model_id.clone(),
+            request_id: terms.request_id,
+            stage: stage.name(),
+            caller: terms.caller,
+            deadline: sooner(terms.deadline, common.timeout),
+            priority: match i32::from(common.priority) {
+                0 => terms.priority,
+                priority => priority,
+            },
+            door: terms.door,
+        };
+        if let Asked::Denoise(draw) = &mut asked {
+            draw.request.priority = beside.priority;
+        }
+        let call = self.generator.beside(beside)?;
+        let work = async {
+            let served = call.served().await?;
+            run(asked, call.job(), served).await
+        };
+        let result = call.limited(Box::pin(work)).await;
+        let (id, mut answer) = call.ended(result)?;
+        if !ask.outputs.is_empty() {
+            answer.outputs.retain(|tensor| ask.outputs.contains(&tensor.name));
+        }
+        Ok((id, answer))
+    }
+}
+
+async fn run(asked: Asked, job: &Job, served: Served) -> Result<Answer, Error> {
+    match asked {
+        Asked::Tokenize(texts) => tokenized(texts, job, &served).await,
+        Asked::Encode(windows) => encoded(windows, job, served).await,
+        Asked::Denoise(draw) => denoised(*draw, job, served).await,
+        Asked::Decode(decode) => decoded(decode, job, served).await,
+        Asked::Moments(image) => moments(image, job, served).await,
+    }
+}
+
+fn client(channel: Channel) -> InferenceServiceClient<Channel> {
+    InferenceServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+async fn tokenized(texts: Texts, job: &Job, served: &Served) -> Result<Answer, Error> {
+    job.trail.rows(texts.texts.len());
+    let make = |replica_id| TokenizeRequest {
+        replica_id,
+        texts: texts.texts.clone(),
+        syntax: texts.syntax,
+        steps: STEPS,
+        model_id: served.id().to_owned(),
+    };
+    let place = admitted(&served.preprocess, job, served, texts.texts.len())?;
+    let send = async |channel, request| aside::client(channel).tokenize(request).await;
+    let span = debug_span!("tokenize", otel.kind = "client");
+    let answer = aside::at(job, place, make, send).instrument(span).await;
+    let answer =
+        answer.map_err(|error| named(error, |field| field.starts_with("texts").then_some("prompt")))?;
+    tokenize::write(&answer.into_inner().texts)
+}
+
+/// A place in a pool for a call that costs so much, if its queue has room.
+fn admitted(pool: &Arc<Pool>, job: &Job, served: &Served, rows: usize) -> Result<Place, Error> {
+    let want = Want {
+        cost: Cost::rows(rows as u64),
+        deadline: job.deadline,
+        ..Want::least((&job.claim, job.failfast), served.model_id.as_ref())
+    };
+    Ok(pool.admit(want)?.place)
+}
+
+async fn encoded(windows: Windows, job: &Job, served: Served) -> Result<Answer, Error> {
+    job.trail.rows(windows.windows.len());
+    let pool = served
+        .split
+        .as_ref()
+        .map_or(&served.pipeline, |split| &split.encode_text);
+    let place = admitted(pool, job, &served, windows.windows.len())?;
+    let request_id = job.id.to_string();
+    let make = |replica_id| EncodeTextRequest {
+        replica_id,
+        request_id: request_id.clone(),
+        model_id: served.id().to_owned(),
+        windows: windows.windows.clone(),
+    };
+    let send = async |channel, request| client(channel).encode_text(request).await;
+    let span = debug_span!("encode text", otel.kind = "client");
+    let answer = aside::at(job, place, make, send).instrument(span).await;
+    let answer = answer.map_err(|error| named(error, window))?.into_inner();
+    if answer.texts.len() != windows.windows.len() {
+        return Err(Error::Answer("windows were encoded in another number"));
+    }
+    Ok(Answer {
+        outputs: text::write(&answer.texts, &windows.sides)?,
+        ..Answer::default()
+    })
+}
+
+fn window(field: &str) -> Option<&'static str> {
+    match field {
+        _ if field.ends_with("ids_2") => Some("input_ids_2"),
+        _ if field.starts_with("windows") => Some("input_ids"),
+        _ => None,
+    }
+}
+
+async fn denoised(draw: Draw, job: &Job, mut served: Served) -> Result<Answer, Error> {
+    let models = Models {
+        first: &served.model,
+        refiner: None,
+    };
+    let plan = validate::plan(
+        draw.request.clone(),
+        models,
+        job.shared.limits(),
+        crate::generate::draw_seed,
+    );
+    let plan = plan.map_err(|problems| super::super::infer::named(Error::Invalid(problems)))?;
+    if plan.is_guided && draw.negative.is_none() {
+        let problem = Problem::new("negative_input_ids", Rule::Missing);
+        return Err(Error::Invalid(vec![problem]));
+    }
+    job.trail.rows(plan.seeds.len());
+    let charge = job.charge(plan.pixels())?;
+    let bytes = draw.bytes();
+    let place = served.admit(job, (plan.cost, bytes))?.place;
+    // What a replica begins is paid for.
+    charge.keep();
+    let negative = draw.negative.unwrap_or_default();
+    let request = inference::GenerateRequest {
+        request_id: job.id.to_string(),
+        model_id: served.id().to_owned(),
+        prompt: Some(draw.prompt.prompt),
+        negative_prompt: plan.is_guided.then_some(negative.prompt),
+        guidance_scale: plan.guidance_scale,
+        guidance_interval: plan.guidance_interval,
+        strength: draw.strength.unwrap_or_default(),
+        ..common(&plan)
+    };
+    let mut texts = draw.prompt.texts;
+    texts.extend(negative.texts);
+    let make = |replica_id| DenoiseRequest {
+        request: Some(inference::GenerateRequest {
+            replica_id,
+            ..request.clone()
+        }),
+        texts: texts.clone(),
+        init_moments: draw.moments.clone(),
+    };
+    let send = async |channel, request| {
+        let mut events = client(channel).denoise(request).await?.into_inner();
+        let mut all = Vec::new();
+        while let Some(message) = events.message().await? {
+            match message.event {
+                Some(Denoised::Latents(done)) => all.extend(done.latents.map(|one| (done.index, one))),
+                Some(Denoised::Done(_)) => return Ok(all),
+                Some(
+                    Denoised::Accepted(_) | Denoised::Started(_) | Denoised::Step(_) | Denoised::Preview(_),
+                )
+                | None => {}
+            }
+        }
+        Err(Status::unavailable("the stream ended too early"))
+    };
+    let span = debug_span!("denoise", otel.kind = "client");
+    let latents = aside::at(job, place, make, send).instrument(span).await;
+    let latents =
+        latents.map_err(|error| named(error, |field| (field == "init_moments").then_some("mean")))?;
+    Ok(Answer {
+        outputs: vec![
+            denoise::write(in_order(latents, plan.seeds.len())?)?,
+            Tensor::uint64(SEED, &plan.seeds),
+        ],
+        ..Answer::default()
+    })
+}
+
+async fn decoded(asked: Decode, job: &Job, served: Served) -> Result<Answer, Error> {
+    let count = asked.latents.len();
+    job.trail.rows(count);
+    let pool = served
+        .split
+        .as_ref()
+        .map_or(&served.pipeline, |split| &split.decode);
+    let place = admitted(pool, job, &served, count)?;
+    let latents = (0u32..).zip(&asked.latents).map(|(index, latents)| LatentsDone {
+        index,
+        latents: Some(latents.clone()),
+    });
+    let latents: Vec<_> = latents.collect();
+    let chunks = match asked.is_marked {
+        true => infotext::marker(),
+        false => Vec::new(),
+    };
+    let request_id = job.id.to_string();
+    let make = |replica_id| DecodeRequest {
+        replica_id,
+        request_id: request_id.clone(),
+        model_id: served.id().to_owned(),
+        width: asked.width,
+        height: asked.height,
+        latents: latents.clone(),
+        format: asked.format.into(),
+        quality: asked.quality,
+        text_chunks: chunks.clone(),
+        as_pixels: asked.as_pixels,
+        determinism: asked.determinism.into(),
+    };
+    let send = async |channel, request| {
+        let mut events = client(channel).decode(request).await?.into_inner();
+        let mut all = Vec::new();
+        while let Some(message) = events.message().await? {
+            match message.event {
+                Some(Decoded::Image(image)) => all.push((image.index, image.data)),
+                Some(Decoded::Done(_)) => return Ok(all),
+                Some(Decoded::Accepted(_)) | None => {}
+            }
+        }
+        Err(Status::unavailable("the stream ended too early"))
+    };
+    let span = debug_span!("decode", otel.kind = "client");
+    let pictures = aside::at(job, place, make, send).instrument(span).await;
+    let pictures =
+        pictures.map_err(|error| named(error, |field| field.starts_with("latents").then_some("latents")))?;
+    let pictures = in_order(pictures, count)?;
+    let tensor = match asked.as_pixels {
+        false => Tensor::bytes(IMAGE, pictures),
+        true => pixels(&pictures, asked.width, asked.height)?,
+    };
+    Ok(Answer {
+        outputs: vec![tensor],
+        ..Answer::default()
+    })
+}
+
+/// What came for each of so many pictures, in their order.
+fn in_order<T>(mut all: Vec<(u32, T)>, count: usize) -> Result<Vec<T>, Error> {
+    all.sort_by_key(|(index, _)| *index);
+    let is_whole = all.len() == count && (0u32..).zip(&all).all(|(nth, (index, _))| nth == *index);
+    if !is_whole {
+        return Err(Error::Answer(
+            "a worker's pictures are not those that were asked for",
+        ));
+    }
+    Ok(all.into_iter().map(|(_, one)| one).collect())
+}
+
+fn pixels(pictures: &[Bytes], width: u32, height: u32) -> Result<Tensor, Error> {
+    let size = u64::from(width) * u64::from(height) * 3;
+    if pictures.iter().any(|picture| picture.len() as u64 != size) {
+        return Err(Error::Answer("a picture's pixels are of another size"));
+    }
+    let mut whole = BytesMut::new();
+    pictures
+        .iter()
+        .for_each(|picture| whole.extend_from_slice(picture));
+    let shape = vec![pictures.len() as i64, height.into(), width.into(), 3];
+    Ok(Tensor::of(PIXELS, Datatype::Uint8, shape, whole.freeze()))
+}
+
+async fn moments(image: Pixels, job: &Job, served: Served) -> Result<Answer, Error> {
+    job.trail.rows(1);
+    let pool = served
+        .split
+        .as_ref()
+        .map_or(&served.pipeline, |split| &split.encode);
+    let place = admitted(pool, job, &served, 1)?;
+    let request_id = job.id.to_string();
+    let make = |replica_id| EncodeRequest {
+        replica_id,
+        request_id: request_id.clone(),
+        model_id: served.id().to_owned(),
+        image: Some(image.clone()),
+        mask: None,
+    };
+    let send = async |channel, request| client(channel).encode(request).await;
+    let span = debug_span!("encode", otel.kind = "client");
+    let answer = aside::at(job, place, make, send).instrument(span).await;
+    let answer =
+        answer.map_err(|error| named(error, |field| field.starts_with("image").then_some(PIXELS)))?;
+    let moments = answer.into_inner().moments.unwrap_or_default();
+    let mean = moments
+        .mean
+        .as_ref()
+        .ok_or(Error::Answer("a picture was encoded to nothing"))?;
+    let mut outputs = vec![text::side_by_side("mean", &[], &[mean])?];
+    if let Some(deviation) = &moments.deviation {
+        outputs.push(text::side_by_side("deviation", &[], &[deviation])?);
+    }
+    Ok(Answer {
+        outputs,
+        ..Answer::default()
+    })
+}
+
+/// What a worker complains of, by the names of the tensors that it came from.
+fn named(error: Error, name: impl Fn(&str) -> Option<&'static str>) -> Error {
+    let Error::Worker(status) = &error else {
+        return error;
+    };
+    let found = mobula_kit::status::violations(status);
+    if found.is_empty() {
+        return error;
+    }
+    let problem = |(field, why): (String, String)| match name(&field) {
+        Some(name) => wrong(name, why),
+        None => wrong(pipeline::name(&field).to_owned(), why),
+    };
+    Error::Invalid(found.into_iter().map(problem).collect())
+}
