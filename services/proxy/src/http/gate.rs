@@ -9,8 +9,8 @@ use axum::{body::Body, response::Response};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::{answer, openai, query::Query};
-use crate::keys::Keys;
+use super::{answer, openai, query::Query, v2};
+use crate::{Error, keys::Keys};
 
 /// Pages that tell no secret, by their paths' beginnings: health and routes, whose paths probes of Ray Serve and of the Open
 /// Inference Protocol know.
@@ -21,6 +21,8 @@ const THROWN_AWAY: usize = 1 << 20;
 const THROWN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where OpenAI's paths begin, below whatever prefix.
 const OPENAI: &str = "/v1/";
+/// Where those of the Open Inference Protocol begin, which are the proxy's own.
+const INFERENCE: &str = "/v2";
 
 /// Lets a request in, with who asks noted in it; or answers it.
 pub(super) async fn enter(keys: &Keys, mut request: Request<Body>) -> Result<Request<Body>, Box<Response>> {
@@ -30,16 +32,18 @@ pub(super) async fn enter(keys: &Keys, mut request: Request<Body>) -> Result<Req
     if is_page || is_link || request.method() == Method::OPTIONS {
         return Ok(request);
     }
-    let is_openais = path.contains(OPENAI);
+    let refuse: fn(Error) -> Response = if path.contains(OPENAI) {
+        openai::refuse
+    } else if path.starts_with(INFERENCE) {
+        v2::refuse
+    } else {
+        |error| answer::error(&error, &Query::default())
+    };
     let Err(error) = keys.note(&mut request) else {
         return Ok(request);
     };
     let body = Limited::new(request.into_body(), THROWN_AWAY).collect();
     // Read or not, the answer is the same.
     let _ = tokio::time::timeout(THROWN_AWAY_TIMEOUT, body).await;
-    Err(Box::new(if is_openais {
-        openai::refuse(error)
-    } else {
-        answer::error(&error, &Query::default())
-    }))
+    Err(Box::new(refuse(error)))
 }

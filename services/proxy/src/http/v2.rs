@@ -12,4 +12,4 @@ mod path;
 mod read;
 mod write;
 
-pub(super) use self::{door::answer, path::Ask};
+pub(super) use self::{door::answer, error::refuse, path::Ask};

@@ -132,7 +132,10 @@ async fn without_a_key_that_is_known_no_door_draws_and_probes_are_answered() {
         "nor is told what is not there"
     );
 
-    for page in ["/-/healthz", "/-/routes"] {
+    let answer = get(mesh.http, "/v2/models/demo").await;
+    assert_eq!(answer.status, 401);
+    assert!(answer.json()["error"].is_string(), "{}", answer.text());
+    for page in ["/-/healthz", "/-/routes", "/v2/health/live", "/v2/health/ready"] {
         assert_eq!(get(mesh.http, page).await.status, 200, "{page}");
     }
     let link = get(mesh.http, "/v1/images/files/none.png").await;

@@ -40,6 +40,11 @@ pub(super) fn malformed(why: impl Into<String>) -> Failure {
     Failure::Asked(Error::Invalid(vec![wrong("request", why)]))
 }
 
+/// Answers a request to one of the protocol's paths that may not come in.
+pub(in crate::http) fn refuse(error: Error) -> Response {
+    response(&error.into())
+}
+
 /// The answer that tells of it.
 pub(super) fn response(failure: &Failure) -> Response {
     let (status, message) = told(failure);
@@ -47,6 +52,7 @@ pub(super) fn response(failure: &Failure) -> Response {
     let headers = response.headers_mut();
     match failure {
         Failure::Asked(error) => {
+            answer::challenge(headers, error);
             if let Some(after) = error.retry_after() {
                 // Whole seconds, rounded up: 0 would mean at once.
                 let seconds = after.as_millis().div_ceil(1000) as u64;
