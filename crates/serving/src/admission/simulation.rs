@@ -156,7 +156,7 @@ impl Deployment {
             let requests = &self.requests;
             let done = self.replicas.iter().filter_map(|replica| {
                 let least = replica.iter().map(|i| requests[*i].left).fold(f64::MAX, f64::min);
-                (!replica.is_empty()).then(|| self.now + least * ROW * replica.len() as f64)
+                (!replica.is_empty()).then_some(self.now + least * ROW * replica.len() as f64)
             });
             let waiting = self.queue.iter().map(|(_, _, i)| *i);
             let there = self.replicas.iter().flatten().copied().chain(waiting);

@@ -137,7 +137,6 @@ mod tests {
             bound: Bound::Requests,
             waiting: 3,
             retry_after: Duration::from_millis(1_200),
-            ..Full::default()
         };
         for (failure, status) in [
             (malformed("is empty"), 400),
