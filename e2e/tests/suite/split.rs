@@ -4,7 +4,9 @@
 use anyhow::Context;
 use bytes::Bytes;
 use futures::future::try_join_all;
-use mobula_e2e::{Builder, Drawn, Load, Mesh, demo_model, draw, prompt, tiny_model, until};
+use mobula_e2e::{
+    Builder, Drawn, Load, Mesh, Up, copy_model, decode, demo_model, draw, prompt, tiny_model, until,
+};
 use mobula_kit::channel;
 use mobula_proto::common::v1::Priority;
 use mobula_proto::control::v1::ScaleRequest;
@@ -62,7 +64,7 @@ fn kinds(from: &Bytes) -> anyhow::Result<Vec<GenerateRequest>> {
             ..red()
         },
         GenerateRequest {
-            prompt: "a (red:1.4) circle AND [blue|green] square".into(),
+            prompt: "a (red:1.4) circle and a [blue|green] square".into(),
             prompt_syntax: PromptSyntax::A1111.into(),
             format: ImageFormat::Jpeg.into(),
             quality: 80,
@@ -345,4 +347,96 @@ async fn one_part_is_scaled_and_the_others_stay_as_they_are() -> anyhow::Result<
         "{report:?}"
     );
     mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_application_is_split_by_the_shipped_manifest_and_scaled_by_command() -> anyhow::Result<()> {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/apps/split.yaml");
+    let folder = demo_model()?.display().to_string();
+    let split = std::fs::read_to_string(shipped)?.replace("models/demo", &folder);
+    let whole = format!(
+        "applications:\n- name: default\n  route_prefix: /\n  import_path: mobula.image:text_to_image\n  args: {{model: {folder}}}\n"
+    );
+    let up = Up::serving(&whole).await?;
+    let red = || request("a red circle on a blue background", 3);
+    let expected = draw(&up.client()?, red()).await?;
+    up.write("split.yaml", &split)?;
+    let told = up.told(&["deploy", "split.yaml", "--wait", "90"]).await?;
+    assert!(
+        told.contains("text_encoder") && told.contains("denoiser"),
+        "{told}"
+    );
+    let got = draw(&up.client()?, red()).await?;
+    assert_eq!(files(&expected), files(&got));
+    assert!(
+        got.replicas[0].starts_with("default#denoiser#"),
+        "{:?}",
+        got.replicas
+    );
+    up.told(&["scale", "default/text_encoder", "2"]).await?;
+    up.settled("default", "text_encoder", 2).await?;
+    let told = up.told(&["explain", "deployment", "default/vae"]).await?;
+    assert!(told.contains("vae"), "{told}");
+    assert_eq!(files(&draw(&up.client()?, red()).await?), files(&expected));
+    Ok(())
+}
+
+/// The demo model, and another whose denoiser and VAE both differ from its: a picture of the parts of both is neither's.
+fn two_models(folder: &std::path::Path) -> anyhow::Result<[std::path::PathBuf; 2]> {
+    let other = folder.join("other");
+    copy_model(&demo_model()?, &other)?;
+    for (file, from, to) in [
+        ("vae_decoder/config.json", "0.18215", "0.3"),
+        (
+            "scheduler/scheduler_config.json",
+            "\"beta_end\": 0.02",
+            "\"beta_end\": 0.03",
+        ),
+    ] {
+        let text = std::fs::read_to_string(other.join(file))?;
+        anyhow::ensure!(text.contains(from), "{text}");
+        std::fs::write(other.join(file), text.replace(from, to))?;
+    }
+    Ok([demo_model()?, other])
+}
+
+#[tokio::test]
+async fn an_update_to_another_model_draws_with_parts_of_one_model_only() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let models = two_models(folder.path())?;
+    let config = |model: &std::path::Path| {
+        format!(
+            "applications:\n- name: default\n  route_prefix: /\n  import_path: mobula.image:split\n  args: {{model: {}}}\n",
+            model.display()
+        )
+    };
+    let up = Up::serving(&config(&models[0])).await?;
+    let one = || request("a red circle on a blue background", 3);
+    let pixels = async || -> anyhow::Result<Vec<u8>> {
+        let drawn = draw(&up.client()?, one()).await?;
+        Ok(decode(&drawn.picture()?.png)?.rgb)
+    };
+    let before = pixels().await?;
+    up.write("other.yaml", &config(&models[1]))?;
+    let deploys = up.told(&["deploy", "other.yaml", "--wait", "120"]);
+    let mut deploys = std::pin::pin!(deploys);
+    let mut meanwhile = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            told = &mut deploys => break drop(told?),
+            drawn = pixels() => meanwhile.push(drawn?),
+        }
+    }
+    let after = pixels().await?;
+    assert_ne!(before, after, "the two models draw the same");
+    let mixed = meanwhile
+        .iter()
+        .filter(|drawn| **drawn != before && **drawn != after);
+    assert_eq!(mixed.count(), 0, "of {}", meanwhile.len());
+    assert!(
+        meanwhile.contains(&before),
+        "nothing was drawn while the update went on"
+    );
+    Ok(())
 }

@@ -148,19 +148,33 @@ impl<'a> Draw<'a> {
     }
 
     /// Draws the half that it is at; where its application is split, stage by stage.
-    async fn draw(&mut self, place: Place) -> Result<Timings, Error> {
-        let drawn = self.attempts(place).await?;
-        let Some(decoder) = self.decoder() else {
-            return Ok(drawn);
-        };
-        self.passed(drawn);
-        self.decodes = true;
-        self.attempts(decoder).await
+    async fn draw(&mut self, mut place: Place) -> Result<Timings, Error> {
+        loop {
+            let drawn = self.attempts(&mut place).await?;
+            let Some(mut decoder) = self.decoder() else {
+                return Ok(drawn);
+            };
+            self.passed(drawn);
+            self.decodes = true;
+            match self.attempts(&mut decoder).await {
+                // An update has replaced every decoder of the model that drew these latents: the next one draws others.
+                Err(Error::OtherModel { deployment }) => {
+                    self.restart(Status::unavailable(format!(
+                        "{deployment} serves another model now"
+                    )))
+                    .await?;
+                    self.decodes = false;
+                    self.latents.fill(None);
+                    place.served();
+                }
+                decoded => return decoded,
+            }
+        }
     }
 
     /// Has replicas do what it is at, as many as it takes.
-    async fn attempts(&mut self, mut place: Place) -> Result<Timings, Error> {
-        let cost = place.cost();
+    async fn attempts(&mut self, place: &mut Place) -> Result<Timings, Error> {
+        let (cost, mut disagree) = (place.cost(), None);
         loop {
             let asked = Instant::now();
             let emit = &self.job.emit;
@@ -171,14 +185,23 @@ impl<'a> Draw<'a> {
             self.job.trail.without(place.take_without());
             self.job.trail.timings(self.merged(Timings::default()));
             let mut permit = acquired?;
+            let model = permit.replica().model(self.drawer().served.model_id.as_deref());
             // Of a part that only decodes, sizes and steps are not the model's.
-            if !self.decodes {
-                let drawer = self.drawer_mut();
-                if let Some(model) = permit.replica().model(drawer.served.model_id.as_deref()) {
-                    drawer.model = model;
+            if self.decodes {
+                if !self.is_of_drawn(model.as_deref()) {
+                    drop(permit);
+                    self.await_part(place.pool()).await?;
+                    continue;
                 }
+            } else {
+                self.draws_with(model);
                 // With a slot at the denoiser: what is encoded waits for nothing, and no more of it is held than is drawn.
-                self.encode().await?;
+                if !self.encode().await? {
+                    drop(permit);
+                    self.await_agreement(&mut disagree, place.pool()).await?;
+                    continue;
+                }
+                disagree = None;
             }
             let span = debug_span!("draw", replica = permit.replica().id, otel.kind = "client");
             let ended = match self.attempt(&mut permit, cost).instrument(span).await {

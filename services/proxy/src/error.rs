@@ -158,6 +158,12 @@ pub enum Error {
         /// Why there is none, where that is known.
         why: String,
     },
+    /// Parts of a split application are of different models for longer than an update may take.
+    #[error("the replicas of {deployment} serve another model than the one that draws")]
+    OtherModel {
+        /// Application and deployment.
+        deployment: String,
+    },
     /// Replicas were lost, too often to go on.
     #[error("the replica was lost and the request is not started again: {why}")]
     GaveUp {
@@ -199,7 +205,9 @@ impl Error {
             | Self::PicturesFull { .. } => Code::ResourceExhausted,
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
-            Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => Code::Unavailable,
+            Self::NoRoutes | Self::NoReplica { .. } | Self::OtherModel { .. } | Self::GaveUp { .. } => {
+                Code::Unavailable
+            }
             Self::Worker(status) => status.code(),
             Self::Answer(_) | Self::Kit(_) => Code::Internal,
         }
@@ -239,6 +247,7 @@ impl Error {
             Self::Cancelled => "CANCELLED",
             Self::NoRoutes => "NO_ROUTES",
             Self::NoReplica { .. } => "NO_REPLICA",
+            Self::OtherModel { .. } => "OTHER_MODEL",
             Self::GaveUp { .. } => "REPLICAS_LOST",
             Self::Worker(_) => "WORKER",
             Self::Answer(_) | Self::Kit(_) => "INTERNAL",
@@ -251,9 +260,11 @@ impl Error {
             Self::Overloaded { full, .. } => Some(full.retry_after),
             Self::WaitedTooLong { retry_after, .. } => Some(*retry_after),
             Self::OverLimit { refusal, .. } => Some(refusal.retry_after.unwrap_or(RETRY_SOON)),
-            Self::PicturesFull { .. } | Self::NoRoutes | Self::NoReplica { .. } | Self::GaveUp { .. } => {
-                Some(RETRY_SOON)
-            }
+            Self::PicturesFull { .. }
+            | Self::NoRoutes
+            | Self::NoReplica { .. }
+            | Self::OtherModel { .. }
+            | Self::GaveUp { .. } => Some(RETRY_SOON),
             Self::Worker(status) => status::retry_after(status),
             Self::Invalid(_)
             | Self::Unauthenticated { .. }
@@ -309,6 +320,7 @@ impl Error {
             | Self::Cancelled
             | Self::NoRoutes
             | Self::NoReplica { .. }
+            | Self::OtherModel { .. }
             | Self::GaveUp { .. }
             | Self::Answer(_)
             | Self::Kit(_) => Vec::new(),

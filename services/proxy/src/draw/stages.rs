@@ -3,11 +3,16 @@
 //!
 //! Invariant: what a stage is asked for is what a whole replica does inside, so that the bytes are the same.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mobula_proto::{
     common::v1::{Load, Prompt, Timings},
+    control::v1::ModelInfo,
     inference::v1::{
         DecodeRequest, DecodeResponse, DenoiseRequest, DenoiseResponse, EncodeRequest, EncodeTextRequest,
         EncodedText, GenerateRequest, GenerateResponse, LatentsDone, Moments, TextWindow, decode_response,
@@ -16,6 +21,7 @@ use mobula_proto::{
     },
 };
 use mobula_serving::route::Cost;
+use tokio::time::Instant;
 use tonic::{Request, Status, Streaming, transport::Channel};
 use tracing::{Instrument, debug_span};
 
@@ -24,7 +30,7 @@ use crate::{
     Error, aside,
     permit::Permit,
     place::Place,
-    pool::Want,
+    pool::{Pool, Want},
     problem::{Problem, Rule},
     table::Split,
 };
@@ -34,11 +40,17 @@ const WINDOWS: usize = 32;
 /// Bytes of encoded texts and pictures that go to a denoiser: a message has 32 MiB at most, and a mask is among it.
 const MAX_ENCODED: usize = 24 << 20;
 
+/// How often parts of two models are looked at again, while an update replaces one deployment's replicas before another's: about
+/// a tick of a large model.
+const DISAGREE: Duration = Duration::from_millis(100);
+
 /// What other deployments made for a denoiser.
 #[derive(Debug, Clone)]
 pub(super) struct Encoded {
     texts: Vec<EncodedText>,
     moments: Option<Moments>,
+    /// Digest of the denoiser's model that it is for.
+    digest: String,
 }
 
 /// What a replica says of what it was asked for, in the words of a whole one.
@@ -84,6 +96,17 @@ fn decoded(event: decode_response::Event) -> Drawn {
         Event::Image(image) => Drawn::Image(image),
         Event::Done(done) => Drawn::Done(done),
     }
+}
+
+/// The replica that was asked last.
+type Asked = Mutex<String>;
+
+fn noted(asked: &Asked, replica_id: String) -> String {
+    asked
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone_from(&replica_id);
+    replica_id
 }
 
 fn client(channel: Channel) -> InferenceServiceClient<Channel> {
@@ -179,41 +202,114 @@ impl Draw<'_> {
         self.last = Timings::default();
     }
 
-    /// Has texts and the picture to start from encoded, where other deployments than the one that draws do that.
-    pub(super) async fn encode(&mut self) -> Result<(), Error> {
+    /// A replica draws now, whose model is this where it has said so.
+    pub(super) fn draws_with(&mut self, model: Option<Arc<ModelInfo>>) {
+        let is_split = self.drawer().served.split.is_some();
+        let Some(model) = model else { return };
+        if is_split && model.digest != self.drawer().model.digest {
+            // What was drawn with another model is no use to this one's decoder.
+            self.latents.fill(None);
+        }
+        self.drawer_mut().model = model;
+    }
+
+    /// Whether a decoder's model is the one that drew; one that has not said what it is may be.
+    pub(super) fn is_of_drawn(&self, model: Option<&ModelInfo>) -> bool {
+        model.is_none_or(|model| model.digest == self.drawer().model.digest)
+    }
+
+    /// Waits for a replica of the model that drew to be free, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::OtherModel`] when there is none any more.
+    pub(super) async fn await_part(&self, pool: &Pool) -> Result<(), Error> {
+        let model_id = self.drawer().served.model_id.as_deref();
+        let replicas = pool.replicas();
+        if !replicas
+            .iter()
+            .any(|replica| self.is_of_drawn(replica.model(model_id).as_deref()))
+        {
+            return Err(Error::OtherModel {
+                deployment: pool.name.clone(),
+            });
+        }
+        tokio::time::sleep(DISAGREE).await;
+        Ok(())
+    }
+
+    /// Waits for an update to go on, whose parts are of two models.
+    ///
+    /// # Errors
+    /// [`Error::OtherModel`] when they are for as long as a request waits for a replica.
+    pub(super) async fn await_agreement(
+        &self,
+        since: &mut Option<Instant>,
+        pool: &Pool,
+    ) -> Result<(), Error> {
+        let since = since.get_or_insert_with(Instant::now);
+        if since.elapsed() > pool.settings.no_replica_timeout {
+            return Err(Error::OtherModel {
+                deployment: pool.name.clone(),
+            });
+        }
+        tokio::time::sleep(DISAGREE).await;
+        Ok(())
+    }
+
+    /// Has texts and the picture to start from encoded, where other deployments than the one that draws do that. False when
+    /// what encoded them is of another model, as it may be while an update goes on.
+    pub(super) async fn encode(&mut self) -> Result<bool, Error> {
         let drawer = self.drawer();
-        let Some(split) = drawer.served.split.clone().filter(|_| drawer.encoded.is_none()) else {
-            return Ok(());
+        let digest = drawer.model.digest.clone();
+        let is_known = |encoded: &Encoded| encoded.digest == digest;
+        let Some(split) = drawer.served.split.clone() else {
+            return Ok(true);
         };
+        if drawer.encoded.as_ref().is_some_and(is_known) {
+            return Ok(true);
+        }
         let request = self.request("");
         let (texts, moments) =
             tokio::try_join!(self.texts(&split, &request), self.moments(&split, &request))?;
-        let (texts, (moments, took)) = (texts, moments.unzip());
-        let (texts, times): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
+        let Some(((texts, times), moments)) = texts.zip(moments) else {
+            return Ok(false);
+        };
+        let (moments, took) = moments.unzip();
         for timings in times.into_iter().chain(took) {
             self.passed(timings);
         }
         let encoded = Encoded {
-            texts: texts.into_iter().flatten().collect(),
+            texts,
             moments,
+            digest,
         };
         encoded.check()?;
         self.drawer_mut().encoded = Some(encoded);
-        Ok(())
+        Ok(true)
     }
 
-    /// Every window of the prompts, encoded.
+    /// Whether the replica of a pool that was asked last is of the denoiser's model; one that has not said what it is may be.
+    fn is_of_denoiser(&self, pool: &Pool, asked: &Asked) -> bool {
+        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let replica = pool.replicas().into_iter().find(|replica| replica.id == *asked);
+        let model_id = self.drawer().served.model_id.as_deref();
+        // One that has left since is replaced, perhaps by another model.
+        replica.is_some_and(|replica| self.is_of_drawn(replica.model(model_id).as_deref()))
+    }
+
+    /// Every window of the prompts, encoded; none where that was by another model than the denoiser's.
     async fn texts(
         &self,
         split: &Split,
         request: &GenerateRequest,
-    ) -> Result<Vec<(Vec<EncodedText>, Timings)>, Error> {
+    ) -> Result<Option<(Vec<EncodedText>, Vec<Timings>)>, Error> {
         let served = self.drawer().served;
         let windows = windows(request);
-        let mut all = Vec::with_capacity(windows.len().div_ceil(WINDOWS));
+        let (mut all, mut times) = (Vec::with_capacity(windows.len()), Vec::new());
+        let asked = Asked::default();
         for windows in windows.chunks(WINDOWS) {
-            let make = |replica_id| EncodeTextRequest {
-                replica_id,
+            let make = |replica_id: String| EncodeTextRequest {
+                replica_id: noted(&asked, replica_id),
                 request_id: request.request_id.clone(),
                 model_id: request.model_id.clone(),
                 windows: windows.to_vec(),
@@ -243,22 +339,27 @@ impl Draw<'_> {
                     "encode text gave another number of texts than windows",
                 ));
             }
-            all.push((answer.texts, answer.timings.unwrap_or_default()));
+            if !self.is_of_denoiser(&split.encode_text, &asked) {
+                return Ok(None);
+            }
+            all.extend(answer.texts);
+            times.extend(answer.timings);
         }
-        Ok(all)
+        Ok(Some((all, times)))
     }
 
-    /// The picture to start from, encoded.
+    /// The picture to start from, encoded, if there is one; none where that was by another model than the denoiser's.
     async fn moments(
         &self,
         split: &Split,
         request: &GenerateRequest,
-    ) -> Result<Option<(Moments, Timings)>, Error> {
+    ) -> Result<Option<Option<(Moments, Timings)>>, Error> {
         let Some(image) = &request.init_image else {
-            return Ok(None);
+            return Ok(Some(None));
         };
-        let make = |replica_id| EncodeRequest {
-            replica_id,
+        let asked = Asked::default();
+        let make = |replica_id: String| EncodeRequest {
+            replica_id: noted(&asked, replica_id),
             request_id: request.request_id.clone(),
             model_id: request.model_id.clone(),
             image: Some(image.clone()),
@@ -281,7 +382,8 @@ impl Draw<'_> {
         })?;
         let answer = answer.into_inner();
         let moments = answer.moments.ok_or(Error::Answer("encode gave no moments"))?;
-        Ok(Some((moments, answer.timings.unwrap_or_default())))
+        let is_right = self.is_of_denoiser(&split.encode, &asked);
+        Ok(is_right.then(|| Some((moments, answer.timings.unwrap_or_default()))))
     }
 }
 
@@ -406,6 +508,7 @@ mod tests {
         let encoded = |bytes: &[usize]| Encoded {
             texts: bytes.iter().map(|bytes| text(*bytes)).collect(),
             moments: None,
+            digest: String::new(),
         };
         assert!(encoded(&[MAX_ENCODED / 2; 2]).check().is_ok());
         let error = encoded(&[MAX_ENCODED / 2, MAX_ENCODED / 2 + 1])
