@@ -109,10 +109,10 @@ fn expect(what: &'static str, got: usize, expected: usize) -> Result<(), Error> 
 }
 
 /// One value in [-1, 1] to one byte.
+#[allow(clippy::manual_clamp, reason = "clamp leaves a NaN a NaN")]
 pub(crate) fn to_byte(value: f32) -> u8 {
     // Not `round_ties_even`, which is a call for each value where the target has no instruction for it.
     const WHOLE: f32 = 12_582_912.0;
-    // Not `clamp`, which leaves a NaN a NaN.
     let scaled = (value / 2.0 + 0.5).max(0.0).min(1.0) * 255.0;
     // From 1.5 * 2^23 on, f32 has whole numbers only: adding it rounds, halves to even, into the low bits.
     (scaled + WHOLE).to_bits() as u8

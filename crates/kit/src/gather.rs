@@ -120,10 +120,12 @@ mod tests {
 
     use super::*;
 
+    type Writes = Arc<Mutex<Vec<Vec<u8>>>>;
+
     /// Notes each write; takes at most so many bytes at a time.
     #[derive(Debug)]
     struct Wire {
-        writes: Arc<Mutex<Vec<Vec<u8>>>>,
+        writes: Writes,
         takes: usize,
     }
 
@@ -143,8 +145,8 @@ mod tests {
         }
     }
 
-    fn wire(takes: usize) -> (Gather<Wire>, Arc<Mutex<Vec<Vec<u8>>>>) {
-        let writes = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    fn wire(takes: usize) -> (Gather<Wire>, Writes) {
+        let writes = Writes::default();
         let wire = Wire {
             writes: Arc::clone(&writes),
             takes,
