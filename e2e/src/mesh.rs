@@ -393,6 +393,8 @@ async fn start_proxy(controller: SocketAddr) -> anyhow::Result<(Part, (SocketAdd
     Part::start("proxy", async move |stop, started| {
         let config = mobula_proxy::Config {
             controller: controller.to_string(),
+            // Tests look at replicas the moment that they are there.
+            slow_start_s: 0.0,
             ..Default::default()
         };
         let listeners = mobula_proxy::Listeners {
