@@ -36,7 +36,7 @@ async fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let (mut read, mut write) = stream.into_split();
     let mut answer = Vec::new();
     let reading = async {
-        let mut piece = [0; 4096];
+        let mut piece = vec![0; 4096];
         while let Ok(length @ 1..) = read.read(&mut piece).await {
             answer.extend_from_slice(&piece[..length]);
         }

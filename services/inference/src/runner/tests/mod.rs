@@ -290,7 +290,7 @@ fn work(prompt: u32, seeds: &[u64], steps: usize) -> Work {
 fn drawn(work: &Work) -> Arc<Draw> {
     match &work.task {
         Task::Draw(draw) => Arc::clone(draw),
-        other => panic!("{other:?}"),
+        other @ (Task::Decode(_) | Task::Texts(_) | Task::Picture { .. }) => panic!("{other:?}"),
     }
 }
 
