@@ -136,7 +136,6 @@ async fn parts_draw_the_bytes_of_the_whole() -> anyhow::Result<()> {
     for ((request, expected), got) in requests.iter().zip(&expected).zip(&got) {
         assert_eq!(files(expected), files(got), "{request:?}");
         assert_eq!(expected.step, got.step, "{request:?}");
-        assert_eq!(expected.calls, got.calls, "{request:?}");
         assert_eq!(expected.parameters, got.parameters, "{request:?}");
         assert_eq!(expected.previews > 0, got.previews > 0, "{request:?}");
         replicas.extend(got.replicas.iter().cloned());

@@ -5,6 +5,7 @@
 //! event; what was asked of the second replica is what was asked of the first; what a half or a stage brought is kept until
 //! the next one is done, so that a replica lost there costs that one only.
 
+mod agree;
 mod request;
 mod stages;
 mod tell;
@@ -196,7 +197,7 @@ impl<'a> Draw<'a> {
             } else {
                 self.draws_with(model);
                 // With a slot at the denoiser: what is encoded waits for nothing, and no more of it is held than is drawn.
-                if !self.encode().await? {
+                if !self.is_decodable() || !self.encode().await? {
                     drop(permit);
                     self.await_agreement(&mut disagree, place.pool()).await?;
                     continue;

@@ -3,16 +3,11 @@
 //!
 //! Invariant: what a stage is asked for is what a whole replica does inside, so that the bytes are the same.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use mobula_proto::{
     common::v1::{Load, Prompt, Timings},
-    control::v1::ModelInfo,
     inference::v1::{
         DecodeRequest, DecodeResponse, DenoiseRequest, DenoiseResponse, EncodeRequest, EncodeTextRequest,
         EncodedText, GenerateRequest, GenerateResponse, LatentsDone, Moments, TextWindow, decode_response,
@@ -21,16 +16,18 @@ use mobula_proto::{
     },
 };
 use mobula_serving::route::Cost;
-use tokio::time::Instant;
 use tonic::{Request, Status, Streaming, transport::Channel};
 use tracing::{Instrument, debug_span};
 
-use super::{Draw, Half};
+use super::{
+    Draw, Half,
+    agree::{Asked, noted},
+};
 use crate::{
     Error, aside,
     permit::Permit,
     place::Place,
-    pool::{Pool, Want},
+    pool::Want,
     problem::{Problem, Rule},
     table::Split,
 };
@@ -39,10 +36,6 @@ use crate::{
 const WINDOWS: usize = 32;
 /// Bytes of encoded texts and pictures that go to a denoiser: a message has 32 MiB at most, and a mask is among it.
 const MAX_ENCODED: usize = 24 << 20;
-
-/// How often parts of two models are looked at again, while an update replaces one deployment's replicas before another's: about
-/// a tick of a large model.
-const DISAGREE: Duration = Duration::from_millis(100);
 
 /// What other deployments made for a denoiser.
 #[derive(Debug, Clone)]
@@ -96,17 +89,6 @@ fn decoded(event: decode_response::Event) -> Drawn {
         Event::Image(image) => Drawn::Image(image),
         Event::Done(done) => Drawn::Done(done),
     }
-}
-
-/// The replica that was asked last.
-type Asked = Mutex<String>;
-
-fn noted(asked: &Asked, replica_id: String) -> String {
-    asked
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone_from(&replica_id);
-    replica_id
 }
 
 fn client(channel: Channel) -> InferenceServiceClient<Channel> {
@@ -202,60 +184,6 @@ impl Draw<'_> {
         self.last = Timings::default();
     }
 
-    /// A replica draws now, whose model is this where it has said so.
-    pub(super) fn draws_with(&mut self, model: Option<Arc<ModelInfo>>) {
-        let is_split = self.drawer().served.split.is_some();
-        let Some(model) = model else { return };
-        if is_split && model.digest != self.drawer().model.digest {
-            // What was drawn with another model is no use to this one's decoder.
-            self.latents.fill(None);
-        }
-        self.drawer_mut().model = model;
-    }
-
-    /// Whether a decoder's model is the one that drew; one that has not said what it is may be.
-    pub(super) fn is_of_drawn(&self, model: Option<&ModelInfo>) -> bool {
-        model.is_none_or(|model| model.digest == self.drawer().model.digest)
-    }
-
-    /// Waits for a replica of the model that drew to be free, if there is one.
-    ///
-    /// # Errors
-    /// [`Error::OtherModel`] when there is none any more.
-    pub(super) async fn await_part(&self, pool: &Pool) -> Result<(), Error> {
-        let model_id = self.drawer().served.model_id.as_deref();
-        let replicas = pool.replicas();
-        if !replicas
-            .iter()
-            .any(|replica| self.is_of_drawn(replica.model(model_id).as_deref()))
-        {
-            return Err(Error::OtherModel {
-                deployment: pool.name.clone(),
-            });
-        }
-        tokio::time::sleep(DISAGREE).await;
-        Ok(())
-    }
-
-    /// Waits for an update to go on, whose parts are of two models.
-    ///
-    /// # Errors
-    /// [`Error::OtherModel`] when they are for as long as a request waits for a replica.
-    pub(super) async fn await_agreement(
-        &self,
-        since: &mut Option<Instant>,
-        pool: &Pool,
-    ) -> Result<(), Error> {
-        let since = since.get_or_insert_with(Instant::now);
-        if since.elapsed() > pool.settings.no_replica_timeout {
-            return Err(Error::OtherModel {
-                deployment: pool.name.clone(),
-            });
-        }
-        tokio::time::sleep(DISAGREE).await;
-        Ok(())
-    }
-
     /// Has texts and the picture to start from encoded, where other deployments than the one that draws do that. False when
     /// what encoded them is of another model, as it may be while an update goes on.
     pub(super) async fn encode(&mut self) -> Result<bool, Error> {
@@ -286,15 +214,6 @@ impl Draw<'_> {
         encoded.check()?;
         self.drawer_mut().encoded = Some(encoded);
         Ok(true)
-    }
-
-    /// Whether the replica of a pool that was asked last is of the denoiser's model; one that has not said what it is may be.
-    fn is_of_denoiser(&self, pool: &Pool, asked: &Asked) -> bool {
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let replica = pool.replicas().into_iter().find(|replica| replica.id == *asked);
-        let model_id = self.drawer().served.model_id.as_deref();
-        // One that has left since is replaced, perhaps by another model.
-        replica.is_some_and(|replica| self.is_of_drawn(replica.model(model_id).as_deref()))
     }
 
     /// Every window of the prompts, encoded; none where that was by another model than the denoiser's.

@@ -19,6 +19,7 @@ mod setup;
 mod signal;
 mod staged;
 mod text;
+mod texts;
 mod tiles;
 mod unet;
 
@@ -26,10 +27,7 @@ use std::sync::Arc;
 
 use mobula_embeddings::{Embeddings, Encoder as Which, Vocabulary};
 
-use super::{
-    Batch, Decoded, Encoded, Encoder as Described, Engine, Error, Info, Interrupt, Moments, Shape, Stages,
-    whole,
-};
+use super::{Batch, Decoded, Encoded, Engine, Error, Info, Interrupt, Moments, Shape, Stages, whole};
 use crate::model::{Division, Model};
 use decoder::Decoder;
 pub(crate) use edit::every as every_edit;
@@ -40,10 +38,8 @@ use session::Context;
 pub use setup::Setup;
 use signal::Signal;
 use text::{Added, TextEncoders};
+use texts::Texts;
 use unet::{Unet, Widths};
-
-/// Layers of CLIP's text encoder, where a configuration does not say.
-const USUAL_LAYERS: usize = 12;
 
 /// The engine; see the module.
 pub struct Onnx {
@@ -163,66 +159,6 @@ impl Onnx {
             asked,
             has: self.info.stages,
         }
-    }
-}
-
-/// What the text encoders are, whether they are loaded or not.
-#[derive(Default)]
-struct Texts {
-    window: usize,
-    encoders: Vec<Described>,
-    pooled: usize,
-}
-
-impl Texts {
-    /// As they are.
-    fn of(text: &TextEncoders) -> Self {
-        Self {
-            window: text.window(),
-            encoders: text.describe(),
-            pooled: text.pooled(),
-        }
-    }
-
-    /// As their configurations say, for who takes their states without having them.
-    fn configured(model: &Model, added: &[Added]) -> Result<Self, Error> {
-        let lacks = |part: &'static str, key: &str| Error::Model {
-            part,
-            why: format!(
-                "config.json says no {key}, without which the denoiser of a split application does not know its states"
-            ),
-        };
-        let mut encoders = Vec::with_capacity(model.encoders.len());
-        for (index, text) in model.encoders.iter().enumerate() {
-            let alone = model.cross_attention.filter(|_| model.encoders.len() == 1);
-            let vectors = added
-                .get(index)
-                .map_or(0, |added| added.values.len() / added.width.max(1));
-            encoders.push(Described {
-                vocabulary: text.vocabulary.saturating_add(vectors as u32),
-                width: text
-                    .width
-                    .or(alone)
-                    .ok_or_else(|| lacks(text.part, "hidden_size"))?,
-                // Stable Diffusion XL counts from the penultimate layer.
-                layers: text
-                    .layers
-                    .unwrap_or(USUAL_LAYERS)
-                    .saturating_sub(usize::from(model.is_xl)),
-            });
-        }
-        let last = model.encoders.last();
-        let pooled = match last {
-            Some(last) if model.is_xl => last
-                .projection
-                .ok_or_else(|| lacks(last.part, "projection_dim"))?,
-            Some(_) | None => 0,
-        };
-        Ok(Self {
-            window: model.window(),
-            encoders,
-            pooled,
-        })
     }
 }
 
