@@ -1,7 +1,7 @@
 //! Who of those that wait is served next: the higher class first, within a class every tenant its fair share, within a
 //! tenant who came first.
 //!
-//! A class is a [`Lane`] with start-time fair queueing (Goyal, Vin, Cheng 1996) over tenants: a tenant has a virtual time
+//! A class is a lane with start-time fair queueing (Goyal, Vin, Cheng 1996) over tenants: a tenant has a virtual time
 //! that grows by cost / weight with every request of it that is served, and the tenant whose time is least is next. The
 //! lane's clock is the time of whoever was served last; a tenant that comes back after a pause starts at the clock, so
 //! that doing nothing earns nothing. Requests that leave unserved cost their tenant nothing. Age lifts a request by a class

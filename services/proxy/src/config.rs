@@ -98,7 +98,7 @@ pub struct Config {
     /// links lead to.
     #[arg(long, env = "MOBULA_PUBLIC_URL", value_parser = web_address)]
     pub public_url: Option<String>,
-    /// Whose pages may call this proxy from a browser, over gRPC-Web and HTTP: origins such as https://pictures.example with
+    /// Whose pages may call this proxy from a browser, over gRPC-Web and HTTP: origins such as `https://pictures.example` with
     /// commas between them, or * for everybody's. By default nobody's but the proxy's own.
     #[arg(long, env = "MOBULA_ALLOWED_ORIGINS", default_value_t)]
     pub allowed_origins: Origins,
