@@ -9,13 +9,8 @@ cd "$(dirname "$0")/.."
 readonly SECONDS_EACH=${MOBULA_BENCH_SECONDS:-8} ROUNDS=${MOBULA_BENCH_ROUNDS:-3}
 readonly HTTP=127.0.0.1:18000 GRPC=127.0.0.1:19000 CONTROLLER=127.0.0.1:17265
 readonly BIN=target/release
-work=$(mktemp -d)
-mesh=
-
-stop_mesh() {
-  [ -z "$mesh" ] || { kill -TERM "$mesh" 2>/dev/null || true; wait "$mesh" 2>/dev/null || true; mesh=; }
-}
-trap 'stop_mesh; rm -rf "$work"' EXIT
+# shellcheck source=scripts/mesh.sh
+. scripts/mesh.sh
 
 # start_mesh FLAGS...: returns once the mesh draws.
 start_mesh() {
@@ -30,15 +25,7 @@ load() {
   local name=$1; shift
   "$BIN/mobula-loadtest" --target "$GRPC" --duration "${SECONDS_EACH}s" --json "$work/$name.json" "$@" >"$work/$name.txt" || { cat "$work/$name.txt"; exit 1; }
 }
-figure() { jq -r "$2" "$work/$1.json"; }
 median() { sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
-
-# resident: MiB of `mobula up` and everything below it.
-resident() {
-  local pids=$mesh level=$mesh
-  while level=$(pgrep -P "$(tr ' ' , <<<"$level")" | tr '\n' ' '); level=${level% }; [ -n "$level" ]; do pids="$pids $level"; done
-  for pid in $pids; do awk '/^VmRSS/ {print $2}' "/proc/$pid/status"; done | awk '{sum += $1} END {printf "%.0f\n", sum / 1024}'
-}
 
 bench_start() {
   for _ in $(seq "$ROUNDS"); do
@@ -49,7 +36,7 @@ bench_start() {
     stop_mesh
   done
   echo "start     mobula up to the first picture on disk: $(median <"$work/start") ms (asked: under 2000)"
-  echo "memory    all processes after one picture: $(median <"$work/resident") MiB resident (asked: under 250)"
+  echo "memory    all processes after one picture: $(printf %.0f "$(median <"$work/resident")") MiB resident (asked: under 250)"
 }
 
 bench_mesh() {
@@ -91,7 +78,7 @@ bench_pictures() {
   local bare mesh_rate
   bare=$(median <"$work/bare") mesh_rate=$(median <"$work/mesh")
   echo "pictures  demo model, 128 x 128, 20 steps, guidance: mesh $(printf %.1f "$mesh_rate")/s, bare sessions $(printf %.1f "$bare")/s: $(awk -v a="$mesh_rate" -v b="$bare" 'BEGIN {printf "%.0f", 100 * a / b}') % (asked: 90)"
-  echo "memory    under that load: $(resident) MiB resident"
+  echo "memory    under that load: $(printf %.0f "$(resident)") MiB resident"
   stop_mesh
 }
 

@@ -13,14 +13,9 @@ readonly BIN=${MOBULA_BIN_DIR:-target/release} MODEL=${MOBULA_LOAD_MODEL:-demo}
 readonly SECONDS_EACH=${MOBULA_LOAD_SECONDS:-30} SOAK=${MOBULA_SOAK_SECONDS:-3600}
 # As long as callers wait: some twenty times what a picture takes alone.
 readonly PATIENCE=4
-work=$(mktemp -d)
-mesh=
 missed=0
-
-stop_mesh() {
-  [ -z "$mesh" ] || { kill -TERM "$mesh" 2>/dev/null || true; wait "$mesh" 2>/dev/null || true; mesh=; }
-}
-trap 'stop_mesh; rm -rf "$work"' EXIT
+# shellcheck source=scripts/mesh.sh
+. scripts/mesh.sh
 
 # The ports are the system's choice; `mobula up` says which.
 start_mesh() {
@@ -53,23 +48,11 @@ load() {
   local name=$1; shift
   "$BIN/mobula-loadtest" --target "$grpc" --slo "${PATIENCE}s" --timeout "${PATIENCE}s" --require 0 --json "$work/$name.json" "$@" >"$work/$name.txt"
 }
-figure() { jq -r "$2" "$work/$1.json"; }
 reckon() { awk "BEGIN {printf \"%.${2:-1}f\", $1}"; }
 
 # ask WHAT CONDITION: whether the condition (awk) holds.
 ask() {
   if awk "BEGIN {exit !($2)}"; then echo "          reached: $1"; else echo "          MISSED: $1"; missed=1; fi
-}
-
-# family: every process of the mesh.
-family() {
-  local level=$mesh
-  echo "$mesh"
-  while level=$(pgrep -P "$(tr ' ' , <<<"$level")" | tr '\n' ' '); level=${level% }; [ -n "$level" ]; do tr ' ' '\n' <<<"$level"; done
-}
-# resident: MiB of all of them.
-resident() {
-  family | while read -r pid; do awk '/^VmRSS/ {print $2}' "/proc/$pid/status" 2>/dev/null; done | awk '{sum += $1} END {printf "%.1f\n", sum / 1024}'
 }
 
 # capacity: what callers who wait for each other are served, per second; leaves it in $capacity.

@@ -6,6 +6,7 @@
 mod client;
 mod doors;
 pub mod exposition;
+mod foreign;
 mod http;
 mod listening;
 mod load;
@@ -21,6 +22,7 @@ mod wait;
 
 pub use client::{Drawn, Picture, draw, prompt, was_cut};
 pub use doors::Doors;
+pub use foreign::Check;
 pub use http::{Answer, get, send};
 pub use load::{Load, Report};
 pub use mesh::{Builder, Mesh};

@@ -8,7 +8,7 @@
 //! which balancers hear of it; then no new ones, what runs may finish; at the deadline it is cut. Handlers of streams
 //! without an end must watch the stop themselves.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::Either;
@@ -31,6 +31,7 @@ use crate::{
     Error, Readiness, Stop,
     accept::{self, Incoming as Accepted, NOTICE},
     channel::{CONNECTION_WINDOW, STREAM_WINDOW},
+    connection,
     dispatch::Table,
     gather::Gather,
     health::Health,
@@ -230,17 +231,7 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
     let peer: TcpConnectInfo = stream.tcp().connect_info();
     let heard = CancellationToken::new();
     // A caller may withhold the rest of the preface as well.
-    let says_no_more = {
-        let heard = heard.clone();
-        async move {
-            if tokio::time::timeout(PREFACE_TIMEOUT, heard.cancelled_owned())
-                .await
-                .is_ok()
-            {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
+    let says_no_more = connection::silent(heard.clone(), PREFACE_TIMEOUT);
     let builder = http(door.web.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -258,28 +249,8 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
             })
         }
     });
-    let mut connection =
-        pin!(builder.serve_connection(Gather::new(Heard::new(TokioIo::new(stream), heard)), service));
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = closing.cancelled() => None,
-        () = says_no_more => return,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                ended = connection => ended,
-                () = stop.expired() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection broke");
-    }
+    let served = builder.serve_connection(Gather::new(Heard::new(TokioIo::new(stream), heard)), service);
+    connection::serve(served, says_no_more, &closing, &stop).await;
 }
 
 /// HTTP/2, and HTTP/1.1 at a door for browsers.

@@ -3,7 +3,7 @@
 //! It accepts by itself because axum's own loop sets no limits on a connection's head: not on how long it may take, and
 //! not on how much of an over-long address is read before it is answered.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::Router;
 use hyper::{body::Incoming, service::service_fn};
@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use crate::{
     Stop,
     accept::{self, Incoming as Accepted, NOTICE},
+    connection,
     listen::Listener,
     tls::Protocol,
 };
@@ -34,30 +35,20 @@ const HEAD_MAX: usize = 2 << 20;
 pub async fn serve(listener: impl Into<Listener>, app: Router, stop: Stop) {
     let closing = CancellationToken::new();
     accept::connections(listener.into(), NOTICE, &closing, &stop, |accepted| {
-        connection(accepted, app.clone(), closing.clone(), stop.clone())
+        serve_connection(accepted, app.clone(), closing.clone(), stop.clone())
     })
     .await;
 }
 
 /// Serves one connection: until its caller leaves, or asks for nothing; or, draining, until its request is over; or until
 /// the deadline.
-async fn connection(accepted: Accepted, app: Router, closing: CancellationToken, stop: Stop) {
+async fn serve_connection(accepted: Accepted, app: Router, closing: CancellationToken, stop: Stop) {
     let Some((stream, secured)) = accepted.open(Protocol::Http, &closing).await else {
         return;
     };
     let asked = CancellationToken::new();
     // hyper's own limit on a head begins once it knows the version of HTTP, which a caller may withhold.
-    let asks_nothing = {
-        let asked = asked.clone();
-        async move {
-            if tokio::time::timeout(HEAD_TIMEOUT, asked.cancelled_owned())
-                .await
-                .is_ok()
-            {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
+    let asks_nothing = connection::silent(asked.clone(), HEAD_TIMEOUT);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         asked.cancel();
         if let Some(secured) = &secured {
@@ -77,25 +68,6 @@ async fn connection(accepted: Accepted, app: Router, closing: CancellationToken,
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = closing.cancelled() => None,
-        () = asks_nothing => return,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                ended = connection => ended,
-                () = stop.expired() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection broke");
-    }
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    connection::serve(served, asks_nothing, &closing, &stop).await;
 }

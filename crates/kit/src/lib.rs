@@ -39,6 +39,7 @@
 mod args;
 mod backoff;
 mod body;
+mod connection;
 mod dispatch;
 mod error;
 mod gather;

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod failfast;
 mod fault;
+mod finished;
 mod follow;
 mod gate;
 mod generate;

@@ -1,4 +1,4 @@
-//! The words by which queries, headers and tensors name values of enums.
+//! The words by which queries, headers and tensors name fields of a request, and values of enums.
 
 use mobula_proto::{
     common::v1::{Determinism, Priority, RandomSource},
@@ -45,6 +45,21 @@ pub(crate) const MASK_CHANNELS: &[(&str, i32)] = &[
     ("luminance", MaskChannel::Luminance as i32),
     ("transparency", MaskChannel::Transparency as i32),
 ];
+
+/// The name under which queries and tensors have a field of a request: without the message that it stands in.
+pub(crate) fn flat(field: &str) -> &str {
+    match field {
+        "seeds" => "seed",
+        "guidance_interval.start" => "guidance_start",
+        "guidance_interval.end" => "guidance_end",
+        "refiner.model" => "refiner",
+        "refiner.model_id" => "refiner_model_id",
+        other => other
+            .strip_prefix("sampler_options.")
+            .or_else(|| other.strip_prefix("refiner."))
+            .unwrap_or(other),
+    }
+}
 
 /// The value of a word, whatever its case.
 pub(crate) fn read(given: &str, words: &[(&str, i32)]) -> Option<i32> {

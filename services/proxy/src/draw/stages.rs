@@ -325,7 +325,8 @@ impl Encoded {
             return Ok(());
         }
         let why = format!(
-            "its {} different windows of text take {bytes} bytes of states, and an application that is split carries {MAX_ENCODED}              at most; shorten it, or serve the model by one deployment",
+            "its {} different windows of text take {bytes} bytes of states, and an application that is split carries {MAX_ENCODED} \
+             at most; shorten it, or serve the model by one deployment",
             self.texts.len()
         );
         Err(Error::Invalid(vec![Problem::new("prompt", Rule::Wrong(why))]))

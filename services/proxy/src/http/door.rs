@@ -3,11 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State, response::Response};
-use futures::StreamExt as _;
 use http::{Method, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt as _, Limited};
 use mobula_kit::{Stop, trace};
-use mobula_proto::image::v1::generate_response::Event;
 use serde_json::{Map, Value};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug_span, field::Empty};
@@ -18,6 +16,7 @@ use crate::{
     caller::Caller,
     error::JUST_DEPLOYED,
     events::Events,
+    finished::{Finished, NO_PICTURE},
     generate::{Call, Generator},
     metrics::{Door, Method as Label, Metrics, Seen},
     ray,
@@ -209,24 +208,9 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
     response
 }
 
-/// Reads the events to the end and keeps the picture.
-async fn collect(mut events: Events) -> Result<Response, Error> {
-    let mut picture = None;
-    let mut end = None;
-    while let Some(event) = events.next().await {
-        match event? {
-            Event::Image(image) => picture = Some(image),
-            Event::Done(done) => end = done.parameters.zip(done.timings),
-            Event::Accepted(_)
-            | Event::Waiting(_)
-            | Event::Started(_)
-            | Event::Step(_)
-            | Event::Preview(_)
-            | Event::Restarted(_) => {}
-        }
-    }
-    match (picture, end) {
-        (Some(image), Some((parameters, timings))) => Ok(answer::picture(image, &parameters, timings)),
-        (None, _) | (_, None) => Err(Error::Answer("a request ended without a picture")),
-    }
+/// Reads the events to the end and answers with the picture.
+async fn collect(events: Events) -> Result<Response, Error> {
+    let mut finished = Finished::read(events).await?;
+    let image = finished.images.pop().ok_or(NO_PICTURE)?;
+    Ok(answer::picture(image, &finished.made, finished.timings))
 }

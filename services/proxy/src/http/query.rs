@@ -104,17 +104,9 @@ impl Query {
     pub(super) fn given_as<'a>(&self, field: &'a str) -> &'a str {
         match field {
             "width" | "height" if self.raw(field).is_none() && self.raw("img_size").is_some() => "img_size",
-            "seeds" => "seed",
             // Not in the query: it is Ray Serve's header.
             "model_id" => "serve_multiplexed_model_id",
-            "guidance_interval.start" => "guidance_start",
-            "guidance_interval.end" => "guidance_end",
-            "refiner.model" => "refiner",
-            "refiner.model_id" => "refiner_model_id",
-            other => other
-                .strip_prefix("sampler_options.")
-                .or_else(|| other.strip_prefix("refiner."))
-                .unwrap_or(other),
+            other => words::flat(other),
         }
     }
 

@@ -13,56 +13,7 @@ use super::{
     spec::{IMAGE, PIXELS, PREVIEW, SEED},
     tensor::{Tensor, wrong},
 };
-use crate::Error;
-
-/// The pictures of one request.
-#[derive(Debug, Default)]
-pub(crate) struct Drawn {
-    images: Vec<Image>,
-    end: Option<(Made, Timings)>,
-}
-
-impl Drawn {
-    /// Takes in an event.
-    pub(crate) fn take(&mut self, event: Event) {
-        match event {
-            Event::Image(image) => self.images.push(image),
-            Event::Done(done) => self.end = done.parameters.zip(done.timings),
-            Event::Accepted(_)
-            | Event::Waiting(_)
-            | Event::Started(_)
-            | Event::Step(_)
-            | Event::Preview(_)
-            | Event::Restarted(_) => {}
-        }
-    }
-
-    /// Its pictures in their order, and what is said of them.
-    ///
-    /// # Errors
-    /// [`Error::Answer`] when it ended too early.
-    pub(crate) fn end(mut self) -> Result<Finished, Error> {
-        match self.end {
-            Some((made, timings)) if !self.images.is_empty() => {
-                self.images.sort_by_key(|image| image.index);
-                Ok(Finished {
-                    images: self.images,
-                    made,
-                    timings,
-                })
-            }
-            Some(_) | None => Err(Error::Answer("a request ended without a picture")),
-        }
-    }
-}
-
-/// One request's pictures, all of them.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) images: Vec<Image>,
-    pub(crate) made: Made,
-    pub(crate) timings: Timings,
-}
+use crate::{Error, finished::Finished};
 
 /// One answer with the pictures of all requests, in order. `pixels` are theirs, where they are asked for.
 ///
@@ -248,6 +199,7 @@ mod tests {
     use mobula_proto::image::v1 as image;
 
     use super::*;
+    use crate::finished::Drawn;
 
     fn picture_of(index: u32, seed: u64) -> Event {
         Event::Image(Image {

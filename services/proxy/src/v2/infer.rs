@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, future::try_join_all};
+use futures::future::try_join_all;
 use http::HeaderMap;
 use mobula_kit::{Deadline, trace};
 use mobula_proto::{
@@ -15,7 +15,7 @@ use tracing::{Instrument as _, debug_span, field::Empty};
 use super::{
     ask::{Answer, Ask},
     catalog::Which,
-    drawn::{self, Drawn, Finished},
+    drawn,
     pipeline::{self, Drawing, Output, Reply},
     tensor::wrong,
 };
@@ -23,9 +23,11 @@ use crate::{
     Config, Error, aside,
     caller::Caller,
     events::Events,
+    finished::Finished,
     generate::{Beside, Call, Generator},
     metrics::Door,
     problem::Problem,
+    words,
 };
 
 /// What all requests of this protocol have.
@@ -169,14 +171,7 @@ impl Oip {
 
     /// Reads all events to their end, at a time, and makes one answer of them. Who is dropped cancels all.
     pub(crate) async fn collect(&self, mut begun: Begun) -> Result<Answer, Error> {
-        let read = async |mut events: Events| -> Result<Finished, Error> {
-            let mut drawn = Drawn::default();
-            while let Some(event) = events.next().await {
-                drawn.take(event?);
-            }
-            drawn.end()
-        };
-        let all = try_join_all(begun.events.drain(..).map(read)).await;
+        let all = try_join_all(begun.events.drain(..).map(Finished::read)).await;
         let all = all.map_err(named)?;
         let mut pixels = Vec::new();
         if begun.reply.has(Output::Pixels) {
@@ -248,7 +243,7 @@ pub(crate) fn named(error: Error) -> Error {
         return error;
     };
     let renamed = problems.into_iter().map(|problem| {
-        let name = pipeline::name(&problem.field).to_owned();
+        let name = words::flat(&problem.field).to_owned();
         Problem::new(name, problem.rule)
     });
     Error::Invalid(renamed.collect())

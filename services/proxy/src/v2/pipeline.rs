@@ -349,21 +349,6 @@ pub(crate) fn seeds(given: &mut Given, count: usize) -> Vec<Vec<u64>> {
     seeds.chunks(seeds.len() / count).map(<[u64]>::to_vec).collect()
 }
 
-/// The name by which a field of a [`GenerateRequest`] is given here.
-pub(crate) fn name(field: &str) -> &str {
-    match field {
-        "seeds" => "seed",
-        "guidance_interval.start" => "guidance_start",
-        "guidance_interval.end" => "guidance_end",
-        "refiner.model" => "refiner",
-        "refiner.model_id" => "refiner_model_id",
-        other => other
-            .strip_prefix("sampler_options.")
-            .or_else(|| other.strip_prefix("refiner."))
-            .unwrap_or(other),
-    }
-}
-
 /// What pictures were made with, as parameters of their answer.
 pub(crate) fn about(parameters: &mobula_proto::image::v1::Parameters) -> Parameters {
     let texts = [

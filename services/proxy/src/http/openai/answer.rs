@@ -5,86 +5,61 @@ use std::time::Duration;
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
-use mobula_proto::{
-    common::v1::Timings,
-    image::v1::{Image, ImageFormat, Parameters, generate_response::Event},
-};
+use mobula_proto::image::v1::{Image, ImageFormat};
 use serde_json::{Value, json};
 
 use super::{super::answer::media_type, format, pieces::Pieces};
-use crate::Error;
+use crate::{Error, finished::Finished};
 
-/// What a request brought.
-#[derive(Debug, Default)]
-pub(super) struct Drawn {
-    images: Vec<Image>,
-    end: Option<(Parameters, Timings)>,
-}
-
-impl Drawn {
-    /// Takes in an event.
-    pub(super) fn take(&mut self, event: Event) {
-        match event {
-            Event::Image(image) => self.images.push(image),
-            Event::Done(done) => self.end = done.parameters.zip(done.timings),
-            Event::Accepted(_)
-            | Event::Waiting(_)
-            | Event::Started(_)
-            | Event::Step(_)
-            | Event::Preview(_)
-            | Event::Restarted(_) => {}
+/// The answer, with links by `link` instead of pictures where there is one.
+///
+/// # Errors
+/// [`Error::Answer`] when a picture cannot be linked to.
+pub(super) fn answer(
+    finished: Finished,
+    created: u64,
+    link: Option<impl Fn(Bytes, ImageFormat) -> Option<String>>,
+) -> Result<Response, Error> {
+    let Finished {
+        images,
+        made,
+        timings,
+    } = finished;
+    let format = images.first().map(Image::format).unwrap_or_default();
+    let about = json!({
+        "created": created,
+        "background": "opaque",
+        "output_format": format::word(format),
+        "size": size(made.width, made.height),
+        "usage": usage(),
+    });
+    // The list of pictures comes last, in place of the closing brace.
+    let mut head = about.to_string();
+    head.pop();
+    let mut pieces = Pieces::default().text(head).text(",\"data\":[");
+    for (nth, image) in images.into_iter().enumerate() {
+        if nth > 0 {
+            pieces = pieces.text(",");
         }
-    }
-
-    /// The answer, with links by `link` instead of pictures where there is one.
-    ///
-    /// # Errors
-    /// [`Error::Answer`] when it ended too early, or a picture cannot be linked to.
-    pub(super) fn answer(
-        mut self,
-        created: u64,
-        link: Option<impl Fn(Bytes, ImageFormat) -> Option<String>>,
-    ) -> Result<Response, Error> {
-        let Some((parameters, timings)) = self.end.filter(|_| !self.images.is_empty()) else {
-            return Err(Error::Answer("a request ended without a picture"));
-        };
-        self.images.sort_by_key(|image| image.index);
-        let format = self.images.first().map(Image::format).unwrap_or_default();
-        let about = json!({
-            "created": created,
-            "background": "opaque",
-            "output_format": format::word(format),
-            "size": size(parameters.width, parameters.height),
-            "usage": usage(),
-        });
-        // The list of pictures comes last, in place of the closing brace.
-        let mut head = about.to_string();
-        head.pop();
-        let mut pieces = Pieces::default().text(head).text(",\"data\":[");
-        for (nth, image) in self.images.into_iter().enumerate() {
-            if nth > 0 {
-                pieces = pieces.text(",");
+        let seed = image.seed;
+        pieces = match &link {
+            None => pieces.picture(image.data, &json!({ "seed": seed })),
+            Some(link) => {
+                let url = link(image.data, format);
+                let url = url.ok_or(Error::Answer("a picture is larger than all that may be kept"))?;
+                pieces.text(json!({ "url": url, "seed": seed }).to_string())
             }
-            let seed = image.seed;
-            pieces = match &link {
-                None => pieces.picture(image.data, &json!({ "seed": seed })),
-                Some(link) => {
-                    let url = link(image.data, format);
-                    let url = url.ok_or(Error::Answer("a picture is larger than all that may be kept"))?;
-                    pieces.text(json!({ "url": url, "seed": seed }).to_string())
-                }
-            };
-        }
-        let pieces = pieces.text("]}");
-        let length = pieces.length();
-        let mut response = Response::new(Body::from_stream(futures::stream::iter(pieces)));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        let millis = HeaderValue::from(timings.total_us / 1000);
-        headers.insert(HeaderName::from_static("openai-processing-ms"), millis);
-        Ok(response)
+        };
     }
+    let pieces = pieces.text("]}");
+    let length = pieces.length();
+    let mut response = Response::new(Body::from_stream(futures::stream::iter(pieces)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    let millis = HeaderValue::from(timings.total_us / 1000);
+    headers.insert(HeaderName::from_static("openai-processing-ms"), millis);
+    Ok(response)
 }
 
 /// A picture that a link led to.

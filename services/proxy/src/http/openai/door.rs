@@ -17,7 +17,7 @@ use tracing::{debug_span, field::Empty};
 
 use super::{
     super::{answer as answers, caller},
-    answer::{self as pictures, Drawn},
+    answer as pictures,
     body::{self, Limits},
     error::{self, Failure},
     fields::Fields,
@@ -33,6 +33,7 @@ use crate::{
     caller::Caller,
     clock::Clock,
     events::Events,
+    finished::Finished,
     generate::{Call, Generator, new_id},
     metrics::{self, Metrics, Seen},
 };
@@ -225,11 +226,8 @@ impl Drawing<'_> {
     }
 
     /// Reads the events to the end and answers with the pictures.
-    async fn collect(&self, mut events: Events, links: bool) -> Result<Response, Error> {
-        let mut drawn = Drawn::default();
-        while let Some(event) = events.next().await {
-            drawn.take(event?);
-        }
+    async fn collect(&self, events: Events, links: bool) -> Result<Response, Error> {
+        let finished = Finished::read(events).await?;
         let base = link::base(
             self.door.public_url.as_deref(),
             &self.parts.headers,
@@ -240,7 +238,7 @@ impl Drawing<'_> {
             let name = self.door.kept.put((data, format))?;
             Some(format!("{base}{FILES}{name}"))
         };
-        drawn.answer(now(), links.then_some(link))
+        pictures::answer(finished, now(), links.then_some(link))
     }
 }
 

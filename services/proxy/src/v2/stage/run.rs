@@ -43,6 +43,7 @@ use crate::{
     pool::{Pool, Want},
     problem::{Problem, Rule},
     validate::{self, Models},
+    words,
 };
 use mobula_serving::route::Cost;
 
@@ -411,7 +412,7 @@ fn named(error: Error, name: impl Fn(&str) -> Option<&'static str>) -> Error {
     }
     let problem = |(field, why): (String, String)| match name(&field) {
         Some(name) => wrong(name, why),
-        None => wrong(pipeline::name(&field).to_owned(), why),
+        None => wrong(words::flat(&field).to_owned(), why),
     };
     Error::Invalid(found.into_iter().map(problem).collect())
 }
