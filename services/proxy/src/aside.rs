@@ -14,6 +14,7 @@ use crate::{
     permit::Permit,
     place::Place,
     pool::{Pool, Want},
+    replica::Replica,
 };
 
 /// A client of a preprocess replica.
@@ -35,10 +36,20 @@ pub(crate) async fn call<M, T>(
 /// The same from a place that it has already.
 pub(crate) async fn at<M, T>(
     job: &Job,
-    mut place: Place,
+    place: Place,
     make: impl Fn(String) -> M,
     send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
 ) -> Result<T, Error> {
+    answered(job, place, make, send).await.map(|(answer, _)| answer)
+}
+
+/// The same, and tells which replica answered.
+pub(crate) async fn answered<M, T>(
+    job: &Job,
+    mut place: Place,
+    make: impl Fn(String) -> M,
+    send: impl AsyncFn(Channel, Request<M>) -> Result<T, Status>,
+) -> Result<(T, Arc<Replica>), Error> {
     loop {
         let acquired = place.acquire().await;
         job.trail.without(place.take_without());
@@ -51,7 +62,7 @@ pub(crate) async fn at<M, T>(
         match send(permit.channel(), request).await {
             Ok(answer) => {
                 permit.accepted();
-                return Ok(answer);
+                return Ok((answer, Arc::clone(permit.replica())));
             }
             Err(status) => failed(job, &permit, classify(status, false))?,
         }

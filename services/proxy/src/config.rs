@@ -72,6 +72,10 @@ pub struct Config {
     /// Bytes that all requests may hold together for prompts and pictures that are drawn from.
     #[arg(long, env = "MOBULA_MAX_HELD_IMAGE_BYTES", default_value_t = MAX_HELD_IMAGE_BYTES)]
     pub max_held_image_bytes: u64,
+    /// Bytes of prompts and their tokens that this proxy keeps, so that a prompt that comes again is not tokenized again; 0
+    /// keeps none. What a preprocess replica said is forgotten when it leaves.
+    #[arg(long, env = "MOBULA_MAX_KEPT_TOKEN_BYTES", default_value_t = MAX_KEPT_TOKEN_BYTES)]
+    pub max_kept_token_bytes: u64,
     /// Bytes of pictures that this proxy keeps for an hour behind links (OpenAI's response_format "url"); 0 gives no links.
     /// The oldest go first.
     #[arg(long, env = "MOBULA_MAX_KEPT_IMAGE_BYTES", default_value_t = MAX_KEPT_IMAGE_BYTES)]
@@ -136,6 +140,9 @@ const MAX_IMAGE_BYTES: usize = 16 << 20;
 const MAX_HELD_IMAGE_BYTES: u64 = 1 << 30;
 /// A thousand pictures of 512 x 512.
 const MAX_KEPT_IMAGE_BYTES: u64 = 256 << 20;
+
+/// Some two thousand prompts of a window or two.
+const MAX_KEPT_TOKEN_BYTES: u64 = 4 << 20;
 /// Bytes of a request beside its prompts and files, with room.
 const REQUEST_REST: usize = 1 << 20;
 
@@ -211,6 +218,7 @@ impl Default for Config {
             max_image_bytes: MAX_IMAGE_BYTES,
             provenance: Provenance::Full,
             max_held_image_bytes: MAX_HELD_IMAGE_BYTES,
+            max_kept_token_bytes: MAX_KEPT_TOKEN_BYTES,
             max_kept_image_bytes: MAX_KEPT_IMAGE_BYTES,
             max_stream_requests: 32,
             api_keys_file: None,

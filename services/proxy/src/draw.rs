@@ -44,7 +44,7 @@ use crate::{
 /// A model that draws, or refines.
 pub(crate) struct Drawer<'a> {
     served: &'a Served,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     /// As the replica that drew last reports it.
     model: Arc<ModelInfo>,
     /// What other deployments made for its denoiser, where it is split.
@@ -52,7 +52,7 @@ pub(crate) struct Drawer<'a> {
 }
 
 impl<'a> Drawer<'a> {
-    pub(crate) fn new(served: &'a Served, tokens: Tokens) -> Self {
+    pub(crate) fn new(served: &'a Served, tokens: Arc<Tokens>) -> Self {
         Self {
             served,
             tokens,

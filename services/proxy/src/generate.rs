@@ -46,6 +46,7 @@ use crate::{
     registry::Registry,
     report::Records,
     table::Table,
+    tokenize,
     validate::{self, Limits, Models, Plan},
 };
 
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     budget: Mutex<Budget>,
     holder: Arc<Holder>,
+    /// Prompts that were tokenized already.
+    pub(crate) tokens: tokenize::Kept,
     pub(crate) keys: Keys,
     pub(crate) metrics: Arc<Metrics>,
     records: Records,
@@ -109,6 +112,7 @@ impl Generator {
             },
             budget: Mutex::new(Budget::new(clock.now())),
             holder: Holder::new(config.max_held_image_bytes, metrics.held.clone()),
+            tokens: tokenize::Kept::new(config.max_kept_token_bytes),
             keys,
             metrics,
             records,

@@ -27,6 +27,7 @@ const STAGE: &str = "mobula_proxy_stage_seconds";
 const IMAGES: &str = "mobula_proxy_images_total";
 const RESTARTS: &str = "mobula_proxy_restarts_total";
 const HANDOVERS: &str = "mobula_proxy_handovers_total";
+const TOKENS: &str = "mobula_proxy_tokenized_total";
 const HELD: &str = "mobula_proxy_held_image_bytes";
 const KEPT: &str = "mobula_proxy_kept_image_bytes";
 const DROPPED: &str = "mobula_proxy_kept_images_dropped_total";
@@ -65,6 +66,10 @@ pub(crate) struct Metrics {
     pub(crate) images: Counter,
     pub(crate) restarts: Counter,
     pub(crate) handovers: Counter,
+    /// Prompts of requests whose tokens were kept from before.
+    pub(crate) tokens_kept: Counter,
+    /// Those that a replica was asked for.
+    pub(crate) tokens_asked: Counter,
     pub(crate) held: Gauge,
     /// Bytes of pictures behind links.
     pub(crate) kept: Gauge,
@@ -113,6 +118,8 @@ impl Metrics {
             images: counter!(IMAGES),
             restarts: counter!(RESTARTS),
             handovers: counter!(HANDOVERS),
+            tokens_kept: counter!(TOKENS, "from" => "kept"),
+            tokens_asked: counter!(TOKENS, "from" => "replica"),
             held: gauge!(HELD),
             kept: gauge!(KEPT),
             dropped: counter!(DROPPED),
@@ -181,6 +188,10 @@ fn describe() {
         "Requests that started again because their replica was lost."
     );
     describe_counter!(HANDOVERS, "Requests whose latents were handed over to a refiner.");
+    describe_counter!(
+        TOKENS,
+        "Prompts of requests, by where their tokens came from: a replica, or kept from before."
+    );
     describe_gauge!(HELD, "Bytes of pictures that requests hold to draw from.");
     describe_gauge!(KEPT, "Bytes of pictures that are kept behind links.");
     describe_counter!(

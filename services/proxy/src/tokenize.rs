@@ -1,15 +1,24 @@
-//! Prompts to tokens, on any preprocess replica of the model that they are for.
+//! Prompts to tokens, on any preprocess replica of the model that they are for; once for each prompt, while that replica is
+//! there.
+
+mod kept;
+
+use std::sync::Arc;
 
 use mobula_proto::{
     common::v1::Prompt,
     control::v1::ModelInfo,
     preprocess::v1::{TokenizeRequest, TokenizedText},
 };
+use prost::Message as _;
 use tracing::{Instrument, debug_span};
 
+use self::kept::Asked;
+pub(crate) use self::kept::Kept;
 use crate::{
     Error, aside,
     generate::{Job, Served},
+    pool::Want,
     problem::{Problem, Rule},
     validate::Plan,
 };
@@ -33,29 +42,55 @@ pub(crate) struct For<'a> {
     pub(crate) is_guided: bool,
 }
 
-/// Tokenizes the prompts of a plan.
-pub(crate) async fn run(job: &Job, plan: &Plan, of: For<'_>) -> Result<Tokens, Error> {
-    let mut texts = vec![plan.prompt.clone()];
-    if of.is_guided {
-        texts.push(plan.negative_prompt.clone());
+impl Tokens {
+    /// About so much memory: numbers are small on the wire, and four bytes each here.
+    fn bytes(&self) -> usize {
+        4 * (self.prompt.encoded_len() + self.negative.encoded_len())
     }
-    let make = |replica_id| TokenizeRequest {
-        replica_id,
-        texts: texts.clone(),
+}
+
+/// Tokenizes the prompts of a plan.
+pub(crate) async fn run(job: &Job, plan: &Plan, of: For<'_>) -> Result<Arc<Tokens>, Error> {
+    let asked = Asked {
+        pool: &of.served.preprocess.name,
+        model_id: of.served.id(),
         syntax: plan.syntax.into(),
         steps: plan.taken(),
-        model_id: of.served.id().to_owned(),
+        prompt: &plan.prompt,
+        negative: of.is_guided.then_some(&*plan.negative_prompt),
     };
-    let span = debug_span!("tokenize", otel.kind = "client");
-    let pool = (&of.served.preprocess, of.served.model_id.as_ref());
-    let answer = aside::call(job, pool, make, async |channel, request| {
-        aside::client(channel).tokenize(request).await
-    })
-    .instrument(span)
-    .await
-    .map_err(named)?;
-    let tokens = tokens(answer.into_inner().texts, texts.len())?;
+    let (kept, metrics) = (&job.shared.tokens, &job.shared.metrics);
+    let tokens = if let Some(tokens) = kept.get(asked) {
+        metrics.tokens_kept.increment(1);
+        tokens
+    } else {
+        metrics.tokens_asked.increment(1);
+        // In a box: it is large, and most requests do without it.
+        Box::pin(ask(job, asked, of.served)).await?
+    };
+    // Not only when they come: a model that replaced another may take fewer.
     fits(&tokens, &of.served.model)?;
+    Ok(tokens)
+}
+
+/// Has a replica tokenize what is asked, and keeps its answer.
+async fn ask(job: &Job, asked: Asked<'_>, served: &Served) -> Result<Arc<Tokens>, Error> {
+    let texts = || [Some(asked.prompt), asked.negative].into_iter().flatten();
+    let make = |replica_id| TokenizeRequest {
+        replica_id,
+        texts: texts().map(str::to_owned).collect(),
+        syntax: asked.syntax,
+        steps: asked.steps,
+        model_id: asked.model_id.to_owned(),
+    };
+    let want = Want::least((&job.claim, job.failfast), served.model_id.as_ref());
+    let place = served.preprocess.place(want);
+    let send = async |channel, request| aside::client(channel).tokenize(request).await;
+    let span = debug_span!("tokenize", otel.kind = "client");
+    let answered = aside::answered(job, place, make, send).instrument(span).await;
+    let (answer, replica) = answered.map_err(named)?;
+    let tokens = Arc::new(tokens(answer.into_inner().texts, texts().count())?);
+    job.shared.tokens.keep(asked, &tokens, &replica);
     Ok(tokens)
 }
 

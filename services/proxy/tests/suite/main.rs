@@ -15,6 +15,7 @@ mod refine;
 mod replicas;
 mod rolling;
 mod support;
+mod tokens;
 mod v2;
 mod waiting;
 mod wire;
