@@ -130,21 +130,30 @@ impl<'a> Draw<'a> {
 
     /// Draws every picture and says so; `second` is the place at the refiner's replicas.
     pub(crate) async fn run(mut self, first: Place, second: Option<Place>) -> Result<(), Error> {
-        if let Some((refine, mut second)) = self.plan.refine.as_ref().zip(second) {
-            self.half = Half::First(refine.switch_at);
-            let timings = self.draw(first).await?;
-            self.passed(timings);
-            let latents = self.latents.iter_mut().filter_map(Option::take).collect();
-            self.half = Half::Last(refine.switch_at, latents);
-            self.job.shared.metrics.handovers.increment(1);
-            // Its wait for a replica begins now.
-            second.served();
-            let timings = self.draw(second).await?;
-            self.done(timings).await;
-        } else {
-            let timings = self.draw(first).await?;
-            self.done(timings).await;
+        match second {
+            // What few requests need is in a box, here and below: every request would carry its room.
+            Some(second) => Box::pin(self.run_refined(first, second)).await,
+            None => {
+                let timings = self.draw(first).await?;
+                self.done(timings).await;
+                Ok(())
+            }
         }
+    }
+
+    /// Draws every picture in two halves.
+    async fn run_refined(mut self, first: Place, mut second: Place) -> Result<(), Error> {
+        let switch_at = self.plan.refine.as_ref().map_or(1.0, |refine| refine.switch_at);
+        self.half = Half::First(switch_at);
+        let timings = self.draw(first).await?;
+        self.passed(timings);
+        let latents = self.latents.iter_mut().filter_map(Option::take).collect();
+        self.half = Half::Last(switch_at, latents);
+        self.job.shared.metrics.handovers.increment(1);
+        // Its wait for a replica begins now.
+        second.served();
+        let timings = self.draw(second).await?;
+        self.done(timings).await;
         Ok(())
     }
 
@@ -157,7 +166,7 @@ impl<'a> Draw<'a> {
             };
             self.passed(drawn);
             self.decodes = true;
-            match self.attempts(&mut decoder).await {
+            match Box::pin(self.attempts(&mut decoder)).await {
                 // An update has replaced every decoder of the model that drew these latents: the next one draws others.
                 Err(Error::OtherModel { deployment }) => {
                     self.restart(Status::unavailable(format!(
@@ -191,7 +200,7 @@ impl<'a> Draw<'a> {
             if self.decodes {
                 if !self.is_of_drawn(model.as_deref()) {
                     drop(permit);
-                    self.await_part(place.pool()).await?;
+                    Box::pin(self.await_part(place.pool())).await?;
                     continue;
                 }
             } else {
@@ -199,7 +208,7 @@ impl<'a> Draw<'a> {
                 // With a slot at the denoiser: what is encoded waits for nothing, and no more of it is held than is drawn.
                 if !self.is_decodable() || !self.encode().await? {
                     drop(permit);
-                    self.await_agreement(&mut disagree, place.pool()).await?;
+                    Box::pin(self.await_agreement(&mut disagree, place.pool())).await?;
                     continue;
                 }
                 disagree = None;

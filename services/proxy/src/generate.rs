@@ -15,6 +15,7 @@ mod ready;
 
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -292,9 +293,10 @@ impl Job {
         problems: Vec<Problem>,
         mut meter: Meter,
     ) -> Result<(), Error> {
-        let work = self.generate(request, problems);
+        // Stays where it is: moved into the timeout, it would be there twice.
+        let mut work = pin!(self.generate(request, problems));
         let result = match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.0, work)
+            Some(deadline) => tokio::time::timeout_at(deadline.0, work.as_mut())
                 .await
                 .unwrap_or(Err(Error::DeadlinePassed)),
             None => work.await,

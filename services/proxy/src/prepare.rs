@@ -12,7 +12,7 @@ use crate::{
     Error, aside,
     generate::{Job, Served},
     problem::{Problem, Rule},
-    validate::Plan,
+    validate::{Plan, Source},
 };
 
 /// What a plan starts from, as pixels.
@@ -24,9 +24,14 @@ pub(crate) struct Inputs {
 
 /// Prepares the files of a plan, if it has any.
 pub(crate) async fn run(job: &Job, served: &Served, plan: &Plan) -> Result<Inputs, Error> {
-    let Some(source) = &plan.source else {
-        return Ok(Inputs::default());
-    };
+    match &plan.source {
+        // In a box: most requests start from no picture.
+        Some(source) => Box::pin(files(job, served, plan, source)).await,
+        None => Ok(Inputs::default()),
+    }
+}
+
+async fn files(job: &Job, served: &Served, plan: &Plan, source: &Source) -> Result<Inputs, Error> {
     let image = file(job, served, plan, (ImageKind::Picture, &source.image));
     let mask = async {
         match &source.mask {

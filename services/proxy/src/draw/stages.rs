@@ -104,7 +104,7 @@ impl Draw<'_> {
         let replica = &permit.replica().id;
         if self.decodes {
             let asked = self.outgoing(self.latents_to_decode(replica));
-            return Ok(Told::Decoded(client.decode(asked).await?.into_inner()));
+            return Ok(Told::Decoded(Box::pin(client.decode(asked)).await?.into_inner()));
         }
         let mut request = self.request(replica);
         let Some(encoded) = &self.drawer().encoded else {
@@ -118,7 +118,9 @@ impl Draw<'_> {
             texts: encoded.texts.clone(),
             init_moments: encoded.moments.clone(),
         });
-        Ok(Told::Denoised(client.denoise(asked).await?.into_inner()))
+        Ok(Told::Denoised(
+            Box::pin(client.denoise(asked)).await?.into_inner(),
+        ))
     }
 
     fn outgoing<M>(&self, message: M) -> Request<M> {
@@ -187,18 +189,21 @@ impl Draw<'_> {
     /// Has texts and the picture to start from encoded, where other deployments than the one that draws do that. False when
     /// what encoded them is of another model, as it may be while an update goes on.
     pub(super) async fn encode(&mut self) -> Result<bool, Error> {
+        match self.drawer().served.split.clone() {
+            Some(split) => Box::pin(self.encode_elsewhere(&split)).await,
+            None => Ok(true),
+        }
+    }
+
+    async fn encode_elsewhere(&mut self, split: &Split) -> Result<bool, Error> {
         let drawer = self.drawer();
         let digest = drawer.model.digest.clone();
         let is_known = |encoded: &Encoded| encoded.digest == digest;
-        let Some(split) = drawer.served.split.clone() else {
-            return Ok(true);
-        };
         if drawer.encoded.as_ref().is_some_and(is_known) {
             return Ok(true);
         }
         let request = self.request("");
-        let (texts, moments) =
-            tokio::try_join!(self.texts(&split, &request), self.moments(&split, &request))?;
+        let (texts, moments) = tokio::try_join!(self.texts(split, &request), self.moments(split, &request))?;
         let Some(((texts, times), moments)) = texts.zip(moments) else {
             return Ok(false);
         };

@@ -224,7 +224,7 @@ impl Job {
                         .pipeline
                         .expect(Want::least((&self.claim, self.failfast), Some(model_id)))?,
                 };
-                let model = self.learn(&found.pipeline, &found.application, model_id).await?;
+                let model = Box::pin(self.learn(&found.pipeline, &found.application, model_id)).await?;
                 (model, Some(early))
             }
             (Some(model), _) => (model, early),
