@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::encoders::Picture;
 use super::job::{Job, PictureTimes};
+use super::outbox::Unread;
 use super::thread::Loop;
 use super::track::Track;
 use super::work::Unit;
@@ -89,7 +90,7 @@ impl Loop {
                 data: data.into(),
             }),
         });
-        if let Some(timings) = job.picture_done(event, std::time::Duration::ZERO) {
+        if let Some(timings) = job.picture_done(event, std::time::Duration::ZERO, false) {
             self.metrics.finished(&timings);
         }
     }
@@ -150,6 +151,7 @@ impl Loop {
             Err(error) => return self.run_failed(&error, pictures.iter().map(|picture| &picture.job)),
         };
         let mut last: Option<Arc<Job>> = None;
+        let mut unread = Unread::default();
         for (nth, (picture, planes)) in pictures
             .into_iter()
             .zip(self.planes.chunks_exact(3 * width * height))
@@ -178,7 +180,7 @@ impl Loop {
                 height,
                 decoded_again: decoded.again.contains(&nth),
             };
-            self.encoders.picture(picture);
+            self.encoders.picture(picture, &mut unread);
             last = Some(job);
         }
         Ok(())

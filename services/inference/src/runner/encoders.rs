@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::MAX_PICTURES;
 use super::job::{Job, PictureTimes};
+use super::outbox::Unread;
 use crate::encode;
 use crate::error::Error;
 use crate::metrics::{Metrics, Outcome};
@@ -103,10 +104,12 @@ impl Encoders {
         })
     }
 
-    /// Encodes a picture and sends it to its reader.
-    pub(super) fn picture(&self, picture: Picture) {
+    /// Encodes a picture and sends it to its reader; a tiny one at once, whose reader is told with the others.
+    pub(super) fn picture(&self, picture: Picture, unread: &mut Unread) {
         if picture.width * picture.height <= INLINE_PIXELS {
-            return self.tools.picture(picture);
+            let job = Arc::clone(&picture.job);
+            self.tools.picture(picture, true);
+            return unread.add(&job.outbox, Instant::now());
         }
         let Some(sender) = &self.sender else { return };
         // There is room for all pictures of a replica; were there none, or no thread, the picture would still be made.
@@ -114,7 +117,7 @@ impl Encoders {
             sender.try_send(Task::Picture(picture))
             && let Task::Picture(picture) = task
         {
-            self.tools.picture(picture);
+            self.tools.picture(picture, false);
         }
     }
 
@@ -145,7 +148,7 @@ fn work(receiver: &Mutex<Receiver<Task>>, tools: &Tools) {
         // The lock is held while waiting, and given on when a task is there.
         let task = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match task {
-            Ok(Task::Picture(picture)) => tools.picture(picture),
+            Ok(Task::Picture(picture)) => tools.picture(picture, false),
             Ok(Task::Glimpse(glimpse)) => {
                 tools.glimpse(&glimpse);
                 tools.previews.fetch_sub(1, Ordering::Relaxed);
@@ -156,7 +159,8 @@ fn work(receiver: &Mutex<Receiver<Task>>, tools: &Tools) {
 }
 
 impl Tools {
-    fn picture(&self, picture: Picture) {
+    /// Encodes a picture and sends it, or leaves it for a reader who is told `later`.
+    fn picture(&self, picture: Picture, later: bool) {
         let Picture {
             job,
             index,
@@ -201,7 +205,7 @@ impl Tools {
                         .collect(),
                 });
                 self.metrics.images.increment(1);
-                if let Some(timings) = job.picture_done(event, took) {
+                if let Some(timings) = job.picture_done(event, took, later) {
                     self.metrics.finished(&timings);
                 }
             }

@@ -97,8 +97,9 @@ impl Job {
         timings
     }
 
-    /// A tick with rows of this job is about to run; whether it is its first.
-    pub(crate) fn tick_begins(&self, draw: &Draw, now: Instant) -> bool {
+    /// A tick with rows of this job is about to run, after which there is something to tell at once if ticks are `swift`;
+    /// whether it is its first.
+    pub(crate) fn tick_begins(&self, draw: &Draw, now: Instant, swift: bool) -> bool {
         let mut progress = self.progress();
         if progress.started.is_none() {
             progress.started = Some(now);
@@ -109,15 +110,16 @@ impl Job {
                 steps = draw.steps(),
             ));
             drop(progress);
-            self.outbox.send(Event::Started(Started {}));
+            self.tell(Event::Started(Started {}), swift);
             return true;
         }
         false
     }
 
     /// A picture (by its place in `Work::pictures`) took a model call; tells the reader when that makes another step of the
-    /// request: one is done whenever its pictures have done as many as there are pictures.
-    pub(crate) fn step_taken(&self, draw: &Draw, place: usize, now: Instant) {
+    /// request: one is done whenever its pictures have done as many as there are pictures. Of `swift` ticks it hears with what
+    /// comes next.
+    pub(crate) fn step_taken(&self, draw: &Draw, place: usize, now: Instant, swift: bool) {
         let rows = draw.rows();
         self.rows_left.fetch_sub(rows, Ordering::Relaxed);
         self.stats.done(rows);
@@ -138,7 +140,15 @@ impl Job {
         if index > before {
             // Never above `of`.
             let index = index as u32;
-            self.outbox.send(Event::Step(Step { index, of }));
+            self.tell(Event::Step(Step { index, of }), swift);
+        }
+    }
+
+    fn tell(&self, event: Event, later: bool) {
+        if later {
+            self.outbox.leave(event);
+        } else {
+            self.outbox.send(event);
         }
     }
 
@@ -166,16 +176,19 @@ impl Job {
         }
     }
 
-    /// Sends a finished picture, and the end after the last one. Returns the request's times at the end.
-    pub(crate) fn picture_done(&self, event: Event, image: Duration) -> Option<Timings> {
-        self.outbox.send(event);
+    /// Sends a finished picture, and the end after the last one; or leaves both for a reader who is told later. Returns the
+    /// request's times at the end.
+    pub(crate) fn picture_done(&self, event: Event, image: Duration, later: bool) -> Option<Timings> {
         let now = Instant::now();
         let mut progress = self.progress();
         progress.image += image;
         progress.sent += 1;
         if progress.sent < self.work.pictures.len() {
+            drop(progress);
+            self.tell(event, later);
             return None;
         }
+        self.outbox.leave(event);
         let from = progress.started.unwrap_or(now);
         let to = progress.denoised.unwrap_or(from);
         let timings = Timings {
@@ -191,9 +204,10 @@ impl Job {
         drop(progress);
         // Before the reader hears of the end: who asks for the load then must not see this job.
         self.stats.done(self.rows_left.swap(0, Ordering::Relaxed));
-        self.outbox.send(Event::Done(Done {
+        let done = Done {
             timings: Some(timings),
-        }));
+        };
+        self.tell(Event::Done(done), later);
         Some(timings)
     }
 }

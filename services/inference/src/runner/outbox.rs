@@ -12,10 +12,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
 use futures::task::AtomicWaker;
 use mobula_proto::inference::v1::generate_response::Event;
+use tokio::time::Instant;
 
 use super::running::Running;
 use super::work::Answer;
@@ -68,6 +70,40 @@ impl Left {
     }
 }
 
+/// Readers who have something to read, and are told together: each waking costs as much as a small picture does. Tells them
+/// when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    readers: Vec<Arc<Shared>>,
+    since: Option<Instant>,
+}
+
+impl Unread {
+    /// So long the first of them may wait for the others.
+    const PATIENCE: Duration = Duration::from_micros(500);
+
+    /// What was left for the reader of this outbox is told with the rest.
+    pub(super) fn add(&mut self, outbox: &Outbox, now: Instant) {
+        self.readers.push(Arc::clone(&outbox.0));
+        if now - *self.since.get_or_insert(now) >= Self::PATIENCE {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.since = None;
+        for reader in self.readers.drain(..) {
+            reader.waker.wake();
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 /// Makes the two ends; `running` hears of a reader that leaves.
 pub(crate) fn channel(running: &Arc<Running>) -> (Outbox, Inbox) {
     let shared = Arc::new(Shared::default());
@@ -81,23 +117,27 @@ pub(crate) fn channel(running: &Arc<Running>) -> (Outbox, Inbox) {
 impl Outbox {
     /// Sends an event; `Done` is the end, and after the end nothing is sent.
     pub(crate) fn send(&self, event: Event) {
-        {
-            let mut state = self.0.lock();
-            if state.ended {
-                return;
-            }
-            state.ended = matches!(event, Event::Done(_));
-            if is_droppable(&event) {
-                if state.droppable == MAX_DROPPABLE {
-                    let oldest = state.queue.iter().position(is_droppable);
-                    oldest.map(|oldest| state.queue.remove(oldest));
-                } else {
-                    state.droppable += 1;
-                }
-            }
-            state.queue.push_back(event);
-        }
+        self.leave(event);
         self.0.waker.wake();
+    }
+
+    /// Leaves an event for the reader, who is told with the next one that is sent, or with the end: for what another follows
+    /// at once. Each waking costs more than the event.
+    pub(crate) fn leave(&self, event: Event) {
+        let mut state = self.0.lock();
+        if state.ended {
+            return;
+        }
+        state.ended = matches!(event, Event::Done(_));
+        if is_droppable(&event) {
+            if state.droppable == MAX_DROPPABLE {
+                let oldest = state.queue.iter().position(is_droppable);
+                oldest.map(|oldest| state.queue.remove(oldest));
+            } else {
+                state.droppable += 1;
+            }
+        }
+        state.queue.push_back(event);
     }
 
     /// Ends a task that has one answer with it.
@@ -277,6 +317,52 @@ mod tests {
                 .unwrap_err()
                 .contains("the engine stopped")
         );
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_wakes_nobody_and_comes_in_order_with_what_is_sent() {
+        let (outbox, mut inbox) = channel(&Arc::default());
+        let woken = Arc::<Woken>::default();
+        let waker = Arc::clone(&woken).into();
+        let polled = Pin::new(&mut inbox).poll_next(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        outbox.leave(step(1));
+        assert!(!woken.0.load(Ordering::Relaxed));
+        outbox.send(step(2));
+        assert!(woken.0.load(Ordering::Relaxed));
+        woken.0.store(false, Ordering::Relaxed);
+        inbox.shared.waker.register(&waker);
+        outbox.leave(step(3));
+        let mut unread = Unread::default();
+        unread.add(&outbox, Instant::now());
+        assert!(!woken.0.load(Ordering::Relaxed));
+        drop(unread);
+        assert!(woken.0.load(Ordering::Relaxed));
+        outbox.send(Event::Done(Done::default()));
+        let expected = [step(1), step(2), step(3), Event::Done(Done::default())].map(Ok);
+        assert_eq!(read(inbox).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_the_others() {
+        let (outbox, inbox) = channel(&Arc::default());
+        let woken = Arc::<Woken>::default();
+        inbox.shared.waker.register(&Arc::clone(&woken).into());
+        let mut unread = Unread::default();
+        unread.add(&outbox, Instant::now());
+        tokio::time::advance(Unread::PATIENCE).await;
+        assert!(!woken.0.load(Ordering::Relaxed));
+        unread.add(&outbox, Instant::now());
+        assert!(woken.0.load(Ordering::Relaxed));
     }
 
     #[test]

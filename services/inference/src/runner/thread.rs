@@ -96,6 +96,8 @@ pub(super) struct Loop {
     pub(super) encoded: Encoded,
     /// What the load is counted in.
     pub(super) unit: Unit,
+    /// The tick before was over at once, so that its readers are told with what comes next.
+    pub(super) swift: bool,
     /// Whether there was work since memory was given back.
     worked: bool,
 }
@@ -171,6 +173,7 @@ impl Loop {
             epoch: Instant::now(),
             encoded: Encoded::default(),
             unit: Unit::of(info.stages),
+            swift: false,
             worked: false,
             candidates: Vec::new(),
             planned: None,

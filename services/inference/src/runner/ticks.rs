@@ -1,6 +1,7 @@
 //! The UNet's part of the loop: choose rows, gather them, run, give the outputs back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,6 +13,9 @@ use super::thread::Loop;
 use super::track::Rows;
 use crate::engine::{Condition, Error, trial};
 use crate::metrics::{Metrics, Outcome};
+
+/// A tick that takes no longer is over before anybody could have read that it began.
+const SWIFT: Duration = Duration::from_millis(1);
 
 impl Loop {
     /// One UNet call.
@@ -44,6 +48,7 @@ impl Loop {
             }
         }
         self.measured(now - begun);
+        self.swift = now - begun < SWIFT;
         self.scatter(now)?;
         // Most ticks finish nothing.
         if self
@@ -76,7 +81,7 @@ impl Loop {
         self.batch.reset(first.job.work.shape, first.tokens());
         for index in &self.chosen {
             let track = &mut self.tracks[*index];
-            if track.job.tick_begins(&track.draw, begun) {
+            if track.job.tick_begins(&track.draw, begun, self.swift) {
                 self.metrics.batches.waited(begun - track.job.work.arrived);
             }
             track.times.get_or_insert_with(|| PictureTimes::begin(begun));
@@ -134,7 +139,7 @@ impl Loop {
                 times.ticks += 1;
             }
             let (job, calls) = (&track.job, track.trajectory.step() as u32);
-            job.step_taken(&track.draw, track.place, now);
+            job.step_taken(&track.draw, track.place, now, self.swift);
             let interval = track.draw.preview_interval;
             let step = track.draw.steps_done(calls);
             let stepped = step > track.draw.steps_done(calls - 1);
