@@ -20,6 +20,14 @@ pub fn to_rgb8(planes: &[f32], height: usize, width: usize) -> Result<Vec<u8>, E
     let pixels = height.saturating_mul(width);
     expect("decoded image", planes.len(), pixels.saturating_mul(CHANNELS))?;
     let mut bytes = vec![0; CHANNELS * pixels];
+    weave(planes, &mut bytes);
+    Ok(bytes)
+}
+
+/// Three planes to the bytes of their pixels.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn weave(planes: &[f32], bytes: &mut [u8]) {
+    let pixels = planes.len() / CHANNELS;
     let (red, rest) = planes.split_at(pixels);
     let (green, blue) = rest.split_at(pixels);
     // A plane at a time, so that the values become bytes many at once; then the bytes are woven.
@@ -31,10 +39,10 @@ pub fn to_rgb8(planes: &[f32], height: usize, width: usize) -> Result<Vec<u8>, E
             pixel.copy_from_slice(&[red, green, blue]);
         }
     }
-    Ok(bytes)
 }
 
 /// At most [`BLOCK`] values to bytes.
+#[inline(always)]
 fn to_bytes(values: &[f32]) -> [u8; BLOCK] {
     let mut bytes = [0; BLOCK];
     for (byte, value) in bytes.iter_mut().zip(values) {
@@ -110,6 +118,7 @@ fn expect(what: &'static str, got: usize, expected: usize) -> Result<(), Error> 
 
 /// One value in [-1, 1] to one byte.
 #[allow(clippy::manual_clamp, reason = "clamp leaves a NaN a NaN")]
+#[inline(always)]
 pub(crate) fn to_byte(value: f32) -> u8 {
     // Not `round_ties_even`, which is a call for each value where the target has no instruction for it.
     const WHOLE: f32 = 12_582_912.0;

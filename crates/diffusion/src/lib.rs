@@ -16,4 +16,4 @@ pub mod trajectory;
 
 pub use error::{Code, Error};
 pub use scheduler::{Ask, Choice, Config, Kind, Options, Sampler, Schedule, Span};
-pub use trajectory::{Guidance, Mask, Posterior, Spec, Start, Trajectory};
+pub use trajectory::{Guidance, Mask, Posterior, Spec, Start, Trajectory, is_finite};

@@ -127,11 +127,9 @@ impl Generator {
         for value in &mut *out {
             *value = self.uniform();
         }
-        let mut blocks = out.chunks_exact_mut(BLOCK);
-        for block in &mut blocks {
-            transform(block);
-        }
-        if !blocks.into_remainder().is_empty() {
+        let whole = out.len() - out.len() % BLOCK;
+        transform(&mut out[..whole]);
+        if whole < out.len() {
             // torch redraws the whole last block, so that it never transforms a partial one.
             let tail = out.len() - BLOCK;
             for value in &mut out[tail..] {
@@ -180,27 +178,36 @@ impl Generator {
     }
 
     fn twist(&mut self) {
-        for i in 0..WORDS {
-            let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % WORDS] & 0x7FFF_FFFF);
-            let mixed = if y & 1 == 0 {
-                y >> 1
-            } else {
-                (y >> 1) ^ 0x9908_B0DF
-            };
-            self.state[i] = self.state[(i + MIDDLE) % WORDS] ^ mixed;
+        let mixed = |this: u32, next: u32| {
+            let y = (this & 0x8000_0000) | (next & 0x7FFF_FFFF);
+            // All ones where the lowest bit is set.
+            (y >> 1) ^ ((y & 1).wrapping_neg() & 0x9908_B0DF)
+        };
+        // Each word is made of itself, the next one and the one `MIDDLE` further, around the end.
+        let state = &mut *self.state;
+        for i in 0..WORDS - MIDDLE {
+            state[i] = state[i + MIDDLE] ^ mixed(state[i], state[i + 1]);
         }
+        for i in WORDS - MIDDLE..WORDS - 1 {
+            state[i] = state[i + MIDDLE - WORDS] ^ mixed(state[i], state[i + 1]);
+        }
+        state[WORDS - 1] = state[MIDDLE - 1] ^ mixed(state[WORDS - 1], state[0]);
         self.next = 0;
     }
 }
 
-/// Turns a block of 16 uniforms into 16 normals: the first eight are radii, the last eight are angles.
-fn transform(block: &mut [f32]) {
-    let (radii, angles) = block.split_at_mut(BLOCK / 2);
-    for (first, second) in radii.iter_mut().zip(angles) {
-        let radius = (-2.0 * cephes::ln(1.0 - *first)).sqrt();
-        let (sin, cos) = cephes::sin_cos(2.0 * std::f32::consts::PI * *second);
-        *first = radius * cos;
-        *second = radius * sin;
+/// Turns blocks of 16 uniforms into normals: the first eight of each are radii, the last eight are angles. Only exact
+/// operations, so that all versions give the same bits.
+#[multiversion::multiversion(targets("x86_64+avx2+fma"))]
+fn transform(values: &mut [f32]) {
+    for block in values.chunks_exact_mut(BLOCK) {
+        let (radii, angles) = block.split_at_mut(BLOCK / 2);
+        for (first, second) in radii.iter_mut().zip(angles) {
+            let radius = (-2.0 * cephes::ln(1.0 - *first)).sqrt();
+            let (sin, cos) = cephes::sin_cos(2.0 * std::f32::consts::PI * *second);
+            *first = radius * cos;
+            *second = radius * sin;
+        }
     }
 }
 

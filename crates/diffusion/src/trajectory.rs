@@ -247,10 +247,7 @@ impl Trajectory {
     /// Whether every value of the latents is a number. Once one is not no picture comes of them.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        // A block whole, which compilers make many values at a time of; `all` alone would look at them one by one.
-        const BLOCK: usize = 1024;
-        let sound = |block: &[f32]| block.iter().fold(true, |sound, x| sound & x.is_finite());
-        self.latents.chunks(BLOCK).all(sound)
+        is_finite(&self.latents)
     }
 
     /// The finished latents that the last model output predicted, for previews; zeros before the first output.
@@ -274,4 +271,12 @@ fn expect_length(what: &'static str, got: usize, expected: usize) -> Result<(), 
     } else {
         Err(Error::Length { what, got, expected })
     }
+}
+/// Whether every value is a number: no NaN, no infinity.
+#[must_use]
+pub fn is_finite(values: &[f32]) -> bool {
+    // A block whole, which compilers make many values at a time of; `all` alone would look at them one by one.
+    const BLOCK: usize = 1024;
+    let sound = |block: &[f32]| block.iter().fold(true, |sound, x| sound & x.is_finite());
+    values.chunks(BLOCK).all(sound)
 }

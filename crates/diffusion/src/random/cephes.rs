@@ -21,6 +21,7 @@ const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
 const QUARTER_PI: [f32; 3] = [-0.785_156_25, -2.418_756_5e-4, -3.774_895e-8];
 
 /// ln(x) for x in (0, 1].
+#[inline(always)]
 pub(super) fn ln(x: f32) -> f32 {
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     let mut exponent = ((bits >> 23) as i32 - 0x7E) as f32;
@@ -40,6 +41,7 @@ pub(super) fn ln(x: f32) -> f32 {
 }
 
 /// (sin x, cos x) for small x at or above 0.
+#[inline(always)]
 pub(super) fn sin_cos(x: f32) -> (f32, f32) {
     // The octant, made even: the angle becomes at most pi/4 around it.
     let octant = ((x * (4.0 / std::f32::consts::PI)) as i32 + 1) & !1;

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
+use mobula_diffusion::is_finite;
+
 use super::{Batch, Condition, Encoded, Engine, Error, Moments};
 
 /// Refuses values that are no numbers, of which no picture can be made.
 pub(crate) fn finite(part: &'static str, values: &[f32]) -> Result<(), Error> {
-    if values.iter().all(|value| value.is_finite()) {
+    if is_finite(values) {
         return Ok(());
     }
     let why = "it gives values that are not finite (NaN or infinity): its weights are damaged, or too large for float16, \

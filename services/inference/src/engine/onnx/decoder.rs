@@ -5,10 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+use mobula_diffusion::is_finite;
+
 use super::super::{Decoded, Error, Shape};
 use super::dialect::{self, Dtype};
 use super::session::{Context, Input, Mode, Network, Output, Values};
-use super::tiles::{Planes, Tiles, is_finite};
+use super::tiles::{Planes, Tiles};
 use super::unet::CHANNELS;
 use crate::memory;
 use crate::model::{Model, Vae};

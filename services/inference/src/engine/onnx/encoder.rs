@@ -6,10 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use mobula_diffusion::is_finite;
+
 use super::super::{Error, Moments};
 use super::dialect::{self, Dtype};
 use super::session::{Context, Input, Mode, Network, Output, Values};
-use super::tiles::{Planes, Tiles, is_finite};
+use super::tiles::{Planes, Tiles};
 use super::unet::CHANNELS;
 use crate::memory;
 use crate::model::{Model, Vae};

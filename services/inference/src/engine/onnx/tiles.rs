@@ -132,11 +132,6 @@ fn fade(a: f32, b: &mut f32, index: usize, extent: usize) {
     *b = a * (1.0 - share) as f32 + *b * share as f32;
 }
 
-/// Whether a network's output is one.
-pub(super) fn is_finite(values: &[f32]) -> bool {
-    values.iter().all(|value| value.is_finite())
-}
-
 /// Puts tiles side by side and rows of them below each other.
 fn joined(rows: &[Vec<Planes>]) -> Planes {
     let first = rows.first();
