@@ -1,7 +1,8 @@
 //! What stands in front of every gRPC service that draws or tells of models: who asks is found out from the metadata alone,
 //! before anything of the message is read.
 //!
-//! Health, reflection and Ray's own service are not behind it: probes have no keys, and what they tell is no secret.
+//! Health and reflection are not behind it: probes have no keys, and what they tell is no secret. Ray's list of applications
+//! is answered without a key too, but names what the caller's key opens and nothing else.
 
 use std::{
     convert::Infallible,
@@ -17,10 +18,13 @@ use tower::Service;
 use crate::keys::Keys;
 
 /// What probes ask, of the services behind the gate.
-const PROBES: [&str; 2] = [
+const PROBES: [&str; 3] = [
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
+    "/ray.serve.RayServeAPIService/Healthz",
 ];
+/// What is answered without a key, and says more to who has one.
+const LISTS: [&str; 1] = ["/ray.serve.RayServeAPIService/ListApplications"];
 
 /// A service behind the gate.
 #[derive(Debug, Clone)]
@@ -56,10 +60,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if PROBES.contains(&request.uri().path()) {
-            return Either::Left(self.service.call(request));
-        }
-        match self.keys.note(&mut request) {
+        let path = request.uri().path();
+        let noted = if PROBES.contains(&path) {
+            Ok(())
+        } else if LISTS.contains(&path) {
+            self.keys.look(&mut request).map(drop)
+        } else {
+            self.keys.note(&mut request)
+        };
+        match noted {
             Ok(()) => Either::Left(self.service.call(request)),
             Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
         }

@@ -81,25 +81,44 @@ impl Keys {
     /// # Errors
     /// [`Error::Unauthenticated`].
     pub(crate) fn note<B>(&self, request: &mut http::Request<B>) -> Result<(), Error> {
+        match self.look(request)? {
+            true => Ok(()),
+            false => Err(self.refused(false)),
+        }
+    }
+
+    /// The same where nobody has to show a key: whoever shows none stays nobody. False for those; true where no key is asked
+    /// for.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for a key that is not known.
+    pub(crate) fn look<B>(&self, request: &mut http::Request<B>) -> Result<bool, Error> {
         let Some(ring) = &self.0.ring else {
-            return Ok(());
-        };
-        let refused = |is_shown| {
-            self.0.metrics.turned(is_shown);
-            Error::Unauthenticated { is_shown }
+            return Ok(true);
         };
         let found = shown(request.headers()).map(|key| {
             let ring = ring.read().unwrap_or_else(PoisonError::into_inner);
             ring.find(key)
         });
-        let caller = found
-            .ok_or_else(|| refused(false))?
-            .ok_or_else(|| refused(true))?;
+        let Some(found) = found else {
+            return Ok(false);
+        };
+        let caller = found.ok_or_else(|| self.refused(true))?;
         for name in [API_KEY, AUTHORIZATION] {
             request.headers_mut().remove(name);
         }
         request.extensions_mut().insert(caller);
-        Ok(())
+        Ok(true)
+    }
+
+    fn refused(&self, is_shown: bool) -> Error {
+        self.0.metrics.turned(is_shown);
+        Error::Unauthenticated { is_shown }
+    }
+
+    /// Whether a list that is open to all names an application to this caller: what its key opens, and nothing without one.
+    pub(crate) fn names(&self, caller: &Caller, application: &str) -> bool {
+        (self.is_open() || !caller.is_anonymous()) && caller.may_enter(application)
     }
 
     /// Refuses a caller of whom nobody found out who it is, where that matters: a door that forgot to ask draws for nobody.

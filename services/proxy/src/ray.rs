@@ -9,7 +9,7 @@ use mobula_proto::ray::serve::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{generate::Generator, table::Table};
+use crate::{caller::Caller, generate::Generator, table::Table};
 
 /// Ray's words while a proxy drains.
 pub(crate) const DRAINING: &str = "This node is being drained.";
@@ -38,15 +38,15 @@ impl RayApi {
 impl RayServeApiService for RayApi {
     async fn list_applications(
         &self,
-        _: Request<ListApplicationsRequest>,
+        request: Request<ListApplicationsRequest>,
     ) -> Result<Response<ListApplicationsResponse>, Status> {
-        // UNAVAILABLE: the proxy drains, or the controller was never heard.
+        // UNAVAILABLE: the proxy drains, or the controller was never heard. UNAUTHENTICATED: a key that is not known; without
+        // one nothing is named where there are keys.
         let table = self.generator.table();
         self.refuse(&table)?;
-        let names = table
-            .applications()
-            .iter()
-            .map(|application| application.name.clone());
+        let (keys, caller) = (self.generator.keys(), Caller::of(request.extensions()));
+        let names = table.applications().iter().map(|application| &application.name);
+        let names = names.filter(|name| keys.names(&caller, name)).cloned();
         let mut application_names: Vec<String> = names.collect();
         application_names.sort_unstable();
         Ok(Response::new(ListApplicationsResponse { application_names }))

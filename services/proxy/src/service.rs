@@ -102,7 +102,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let server = grpc::Server::new("mobula-proxy")
         .add(Gated::new(&keys, Checked(images)))
         .add(Gated::new(&keys, Checked(inference)))
-        .add(ray)
+        .add(Gated::new(&keys, ray))
         .web(config.allowed_origins.clone());
     let grpc = server.serve(listeners.grpc, readiness.clone(), stop.clone());
     let openai = OpenAi::new(&config, &metrics, clock);

@@ -73,7 +73,7 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
     let path = request.uri().path();
     // Probes are answered at once; a request waits for the first table.
     let table = match path {
-        "/-/healthz" | "/-/routes" => shared.generator.table(),
+        "/-/healthz" | gate::ROUTES => shared.generator.table(),
         _ if v2::Ask::is_probe(path) => shared.generator.table(),
         _ => shared.generator.heard_table().await,
     };
@@ -85,7 +85,7 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
     }
     match path {
         "/-/healthz" => seen.page(&shared.metrics.healthz),
-        "/-/routes" => seen.page(&shared.metrics.routes),
+        gate::ROUTES => seen.page(&shared.metrics.routes),
         _ => {}
     }
     match path {
@@ -93,9 +93,13 @@ async fn route(shared: &Shared, request: Request<Body>, seen: &mut Seen) -> Resp
             Some(response) => response,
             None => answer::text(StatusCode::OK, "success"),
         },
-        "/-/routes" => match not_serving(shared, &table) {
+        gate::ROUTES => match not_serving(shared, &table) {
             Some(response) => response,
-            None => answer::json(StatusCode::OK, &routes(&table)),
+            None => {
+                let (keys, caller) = (shared.generator.keys(), Caller::of(request.extensions()));
+                let routes = routes(&table, |application| keys.names(&caller, application));
+                answer::json(StatusCode::OK, &routes)
+            }
         },
         _ => match table.by_path(path) {
             Some((application, rest)) => {
@@ -134,11 +138,11 @@ fn no_routes() -> Response {
     answer::text(StatusCode::SERVICE_UNAVAILABLE, ray::NO_ROUTES)
 }
 
-fn routes(table: &Table) -> Value {
+fn routes(table: &Table, is_named: impl Fn(&str) -> bool) -> Value {
     let routed = table
         .applications()
         .iter()
-        .filter(|application| !application.route_prefix.is_empty());
+        .filter(|application| !application.route_prefix.is_empty() && is_named(&application.name));
     Value::Object(
         routed
             .map(|a| (a.route_prefix.clone(), Value::from(a.name.clone())))

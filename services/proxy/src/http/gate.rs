@@ -12,9 +12,11 @@ use http_body_util::{BodyExt as _, Limited};
 use super::{answer, openai, query::Query, v2};
 use crate::{Error, keys::Keys};
 
-/// Pages that tell no secret, by their paths' beginnings: health and routes, whose paths probes of Ray Serve and of the Open
-/// Inference Protocol know.
+/// Pages that tell no secret, by their paths' beginnings: health, whose paths probes of Ray Serve and of the Open Inference
+/// Protocol know.
 const PAGES: [&str; 3] = ["/-/", "/v2/health/live", "/v2/health/ready"];
+/// Ray's list of applications: answered without a key, and names what the caller's key opens and nothing else.
+pub(super) const ROUTES: &str = "/-/routes";
 /// Of a request that is refused so much is read and thrown away, for so long: clients that send all before they read would see
 /// a broken connection instead of the reason.
 const THROWN_AWAY: usize = 1 << 20;
@@ -29,7 +31,8 @@ pub(super) async fn enter(keys: &Keys, mut request: Request<Body>) -> Result<Req
     let path = request.uri().path();
     let is_page = PAGES.iter().any(|page| path.starts_with(page));
     let is_link = path.contains(openai::FILES) && !path.contains("..");
-    if is_page || is_link || request.method() == Method::OPTIONS {
+    let is_list = path == ROUTES;
+    if (is_page && !is_list) || is_link || request.method() == Method::OPTIONS {
         return Ok(request);
     }
     let refuse: fn(Error) -> Response = if path.contains(OPENAI) {
@@ -39,7 +42,11 @@ pub(super) async fn enter(keys: &Keys, mut request: Request<Body>) -> Result<Req
     } else {
         |error| answer::error(&error, &Query::default())
     };
-    let Err(error) = keys.note(&mut request) else {
+    let noted = match is_list {
+        true => keys.look(&mut request).map(drop),
+        false => keys.note(&mut request),
+    };
+    let Err(error) = noted else {
         return Ok(request);
     };
     let body = Limited::new(request.into_body(), THROWN_AWAY).collect();

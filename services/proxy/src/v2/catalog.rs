@@ -46,9 +46,22 @@ impl Which {
     /// Finds the model that a name means; `version` may be empty.
     ///
     /// # Errors
-    /// [`Error::NoRoutes`], [`Error::UnknownModel`], [`Error::UnknownVersion`], and [`Error::ModelNotNamed`] where no name
-    /// is given.
-    pub(crate) fn find((table, caller): (&Table, &Caller), name: &str, version: &str) -> Result<Self, Error> {
+    /// [`Error::NoRoutes`], [`Error::UnknownModel`], [`Error::UnknownVersion`], [`Error::ModelNotNamed`] where no name is
+    /// given, and [`Error::Closed`] for what the caller's key does not open, whether there is such a model or not.
+    pub(crate) fn find(asks: (&Table, &Caller), name: &str, version: &str) -> Result<Self, Error> {
+        Self::find_or(asks, (name, ""), version)
+    }
+
+    /// The same; where the name does not say which of an application's models on demand is meant, `model_id` does, unless it
+    /// is empty.
+    ///
+    /// # Errors
+    /// As [`Which::find`].
+    pub(crate) fn find_or(
+        (table, caller): (&Table, &Caller),
+        (name, model_id): (&str, &str),
+        version: &str,
+    ) -> Result<Self, Error> {
         if !table.is_populated {
             return Err(Error::NoRoutes);
         }
@@ -61,15 +74,19 @@ impl Which {
             let (model, stage) = Stage::split(name)?;
             Some((by_name(table, model)?, Some(stage)))
         });
-        let Some(((application, model_id), stage)) = found else {
-            if !caller.opens(name) {
-                caller.check(name, "")?;
+        let Some(((application, named), stage)) = found else {
+            // The same words as for one of this name that is there.
+            let model = Stage::split(name).map_or(name, |(model, _)| model);
+            if !caller.opens(name) && !caller.opens(model) {
+                let (application, named) = model.split_once(SEPARATOR).unwrap_or((model, ""));
+                caller.check(application, if named.is_empty() { model_id } else { named })?;
             }
             return Err(Error::UnknownModel {
                 name: name.chars().take(NAME_SHOWN).collect(),
                 known: known(table, caller),
             });
         };
+        let model_id = if named.is_empty() { model_id } else { named };
         caller.check(&application.name, model_id)?;
         if !version.is_empty() && version != VERSION {
             return Err(Error::UnknownVersion {
@@ -82,14 +99,6 @@ impl Which {
             model_id: model_id.to_owned(),
             stage,
         })
-    }
-
-    /// The same application's model with this id, where its name does not say which; empty changes nothing.
-    pub(crate) fn or_model(mut self, model_id: String) -> Self {
-        if self.model_id.is_empty() {
-            self.model_id = model_id;
-        }
-        self
     }
 
     /// Its name.

@@ -142,6 +142,7 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelMetadataRequest>,
     ) -> Answered<oip::ModelMetadataResponse> {
         // NOT_FOUND: no such model or version. INVALID_ARGUMENT: none is named. UNAVAILABLE: the controller was never heard.
+        // PERMISSION_DENIED: the key does not open the model.
         let caller = Caller::of(request.extensions());
         let oip::ModelMetadataRequest { name, version } = request.into_inner();
         let which = self.which(&caller, &name, &version).await?;
@@ -157,10 +158,8 @@ impl GrpcInferenceService for Inference {
         let terms = terms(&request);
         let model_id = model_id(request.metadata());
         let (to, version, ask) = read(request.into_inner());
-        let which = self
-            .which(&terms.caller, &to.model, &version)
-            .await?
-            .or_model(model_id);
+        let table = self.oip.generator.heard_table().await;
+        let which = Which::find_or((&table, &terms.caller), (&to.model, &model_id), &version)?;
         let (id, answer) = self.oip.infer(which, ask?, terms).await?;
         let mut response = Response::new(message::write(&to, answer));
         if let Ok(value) = MetadataValue::<Ascii>::try_from(&*id) {
@@ -189,6 +188,7 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelConfigRequest>,
     ) -> Answered<oip::ModelConfigResponse> {
         // NOT_FOUND: no such model or version. INVALID_ARGUMENT: none is named. UNAVAILABLE: the controller was never heard.
+        // PERMISSION_DENIED: the key does not open the model.
         let caller = Caller::of(request.extensions());
         let oip::ModelConfigRequest { name, version } = request.into_inner();
         let config = Some(self.which(&caller, &name, &version).await?.config());
@@ -199,7 +199,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::ModelStatisticsRequest>,
     ) -> Answered<oip::ModelStatisticsResponse> {
-        // NOT_FOUND: no such model or version. UNAVAILABLE: the controller was never heard.
+        // NOT_FOUND: no such model or version. UNAVAILABLE: the controller was never heard. PERMISSION_DENIED: the key does not
+        // open the model. Without a name it tells of what the key opens.
         let caller = Caller::of(request.extensions());
         let oip::ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = if name.is_empty() {
@@ -221,7 +222,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::RepositoryIndexRequest>,
     ) -> Answered<oip::RepositoryIndexResponse> {
-        // UNAVAILABLE: the controller was never heard.
+        // UNAVAILABLE: the controller was never heard. It lists what the key opens.
         let table = self.table();
         if !table.is_populated {
             return Err(Error::NoRoutes.into());

@@ -128,7 +128,7 @@ pub(in crate::http) async fn answer(
                 let model = models::describe(name, door.0.started);
                 Ok(answers::json(StatusCode::OK, &model))
             } else {
-                Err(models::unknown(table, &ask.scope, (name, &caller)).into())
+                Err(models::refused(table, &ask.scope, (name, &caller)).into())
             }
         }
         Endpoint::File(name) => {

@@ -89,8 +89,22 @@ pub(super) fn find(
     }
 }
 
+/// Why a name is not told of: there is no such model, or the caller's key does not open it, in the words of a request that
+/// would draw with it.
+pub(super) fn refused(table: &Table, scope: &Scope, (name, caller): (&str, &Caller)) -> Error {
+    let found = find(table, scope, (name, caller));
+    let opened = found.and_then(|(application, id)| {
+        let id = id.unwrap_or_default();
+        caller.check(&application.name, &id)
+    });
+    match opened {
+        Ok(()) => unknown(table, scope, (name, caller)),
+        Err(error) => error,
+    }
+}
+
 /// There is no model by this name.
-pub(super) fn unknown(table: &Table, scope: &Scope, (name, caller): (&str, &Caller)) -> Error {
+fn unknown(table: &Table, scope: &Scope, (name, caller): (&str, &Caller)) -> Error {
     Error::UnknownModel {
         name: name.chars().take(NAME_SHOWN).collect(),
         known: names(table, scope, caller),

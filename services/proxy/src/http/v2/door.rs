@@ -123,7 +123,7 @@ impl Asked<'_> {
         let (terms, model_id) = terms_of(self.parts);
         let given: Arc<str> = terms.request_id.as_str().into();
         let work = async {
-            let which = Which::find((self.table, &terms.caller), name, version)?.or_model(model_id);
+            let which = Which::find_or((self.table, &terms.caller), (name, &model_id), version)?;
             seen.application(&which.application.ingress);
             let limit = self.oip.max_request_bytes;
             let read = body::read(&self.oip.generator, &self.parts.headers, body, limit).await?;
