@@ -165,6 +165,8 @@ pub struct Deployment {
     pub max_ongoing_requests: u32,
     /// Requests that may wait; -1 is unlimited.
     pub max_queued_requests: i32,
+    /// How long a request may wait for a replica to be free; none means as long as the proxy allows.
+    pub max_queued: Option<Duration>,
     /// What a replica needs.
     pub need: Amounts,
     /// Which workers a replica may have, and where it stands beside the others.

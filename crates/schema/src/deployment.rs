@@ -18,6 +18,8 @@ const MAX_GRACE_S: f64 = 86_400.0;
 const MAX_ONGOING: u32 = 100_000;
 /// Requests that can be allowed to wait.
 const MAX_QUEUED: i64 = 1_000_000;
+/// The longest that one of them can be allowed to, one day.
+const MAX_QUEUED_S: f64 = 86_400.0;
 
 const NOT_POLLED: &str = "replicas report their load with every heartbeat, and proxies route by it";
 
@@ -69,6 +71,8 @@ pub(crate) fn read<'a>(mut fields: Fields<'a>, graph: &Graph, into: &mut Deploym
     into.max_queued_requests = fields
         .read("max_queued_requests", into.max_queued_requests, queued)
         .honoured();
+    let patience = |n: &Node<'_>| seconds(n, Bounds::span(MAX_QUEUED_S)).map(Some);
+    into.max_queued = fields.read("max_queued_s", into.max_queued, patience).honoured();
     aim(into, target.as_ref(), &node);
     into.user_config = fields
         .read("user_config", None, |n| object(n).map(Some))

@@ -114,6 +114,10 @@ impl Deployment {
             .prefer
             .iter()
             .for_each(|selector| fields.selector(selector));
+        // Nothing where it is not said, so that deployments of before keep the digest that they have.
+        if let Some(longest) = self.max_queued {
+            fields.put(&format!("max_queued {longest:?}"));
+        }
         fields.end()
     }
 }

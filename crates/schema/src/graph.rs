@@ -306,6 +306,7 @@ fn deployment(part: &Part, count: Count) -> Deployment {
         count,
         max_ongoing_requests: part.max_ongoing_requests,
         max_queued_requests: MAX_QUEUED_REQUESTS,
+        max_queued: None,
         need: placing::one_cpu(),
         placing: Placing::default(),
         grace: GRACEFUL_SHUTDOWN_TIMEOUT,

@@ -161,10 +161,11 @@ impl Place {
             pool.fail_fast()?;
         }
         let mut limit = pool.waits_until(self.since);
-        let too_long = self.since.saturating_add(pool.settings.bounds.age);
+        let mut age = pool.age();
         let mut tells = clock.now() + TELL;
         let mut told = None;
         loop {
+            let too_long = self.since.saturating_add(*age.borrow_and_update());
             let next = match tell {
                 Some(_) => too_long.min(tells),
                 None => too_long,
@@ -175,6 +176,8 @@ impl Place {
                     Ok(granted) => granted.map_err(Error::from),
                     Err(_) => Err(pool.no_replica(self.since)),
                 },
+                // The pool is held here, and so is what tells of changes.
+                Ok(()) = age.changed() => {}
                 () = tokio::time::sleep_until(clock.at(next.min(limit))) => {
                     if too_long <= clock.now() {
                         return Err(pool.waited_too_long(self.since));

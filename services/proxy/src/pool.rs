@@ -38,6 +38,7 @@ use mobula_serving::{
         tiers::{Distance, Tiers},
     },
 };
+use tokio::sync::watch;
 
 pub(crate) use self::line::margin;
 pub(crate) use self::{
@@ -93,6 +94,8 @@ pub(crate) struct Pool {
     row_ns: AtomicU64,
     /// Time that the last load of a model took, nanoseconds; 0 before any.
     load_ns: AtomicU64,
+    /// How long a request may wait; those that wait hear of a change.
+    age: watch::Sender<Duration>,
 }
 
 #[derive(Debug)]
@@ -154,6 +157,7 @@ impl Pool {
             alive_at: AtomicU64::new(0),
             row_ns: AtomicU64::new(0),
             load_ns: AtomicU64::new(0),
+            age: watch::Sender::new(settings.bounds.age),
             settings,
         }
     }
@@ -161,13 +165,11 @@ impl Pool {
     /// Takes in what the table says now: replicas come, go and change. One that goes keeps the requests that it has.
     pub(crate) fn update(self: &Arc<Self>, route: &DeploymentRoute, channels: &mut Channels) {
         let now = self.now();
-        let max_queued = usize::try_from(route.max_queued_requests).unwrap_or(usize::MAX);
         let mut state = self.lock();
-        let bounds = self.settings.bounds;
-        state.queue.bound(Bounds {
-            requests: max_queued.min(bounds.requests),
-            ..bounds
-        });
+        let bounds = bounds(route, self.settings.bounds);
+        state.queue.bound(bounds);
+        self.age
+            .send_if_modified(|age| std::mem::replace(age, bounds.age) != bounds.age);
         state.backpressure = Backpressure::of(route);
         let before = std::mem::take(&mut state.replicas);
         let here = (&*self.settings.node, &*self.settings.zone);
@@ -350,6 +352,20 @@ impl State {
             }
             self.models.insert(id, model);
         }
+    }
+}
+
+/// What may wait, as a deployment says it, and no more than the proxy's own bounds.
+fn bounds(route: &DeploymentRoute, own: Bounds) -> Bounds {
+    let requests = usize::try_from(route.max_queued_requests).unwrap_or(usize::MAX);
+    let age = match route.max_queued_ms {
+        0 => own.age,
+        millis => Duration::from_millis(millis).min(own.age),
+    };
+    Bounds {
+        requests: requests.min(own.requests),
+        age,
+        ..own
     }
 }
 

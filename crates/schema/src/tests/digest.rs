@@ -59,6 +59,8 @@ fn what_a_replica_cannot_change_about_itself_is_in_the_version_and_nothing_else_
         },
         |d| d.max_ongoing_requests += 1,
         |d| d.max_queued_requests = -1,
+        |d| d.max_queued = Some(Duration::ZERO),
+        |d| d.max_queued = Some(Duration::from_secs(1)),
         |d| d.grace = Duration::ZERO,
         |d| d.health.period = Duration::ZERO,
         |d| d.health.timeout = Duration::ZERO,

@@ -23,6 +23,7 @@ fn nothing_said_is_rays_default_but_for_what_is_noted() {
         count: Count::Fixed(1),
         max_ongoing_requests: 32,
         max_queued_requests: 256,
+        max_queued: None,
         need: Amounts {
             cpus: 10_000,
             ..Amounts::default()
@@ -83,6 +84,7 @@ fn numbers_of_a_deployment_arrive() {
         "num_replicas": 3,
         "max_ongoing_requests": 8,
         "max_queued_requests": -1,
+        "max_queued_s": 12.5,
         "graceful_shutdown_timeout_s": 2.5,
         "health_check_period_s": 5,
         "health_check_timeout_s": 1.5,
@@ -94,6 +96,7 @@ fn numbers_of_a_deployment_arrive() {
     }));
     assert_eq!(found.count, Count::Fixed(3));
     assert_eq!((found.max_ongoing_requests, found.max_queued_requests), (8, -1));
+    assert_eq!(found.max_queued, Some(Duration::from_millis(12_500)));
     assert_eq!(found.grace, Duration::from_millis(2_500));
     let (period, timeout) = (Duration::from_secs(5), Duration::from_millis(1_500));
     assert_eq!((found.health.period, found.health.timeout), (period, timeout));
@@ -126,6 +129,7 @@ fn null_is_not_given() {
         "num_replicas",
         "max_ongoing_requests",
         "max_queued_requests",
+        "max_queued_s",
         "user_config",
         "autoscaling_config",
         "graceful_shutdown_timeout_s",
@@ -225,6 +229,7 @@ fn numbers_out_of_range_are_refused_with_the_range() {
             json!(0),
             "-1 (no bound) or at least 1, as in Ray, not 0",
         ),
+        ("max_queued_s", json!(0), "a number from 0.001 to 86400, not 0"),
         (
             "graceful_shutdown_timeout_s",
             json!(-1),
@@ -316,6 +321,8 @@ fn python_is_refused() {
 fn a_field_that_nobody_knows_is_refused_with_what_may_be_meant() {
     let found = wrong_one(json!({ "max_ongoing_request": 5 }));
     assert!(found.contains("did you mean max_ongoing_requests?"), "{found}");
+    let found = wrong_one(json!({ "max_queued": 5 }));
+    assert!(found.contains("did you mean max_queued_s?"), "{found}");
     let found = wrong_one(json!({ "maxOngoingRequests": 5 }));
     assert!(found.contains("did you mean max_ongoing_requests?"), "{found}");
     let found = wrong_one(json!({ "colour": 5 }));

@@ -87,6 +87,7 @@ fn deployment() -> BoxedStrategy<Value> {
     let fields = some(vec![
         ("max_ongoing_requests", whole(10..=1_000)),
         ("max_queued_requests", whole(1..=1_000)),
+        ("max_queued_s", number(0.01..100.0)),
         ("user_config", Just(json!({ "a": [1, { "b": null }] })).boxed()),
         ("graceful_shutdown_timeout_s", number(0.0..100.0)),
         ("graceful_shutdown_wait_loop_s", number(0.0..100.0)),

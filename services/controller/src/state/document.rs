@@ -14,6 +14,7 @@ pub(super) fn document(config: &Deployment) -> Value {
         count,
         max_ongoing_requests,
         max_queued_requests,
+        max_queued,
         need,
         placing,
         grace,
@@ -33,6 +34,7 @@ pub(super) fn document(config: &Deployment) -> Value {
         "kind": kind.to_string(),
         "max_ongoing_requests": max_ongoing_requests,
         "max_queued_requests": max_queued_requests,
+        "max_queued_s": max_queued.map(|longest| longest.as_secs_f64()),
         "user_config": user_config,
         "graceful_shutdown_timeout_s": grace.as_secs_f64(),
         "health_check_period_s": health.period.as_secs_f64(),
@@ -123,6 +125,9 @@ mod tests {
         assert_eq!(fixed["num_replicas"], 1);
         assert_eq!(fixed["ray_actor_options"]["num_cpus"], 1.0);
         assert_eq!(fixed["graceful_shutdown_timeout_s"], 20.0);
+        assert_eq!(fixed.get("max_queued_s"), None, "as long as the proxy allows");
+        config.max_queued = Some(Duration::from_millis(1_500));
+        assert_eq!(document(&config)["max_queued_s"], 1.5);
         config.count = Count::Auto(scale::Config::auto());
         let scaled = document(&config);
         assert_eq!(scaled["num_replicas"], Value::Null);

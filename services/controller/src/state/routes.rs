@@ -171,6 +171,7 @@ impl State {
                 .map_or(0.0, |after| after.as_secs_f32()),
             models: config.models.keys().cloned().collect(),
             stages: stages_to_proto(config.stages),
+            max_queued_ms: config.max_queued.map_or(0, |longest| millis(longest).max(1)),
         }
     }
 

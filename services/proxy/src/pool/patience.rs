@@ -6,6 +6,7 @@ use std::{
 };
 
 use mobula_serving::admission::Bound;
+use tokio::sync::watch;
 
 use super::Pool;
 use crate::{Error, replica::Replica};
@@ -78,6 +79,16 @@ impl Pool {
             waited: self.now().saturating_sub(since),
             why: why.to_owned(),
         }
+    }
+
+    /// How long a request may wait here.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        *self.age.borrow()
+    }
+
+    /// The same, and how it changes.
+    pub(crate) fn age(&self) -> watch::Receiver<Duration> {
+        self.age.subscribe()
     }
 
     /// What a request is told that waited for as long as may be.

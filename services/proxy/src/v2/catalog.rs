@@ -181,6 +181,7 @@ impl Which {
                 default_priority_level: PRIORITIES.div_ceil(2),
                 default_queue_policy: Some(ModelQueuePolicy {
                     allow_timeout_override: true,
+                    default_timeout_microseconds: self.patience_us(),
                     ..ModelQueuePolicy::default()
                 }),
             }),
@@ -213,6 +214,15 @@ impl Which {
             "" => self.application.model.clone(),
             id => self.application.pipeline.as_ref()?.model(id)?.1,
         }
+    }
+
+    /// How long a request may wait for a replica, microseconds; 0 is any time.
+    fn patience_us(&self) -> u64 {
+        let pool = self.application.pipeline.as_ref();
+        let longest = pool.map(|pool| pool.longest_wait().as_micros());
+        longest
+            .and_then(|longest| u64::try_from(longest).ok())
+            .unwrap_or(0)
     }
 
     fn platform(&self) -> String {

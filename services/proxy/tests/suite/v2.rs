@@ -342,7 +342,13 @@ async fn models_are_described_listed_and_ready() {
         .config
         .unwrap();
     assert_eq!(config.parameters["default_steps"].string_value, "20");
-    assert_eq!(config.dynamic_batching.unwrap().priority_levels, 3);
+    let batching = config.dynamic_batching.unwrap();
+    assert_eq!(batching.priority_levels, 3);
+    let policy = batching.default_queue_policy.unwrap();
+    assert_eq!(
+        policy.default_timeout_microseconds, 3_600_000_000,
+        "the proxy's own bound"
+    );
     assert_eq!(config.max_batch_size, 0);
     let index = client
         .repository_index(RepositoryIndexRequest::default())

@@ -212,6 +212,7 @@ fn another_route_prefix_or_bound_is_a_new_table_and_no_more() {
     let mut other = schema(1);
     other.config.applications[0].route_prefix = Some("/draw".into());
     other.config.applications[0].deployments[1].max_queued_requests = 7;
+    other.config.applications[0].deployments[1].max_queued = Some(ms(2_500));
     world.intend(other);
     world.run(ms(300));
     assert_eq!((world.placed(), world.reconfigured), (before, 0));
@@ -225,8 +226,9 @@ fn another_route_prefix_or_bound_is_a_new_table_and_no_more() {
     }
     world.now += ms(20);
     world.settle();
-    let share = world.tables.last().unwrap().applications[0].deployments[1].max_queued_requests;
-    assert_eq!(share, 4, "its half, rounded up");
+    let route = &world.tables.last().unwrap().applications[0].deployments[1];
+    assert_eq!(route.max_queued_requests, 4, "its half, rounded up");
+    assert_eq!(route.max_queued_ms, 2_500, "all of it: time is not shared");
 }
 
 #[test]

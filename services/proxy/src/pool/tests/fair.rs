@@ -159,6 +159,50 @@ async fn nobody_waits_for_longer_than_may_be() {
     assert!(error.retry_after().is_some());
 }
 
+/// A deployment with one replica of one request that says how long others may wait.
+fn patient(pool: &Arc<Pool>, max_queued: Duration) {
+    let route = DeploymentRoute {
+        max_ongoing_requests: MAX_ONGOING,
+        max_queued_requests: -1,
+        max_queued_ms: max_queued.as_millis() as u64,
+        replicas: vec![ReplicaEndpoint {
+            replica_id: "r1".into(),
+            address: "127.0.0.1:1".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    pool.update(&route, &mut Channels::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_says_how_long_its_requests_wait_and_those_that_wait_hear_of_it() {
+    let mut settings = settings(10);
+    settings.bounds.age = Duration::from_secs(60);
+    let pool = Arc::new(Pool::new("app", "pipeline", settings));
+    for (said, holds) in [(0, 60), (3_600, 60), (20, 20)] {
+        patient(&pool, Duration::from_secs(said));
+        assert_eq!(pool.longest_wait(), Duration::from_secs(holds), "{said}");
+    }
+    slow(&pool);
+    let mut running = admit(&pool);
+    let _first = running.acquire().await.unwrap();
+    let mut waiting = pool.admit(want(50, None)).unwrap().place;
+    let error = pool.admit(want(1, None)).unwrap_err();
+    assert!(
+        matches!(error, Error::Overloaded { full, .. } if full.bound == Bound::Age),
+        "{error}"
+    );
+    let begun = tokio::time::Instant::now();
+    let mut waiting = Box::pin(waiting.acquire());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    patient(&pool, Duration::from_secs(5));
+    let error = waiting.await.unwrap_err();
+    assert!(matches!(error, Error::WaitedTooLong { .. }), "{error}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    assert!(error.retry_after().is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn bytes_that_wait_are_bounded_and_given_back() {
     let mut settings = settings(10);
