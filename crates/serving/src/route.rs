@@ -14,6 +14,7 @@
 //! asked the one that ranks behind is never picked; a replica is never left idle for being new while a request waits.
 
 pub mod health;
+mod restraint;
 pub mod tiers;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use self::health::Health;
+pub use self::restraint::Restraint;
 
 /// A replica that said it is full is asked again after this long, then twice as long each time it says so again. The
 /// other routers' requests that filled it end within a few denoising steps at the earliest.

@@ -5,6 +5,7 @@ mod chaos;
 mod command;
 mod control;
 mod demo;
+mod explain;
 mod faults;
 mod limits;
 mod mesh;

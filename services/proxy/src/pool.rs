@@ -118,6 +118,8 @@ struct State {
     models: BTreeMap<Arc<str>, OnDemand>,
     /// When the next task wakes the queue because a pause ends, by the clock.
     armed: Option<Duration>,
+    /// When it is shown next how many replicas get less than their share, by the clock.
+    shown_at: Option<Duration>,
     /// Its application is gone.
     is_closed: bool,
 }
@@ -146,6 +148,7 @@ impl Pool {
             backpressure: Backpressure::default(),
             models: BTreeMap::new(),
             armed: None,
+            shown_at: None,
             is_closed: false,
         };
         Self {
@@ -185,6 +188,7 @@ impl Pool {
                         // The first ones are all alike.
                         if !before.is_empty() {
                             replica.book(|book| book.begin(now, self.settings.slow_start));
+                            self.settings.signal.stir(Stir::Asked);
                         }
                         Arc::new(replica)
                     }
@@ -200,7 +204,7 @@ impl Pool {
         }
         state.replicas.sort_by_key(|replica| replica.distance);
         state.tiers = Tiers::of(state.replicas.iter().map(|replica| replica.distance));
-        self.metrics.out.set(state.out(now) as f64);
+        self.show_restrained(&mut state, now);
         state.learn(route);
         let count = state.replicas.len();
         state.outlook.told(route, count > 0, now);

@@ -207,7 +207,7 @@ impl Reporter {
     fn report(&mut self, is_proven: bool) -> ReportDemandRequest {
         // Before the numbers are read: what comes while they are read is told next time.
         self.records.signal.calm();
-        let demands = self.fleet.demands();
+        let (demands, restrained) = (self.fleet.demands(), self.fleet.restrained());
         let (finished, dropped) = if is_proven {
             self.records.with(Finished::take)
         } else {
@@ -221,6 +221,7 @@ impl Reporter {
             proxy_id: self.proxy_id.clone(),
             demands,
             finished,
+            restrained,
         }
     }
 }

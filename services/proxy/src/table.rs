@@ -8,6 +8,8 @@
 //!
 //! An application that is being deleted is not in the table, as if it were gone; its pools finish what they have.
 
+mod merge;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -16,11 +18,12 @@ use std::{
 
 use mobula_kit::channel::Dial;
 use mobula_proto::control::v1::{
-    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, ReplicaEndpoint, Stage, WatchRoutesResponse,
+    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, RestrainedReplica, Stage, WatchRoutesResponse,
     WorkerKind,
 };
 use tokio::sync::watch;
 
+use self::merge::merge;
 use crate::{
     Error,
     caller::Caller,
@@ -234,6 +237,12 @@ impl Fleet {
         demands
     }
 
+    /// Replicas that get less than their share, of all deployments.
+    pub(crate) fn restrained(&self) -> Vec<RestrainedReplica> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.pools.values().flat_map(|pool| pool.restrained()).collect()
+    }
+
     /// How demand is to be reported, as the table says it.
     pub(crate) fn pace(&self) -> Pace {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -375,47 +384,6 @@ impl Fleet {
             statistics: statistics.unwrap_or_default(),
         }
     }
-}
-
-/// What `next` says, and what `before` had besides; true when something was kept. Linear in what both say.
-fn merge(before: &WatchRoutesResponse, next: &WatchRoutesResponse) -> (WatchRoutesResponse, bool) {
-    let mut merged = next.clone();
-    let mut kept = false;
-    let places = places(&next.applications, |application| &application.name);
-    for old in &before.applications {
-        match places.get(&*old.name) {
-            Some(place) => kept |= merge_application(&mut merged.applications[*place], old),
-            None => {
-                merged.applications.push(old.clone());
-                kept = true;
-            }
-        }
-    }
-    (merged, kept)
-}
-
-fn merge_application(next: &mut ApplicationRoute, before: &ApplicationRoute) -> bool {
-    let mut kept = false;
-    for old in &before.deployments {
-        // An application has a handful.
-        let Some(deployment) = next.deployments.iter_mut().find(|d| d.name == old.name) else {
-            next.deployments.push(old.clone());
-            kept = true;
-            continue;
-        };
-        let said = places(&deployment.replicas, |replica| &replica.replica_id);
-        let lacks = |old: &&ReplicaEndpoint| !said.contains_key(&*old.replica_id);
-        let lacking: Vec<_> = old.replicas.iter().filter(lacks).cloned().collect();
-        kept |= !lacking.is_empty();
-        deployment.replicas.extend(lacking);
-    }
-    kept
-}
-
-/// Where the first of each name is.
-fn places<T>(all: &[T], name: impl Fn(&T) -> &str) -> HashMap<&str, usize> {
-    let each = all.iter().enumerate().rev();
-    each.map(|(place, one)| (name(one), place)).collect()
 }
 
 #[cfg(test)]

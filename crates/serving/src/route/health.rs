@@ -71,6 +71,11 @@ impl Health {
         now < self.until
     }
 
+    /// How often it was left out, one time after the other.
+    pub fn times(&self) -> u32 {
+        self.times
+    }
+
     /// Until when it is, or was.
     pub fn until(&self) -> Duration {
         self.until

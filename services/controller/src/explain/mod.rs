@@ -5,6 +5,7 @@
 
 mod records;
 mod request;
+mod routing;
 mod service;
 #[cfg(test)]
 mod tests;

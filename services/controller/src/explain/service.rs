@@ -2,7 +2,7 @@
 
 use mobula_proto::control::v1::{self as pb, DeploymentState, ReplicaState};
 
-use super::{Sheet, unknown, word};
+use super::{Sheet, routing, unknown, word};
 use crate::Error;
 
 /// Replicas and decisions that are told one by one.
@@ -96,6 +96,7 @@ pub(super) fn replica(id: &str, status: &pb::GetStatusResponse) -> Result<pb::Ex
         );
         sheet.find("load", text);
     }
+    routing::add(std::slice::from_ref(replica), status, &mut sheet);
     if replica.state() == ReplicaState::Pending {
         pending(deployment, status, &mut sheet);
     }
@@ -171,6 +172,7 @@ fn add_deployment(deployment: &pb::DeploymentStatus, status: &pb::GetStatusRespo
             }
         }
     }
+    routing::add(&deployment.replicas, status, sheet);
     if of(ReplicaState::Pending).next().is_some() {
         pending(deployment, status, sheet);
     }

@@ -165,6 +165,51 @@ fn a_deployment_and_its_application_tell_of_scaling() {
 }
 
 #[test]
+fn replicas_that_a_proxy_spares_are_told_of_with_the_time() {
+    let restrained = |id: &str, ejected_ms, ejections, slow_start_ms| pb::RestrainedReplica {
+        replica_id: id.into(),
+        ejected_ms,
+        ejections,
+        slow_start_ms,
+    };
+    let mut mesh = mesh();
+    mesh.proxies = vec![pb::ProxyStatus {
+        proxy_id: "p1".into(),
+        restrained: vec![
+            restrained("sd#pipeline#abc", 4_200, 3, 14_200),
+            restrained("sd#pipeline#def", 0, 0, 9_000),
+            restrained("other#pipeline#x", 5_000, 1, 5_000),
+        ],
+        ..Default::default()
+    }];
+    let ask = |subject| {
+        let request = pb::ExplainRequest {
+            subject: Some(subject),
+        };
+        explain(&request, &mesh, &Records::default()).unwrap()
+    };
+    let explained = ask(Subject::Deployment("sd/pipeline".into()));
+    assert_eq!(
+        finding(&explained, "ejected"),
+        "sd#pipeline#abc is sent nothing by p1 for 4.2 s more, for the 3. time in a row: it failed requests that it took; \
+         then it gets more and more, and all of its share in 14.2 s"
+    );
+    assert_eq!(
+        finding(&explained, "slow start"),
+        "sd#pipeline#def is new to p1, or came back: it gets more and more, and all of its share in 9.0 s"
+    );
+    assert!(!format!("{explained:?}").contains("other#"), "{explained:?}");
+    let log = "see the log of the worker of sd#pipeline#abc for why its requests fail";
+    assert!(explained.advice.iter().any(|a| a == log), "{explained:?}");
+    let explained = ask(Subject::ReplicaId("def".into()));
+    assert!(
+        explained.findings.iter().all(|f| f.topic != "ejected"),
+        "{explained:?}"
+    );
+    assert!(finding(&explained, "slow start").contains("9.0 s"));
+}
+
+#[test]
 fn workers_and_groups_are_told() {
     let worker = ask(Subject::Worker("w1".into()), &Records::default()).unwrap();
     assert_eq!(worker.summary, "it is attached and holds one replica");

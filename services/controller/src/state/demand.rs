@@ -16,14 +16,57 @@ use mobula_serving::{
 
 use super::{
     State, Time,
+    convert::millis,
     model::{Deployment, Key},
 };
+
+/// A proxy never leaves a replica out for as long: an hour.
+const LONGEST_MS: u64 = 3_600_000;
 
 /// The source of what is asked of the application as a whole; no proxy has an id like it.
 const APPLICATION: &str = "\0application";
 
 /// What proxies say of an application, by proxy: when, and whether anything is asked for.
 pub(super) type Asks = BTreeMap<String, (Time, bool)>;
+
+/// What a proxy reported last, beside what goes to the scalers.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    at: Time,
+    /// Replicas that it sends less than their share, by id.
+    restrained: BTreeMap<String, Restrained>,
+}
+
+/// Until when a replica gets less than its share.
+#[derive(Clone, Copy, Debug)]
+struct Restrained {
+    ejected_until: Time,
+    ejections: u32,
+    slow_until: Time,
+}
+
+impl Report {
+    /// How long ago it was, milliseconds.
+    pub(super) fn age_ms(&self, now: Time) -> u64 {
+        millis(now.saturating_sub(self.at))
+    }
+
+    /// What is still so of what it said of replicas, by id.
+    pub(super) fn restrained(&self, now: Time) -> Vec<pb::RestrainedReplica> {
+        let replicas = self.restrained.iter();
+        let told = replicas.map(|(id, said)| {
+            let ejected_ms = millis(said.ejected_until.saturating_sub(now));
+            pb::RestrainedReplica {
+                replica_id: id.clone(),
+                ejected_ms,
+                ejections: if ejected_ms == 0 { 0 } else { said.ejections },
+                slow_start_ms: millis(said.slow_until.saturating_sub(now)),
+            }
+        });
+        told.filter(|told| told.ejected_ms + told.slow_start_ms > 0)
+            .collect()
+    }
+}
 
 impl State {
     /// The fewest replicas that a deployment has for the sake of its application.
@@ -50,7 +93,8 @@ impl State {
 
     /// Takes in what a proxy's callers ask for.
     pub(super) fn demand(&mut self, proxy: &str, request: &pb::ReportDemandRequest, now: Time) {
-        self.reports.insert(proxy.to_owned(), now);
+        let report = self.report_of(request, now);
+        self.reports.insert(proxy.to_owned(), report);
         let mut asked: BTreeMap<&str, bool> = BTreeMap::new();
         for demand in &request.demands {
             *asked.entry(&demand.application).or_default() |= demand.queued > 0 || demand.running > 0;
@@ -70,6 +114,27 @@ impl State {
         }
         for (app, asked) in asked {
             self.ask(app, proxy, Some(asked), now);
+        }
+    }
+
+    /// What is kept of a report; of replicas that are not there nothing is.
+    fn report_of(&self, request: &pb::ReportDemandRequest, now: Time) -> Report {
+        let until = |ms: u64| now.saturating_add(Time::from_millis(ms.min(LONGEST_MS)));
+        let known = request
+            .restrained
+            .iter()
+            .filter(|replica| self.replicas.contains_key(&replica.replica_id));
+        let kept = known.map(|replica| {
+            let said = Restrained {
+                ejected_until: until(replica.ejected_ms),
+                ejections: replica.ejections,
+                slow_until: until(replica.slow_start_ms),
+            };
+            (replica.replica_id.clone(), said)
+        });
+        Report {
+            at: now,
+            restrained: kept.collect(),
         }
     }
 

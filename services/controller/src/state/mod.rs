@@ -132,8 +132,8 @@ pub(crate) struct State {
     ticks: BTreeSet<(Time, Key)>,
     /// When what proxies asked of an application counts no more, unless they say it again.
     silences: BTreeSet<(Time, String)>,
-    /// When each proxy last reported demand.
-    reports: BTreeMap<String, Time>,
+    /// What each proxy last reported.
+    reports: BTreeMap<String, demand::Report>,
     workers: BTreeMap<String, Worker>,
     sessions: HashMap<u64, String>,
     leases: Leases<String>,

@@ -45,7 +45,8 @@ impl State {
     fn proxy_status(&self, proxy: &pb::ProxyStatus, now: Time) -> pb::ProxyStatus {
         let report = self.reports.get(&proxy.proxy_id);
         pb::ProxyStatus {
-            report_age_ms: report.map(|at| millis(now.saturating_sub(*at))),
+            report_age_ms: report.map(|report| report.age_ms(now)),
+            restrained: report.map(|report| report.restrained(now)).unwrap_or_default(),
             ..proxy.clone()
         }
     }

@@ -61,6 +61,12 @@ static OUT: Family = Family {
     labels: DEPLOYMENT,
     help: "Replicas that are left out because they failed what they took.",
 };
+static SLOW: Family = Family {
+    name: "mobula_proxy_replicas_slow_start",
+    kind: Kind::Gauge,
+    labels: DEPLOYMENT,
+    help: "Replicas that get only a part of their share, because they are new or come back.",
+};
 static REPLICAS: Family = Family {
     name: "mobula_proxy_replicas",
     kind: Kind::Gauge,
@@ -140,6 +146,7 @@ pub(crate) struct QueueMetrics {
     pub(crate) bytes: Series,
     pub(crate) left_out: Series,
     pub(crate) out: Series,
+    pub(crate) slow: Series,
     /// By [`Bound`], then those whose deadline was too near.
     refused: [Series; 6],
     held: Series,
@@ -191,6 +198,7 @@ impl QueueMetrics {
             bytes: BYTES.series(&of),
             left_out: LEFT_OUT.series(&of),
             out: OUT.series(&of),
+            slow: SLOW.series(&of),
             refused: REASONS.map(|reason| REFUSED.series(&[application, deployment, reason])),
             held: pick("held"),
             cold: pick("cold"),

@@ -2,7 +2,10 @@
 
 use crate::support::{Act, Mesh, Worker, get, images, names, picture, prompt, soon};
 use mobula_kit::status;
-use mobula_proto::image::v1::generate_response::Event;
+use mobula_proto::{
+    control::v1::{ReportDemandRequest, RestrainedReplica},
+    image::v1::generate_response::Event,
+};
 use mobula_proxy::Config;
 use tonic::{Code, Status};
 
@@ -234,4 +237,43 @@ async fn a_model_that_fails_is_500_over_http_and_internal_over_grpc_and_the_next
     let status = mesh.all(prompt(|_| ())).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     assert_eq!(get(mesh.http, "/imagine?prompt=a").await.status, 200);
+}
+
+/// What the proxy's last report says of a replica that it sends less than its share.
+fn restrained(reports: &[ReportDemandRequest], id: &str) -> Option<RestrainedReplica> {
+    let told = &reports.last()?.restrained;
+    told.iter().find(|replica| replica.replica_id == id).cloned()
+}
+
+#[tokio::test]
+async fn a_replica_that_is_ejected_or_new_is_told_of_with_the_time() {
+    let (a, b) = (Worker::start("a").await, Worker::start("b").await);
+    let mesh = Mesh::start(config(), &[&a], 4).await;
+    // Nobody has asked for anything.
+    mesh.publish(&[&a, &b], 4, -1);
+    let reports = mesh.reported("the new replica", |reports| {
+        restrained(reports, "demo#b").is_some()
+    });
+    let told = restrained(&reports.await, "demo#b").unwrap();
+    assert_eq!((told.ejected_ms, told.ejections), (0, 0));
+    assert!((1..=10_000).contains(&told.slow_start_ms), "{told:?}");
+    for _ in 0..5 {
+        a.will(Act::Break(0, Status::internal("the model failed")));
+    }
+    let ejected = |reports: &Vec<ReportDemandRequest>| {
+        restrained(reports, "demo#a").is_some_and(|told| told.ejected_ms > 0)
+    };
+    soon("the ejection", async {
+        while !ejected(&mesh.reports.borrow()) {
+            // Those that `a` gets fail.
+            let _ = mesh.all(prompt(|_| ())).await;
+        }
+    })
+    .await;
+    let told = restrained(&mesh.reports.borrow(), "demo#a").unwrap();
+    assert_eq!(told.ejections, 1);
+    assert!(
+        told.ejected_ms <= 5_000 && told.slow_start_ms > 10_000,
+        "{told:?}"
+    );
 }

@@ -13,6 +13,7 @@ mod intents;
 mod permanent;
 mod placing;
 mod property;
+mod restrained;
 mod rollout;
 mod samples;
 mod scaling;
