@@ -51,7 +51,12 @@ use crate::{
     validate::{self, Limits, Models, Plan},
 };
 
-pub(crate) use self::{beside::Beside, find::Served, load::Turn, meter::Trail};
+pub(crate) use self::{
+    beside::{Aside, Beside},
+    find::Served,
+    load::Turn,
+    meter::Trail,
+};
 use self::{bill::Bill, find::Wanted, meter::Meter};
 
 /// How long an event may wait for its caller to read it: as long as nginx waits for a client that takes nothing.

@@ -1,18 +1,22 @@
 //! What callers ask an application for beside a whole picture: tokens, pixels, that a model is loaded. The application is
-//! found and waited for as for a request that draws, and the end is counted and reported as such a one's.
+//! found and waited for as for a request that draws, and the end is counted and reported as such a one's. As such a one it can
+//! be cancelled by its id while it runs, and is ended when its reader stays and does not read: nobody else would drive it on,
+//! and it would keep its place at a replica.
 
 use std::sync::Arc;
 
+use futures::{StreamExt as _, future::BoxFuture};
 use mobula_kit::Deadline;
 use mobula_proto::image::v1 as image;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};
 use crate::{
     Error,
     caller::{Caller, Under},
-    events::Emit,
+    events::{Emit, Events},
     metrics::Door,
+    registry::Entry,
     replica::Replica,
     validate,
 };
@@ -48,11 +52,13 @@ impl Beside {
     }
 }
 
-/// Such a call under way. It is counted when it is ended or dropped.
+/// Such a call. It is counted when it has ended or is dropped.
 #[derive(Debug)]
 pub(crate) struct Aside {
     asked: Beside,
     job: Job,
+    /// Its id, until it runs.
+    entry: Option<Entry>,
     /// None for a part of a request that is counted already.
     meter: Option<Meter>,
 }
@@ -61,7 +67,8 @@ impl Generator {
     /// Begins a call.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a request id that cannot be one.
+    /// [`Error::Invalid`] for a request id that cannot be one, [`Error::Duplicate`] for one that is taken, and what the
+    /// caller's key does not allow.
     pub(crate) fn beside(&self, asked: Beside) -> Result<Aside, Error> {
         let mut meter = Meter::new(&self.0, asked.door);
         if let Err(problem) = validate::request_id(&asked.request_id) {
@@ -74,10 +81,13 @@ impl Generator {
         meter.trail().named(&id, &asked.named());
         meter.trail().stage(asked.stage);
         let under = self.enter(&asked.caller).map_err(|error| meter.refused(error))?;
+        let taken = self.0.registry.take(&asked.caller, Arc::clone(&id));
+        let entry = taken.map_err(|error| meter.refused(error))?;
         let job = self.job(&asked, id, (meter.trail().clone(), under));
         Ok(Aside {
             asked,
             job,
+            entry: Some(entry),
             meter: Some(meter),
         })
     }
@@ -88,11 +98,14 @@ impl Generator {
     /// The caller's key is good no more.
     pub(crate) fn within(&self, asked: Beside) -> Result<Aside, Error> {
         self.keys().check(&asked.caller)?;
+        // The request's own id may be another's already: its drawing has ended.
+        let entry = self.0.registry.take(&asked.caller, new_id().into())?;
         let beside = (Trail::default(), Under::default());
         let job = self.job(&asked, asked.request_id.as_str().into(), beside);
         Ok(Aside {
             asked,
             job,
+            entry: Some(entry),
             meter: None,
         })
     }
@@ -142,8 +155,33 @@ impl Aside {
         Ok(())
     }
 
+    /// Does its work, until the deadline at the longest; gives the request's id, and what came of it. It runs while this is
+    /// polled, and ends when this is dropped.
+    pub(crate) async fn run<T, W>(mut self, work: W) -> Result<(Arc<str>, T), Error>
+    where
+        T: Send + 'static,
+        W: for<'a> FnOnce(&'a Self) -> BoxFuture<'a, Result<T, Error>> + Send + 'static,
+    {
+        let entry = self.entry.take();
+        let (tell, told) = oneshot::channel();
+        let mut events = Events::new(Emit::default(), async move {
+            let result = self.limited(work(&self)).await;
+            // Whoever has left hears nothing.
+            let _ = tell.send(self.ended(result)?);
+            Ok(())
+        });
+        if let Some(entry) = entry {
+            entry.attach(events.running());
+            events.hold(entry);
+        }
+        while let Some(event) = events.next().await {
+            event?;
+        }
+        told.await.map_err(|_| Error::Cancelled)
+    }
+
     /// Runs a part of it until the deadline.
-    pub(crate) async fn limited<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn limited<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         match self.job.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.0, work)
                 .await
@@ -153,7 +191,7 @@ impl Aside {
     }
 
     /// It ended so; gives the request's id, and what came of it.
-    pub(crate) fn ended<T>(mut self, result: Result<T, Error>) -> Result<(Arc<str>, T), Error> {
+    fn ended<T>(mut self, result: Result<T, Error>) -> Result<(Arc<str>, T), Error> {
         if let Some(meter) = &mut self.meter {
             meter.ended(&result.as_ref().map(|_| ()));
             if let Err(error) = &result {

@@ -2,14 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::future::try_join_all;
 use http::HeaderMap;
 use mobula_kit::{Deadline, trace};
 use mobula_proto::{
     common::v1::Pixels,
     image::v1::Image,
-    preprocess::v1::{ImageKind, PrepareImageRequest},
+    preprocess::v1::{ImageKind, PrepareImageRequest, PrepareImageResponse},
 };
+use tonic::Response;
 use tracing::{Instrument as _, debug_span, field::Empty};
 
 use super::{
@@ -24,7 +26,7 @@ use crate::{
     caller::Caller,
     events::Events,
     finished::Finished,
-    generate::{Beside, Call, Generator},
+    generate::{Aside, Beside, Call, Generator},
     metrics::Door,
     problem::Problem,
     words,
@@ -195,22 +197,9 @@ impl Oip {
             door: begun.door,
         };
         let call = self.generator.within(asked)?;
-        let work = async {
-            let served = call.served().await?;
-            let make = |replica_id| PrepareImageRequest {
-                replica_id,
-                data: image.data.clone(),
-                width: image.width,
-                height: image.height,
-                kind: ImageKind::Picture.into(),
-                model_id: served.id().to_owned(),
-            };
-            let pool = (&served.preprocess, served.model_id.as_ref());
-            let send = async |channel, request| aside::client(channel).prepare_image(request).await;
-            let span = debug_span!("decode", otel.kind = "client");
-            aside::call(call.job(), pool, make, send).instrument(span).await
-        };
-        let prepared = call.limited(work).await?;
+        let (data, size) = (image.data.clone(), (image.width, image.height));
+        let ran = call.run(move |call| Box::pin(prepared(call, data, size)));
+        let (_, prepared) = ran.await?;
         let pixels = prepared.into_inner().pixels.unwrap_or_default();
         let bytes = u64::from(image.width) * u64::from(image.height) * 3;
         if (pixels.width, pixels.height) != (image.width, image.height) || pixels.data.len() as u64 != bytes {
@@ -232,9 +221,29 @@ impl Oip {
             door: terms.door,
         };
         let call = self.generator.beside(asked)?;
-        let result = call.limited(call.load()).await;
-        call.ended(result).map(|_| ())
+        call.run(|call| Box::pin(call.load())).await.map(drop)
     }
+}
+
+/// A picture's file as pixels of this size, by any preprocess replica.
+async fn prepared(
+    call: &Aside,
+    data: Bytes,
+    (width, height): (u32, u32),
+) -> Result<Response<PrepareImageResponse>, Error> {
+    let served = call.served().await?;
+    let make = |replica_id| PrepareImageRequest {
+        replica_id,
+        data: data.clone(),
+        width,
+        height,
+        kind: ImageKind::Picture.into(),
+        model_id: served.id().to_owned(),
+    };
+    let pool = (&served.preprocess, served.model_id.as_ref());
+    let send = async |channel, request| aside::client(channel).prepare_image(request).await;
+    let span = debug_span!("decode", otel.kind = "client");
+    aside::call(call.job(), pool, make, send).instrument(span).await
 }
 
 /// A request's fields by the names that they have here.

@@ -65,7 +65,7 @@ fn parameter(choice: ParameterChoice) -> InferParameter {
 }
 
 /// A request of the model `demo` for a prompt with a seed.
-fn ask(id: &str, prompt: &str, seed: i64) -> ModelInferRequest {
+pub(crate) fn ask(id: &str, prompt: &str, seed: i64) -> ModelInferRequest {
     ModelInferRequest {
         model_name: "demo".into(),
         id: id.into(),

@@ -120,12 +120,13 @@ impl Oip {
             draw.request.priority = beside.priority;
         }
         let call = self.generator.beside(beside)?;
-        let work = async {
-            let served = call.served().await?;
-            run(asked, call.job(), served).await
-        };
-        let result = call.limited(Box::pin(work)).await;
-        let (id, mut answer) = call.ended(result)?;
+        let ran = call.run(move |call| {
+            Box::pin(async move {
+                let served = call.served().await?;
+                run(asked, call.job(), served).await
+            })
+        });
+        let (id, mut answer) = ran.await?;
         if !ask.outputs.is_empty() {
             answer.outputs.retain(|tensor| ask.outputs.contains(&tensor.name));
         }

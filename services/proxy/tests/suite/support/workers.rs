@@ -279,6 +279,12 @@ impl InferenceService for Inference {
         &self,
         _: Request<inference::EncodeTextRequest>,
     ) -> Result<Response<inference::EncodeTextResponse>, Status> {
+        let act = self.acts.lock().unwrap().pop_front();
+        if let Some(Act::Hang) = act {
+            let _dropped = Dropped(self.dropped.clone(), false);
+            let _ = self.called.send(());
+            return std::future::pending().await;
+        }
         Err(Status::unimplemented("this worker draws whole pictures"))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use mobula_proto::oip::ModelStreamInferResponse;
+use mobula_proto::{image::v1::CancelRequest, oip::ModelStreamInferResponse};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -195,4 +195,40 @@ async fn a_stream_that_is_dropped_ends_its_requests() {
     // A client that holds on to its requests does not let go of the stream.
     drop((answers, send));
     soon("the end", worker.dropped.recv()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_of_a_stage_is_a_request_that_its_id_ends() {
+    let mut worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    let named = || {
+        let mut input = int64("input_ids", &[1, 2]);
+        input.shape = vec![1, 2];
+        let mut request = Request::new(ModelInferRequest {
+            model_name: "demo.text_encoder".into(),
+            inputs: vec![input],
+            ..Default::default()
+        });
+        request
+            .metadata_mut()
+            .insert("x-request-id", "mine".parse().unwrap());
+        request
+    };
+    worker.will(Act::Hang);
+    let mut first = client(&mesh);
+    let running = tokio::spawn(async move { first.model_infer(named()).await });
+    soon("the call", worker.called.recv()).await.unwrap();
+    let taken = client(&mesh).model_infer(named()).await.unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    let cancel = || CancelRequest {
+        request_id: "mine".into(),
+    };
+    mesh.client.clone().cancel(cancel()).await.unwrap();
+    let ended = soon("the end", running).await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::Cancelled);
+    soon("the end at the worker", worker.dropped.recv())
+        .await
+        .unwrap();
+    let again = mesh.client.clone().cancel(cancel()).await.unwrap_err();
+    assert_eq!(again.code(), Code::NotFound);
 }
