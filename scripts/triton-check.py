@@ -190,6 +190,26 @@ def stages(grpc, http, model, first):
     file = http.infer(f"{model}.vae_decoder", tensors(httpclient, latents=latents[:1])).as_numpy("image")[0]
     assert (pixels(file) == drawn[0]).all() and b"AI-Generated" in file, "the same, as a file that says what it is"
 
+    # Weights of words, too.
+    wanted = [grpcclient.InferRequestedOutput("pixels")]
+    for syntax, prompt, emphasis in (("a1111", "a (red:1.4) circle", "mean"), ("compel", "a red++ circle", "empty")):
+        tokens = stage("tokenize", {"prompt_syntax": syntax}, prompt=[prompt, "green"])
+        assert parameter(tokens, "emphasis") == emphasis, tokens.get_response().parameters
+        weighted = {}
+        for row, start in ((0, ""), (1, "negative_")):
+            ids = tokens.as_numpy("input_ids")[row]
+            states = stage("text_encoder", input_ids=ids).as_numpy("hidden_states")
+            weighted |= {f"{start}input_ids": ids, f"{start}hidden_states": states, f"{start}weights": tokens.as_numpy("weights")[row]}
+        empty = tokens.as_numpy("empty_input_ids")
+        if empty is not None:
+            states = stage("text_encoder", input_ids=empty).as_numpy("hidden_states")
+            weighted |= {"empty_input_ids": empty, "empty_hidden_states": states}
+        latents = stage("denoiser", {**said, "emphasis": emphasis}, **weighted, seed=[7]).as_numpy("latents")
+        drawn = stage("vae_decoder", outputs=["pixels"], latents=latents).as_numpy("pixels")
+        inputs = tensors(grpcclient, prompt=[prompt], negative_prompt=["green"], seed=[7])
+        whole = grpc.infer(model, inputs, outputs=wanted, parameters={**said, "prompt_syntax": syntax}).as_numpy("pixels")
+        assert (drawn == whole).all(), f"the same with weights of {syntax}, stage by stage"
+
     # From a picture, too.
     wanted = [grpcclient.InferRequestedOutput("pixels")]
     whole = grpc.infer(model, ask(grpcclient, init_image=[first], strength=[0.5]), outputs=wanted).as_numpy("pixels")
@@ -203,7 +223,7 @@ def stages(grpc, http, model, first):
     assert [t["name"] for t in told["outputs"]] == ["latents", "seed"]
     assert grpc.is_model_ready(f"{model}.vae_encoder") and not grpc.is_model_ready(f"{model}.unet")
     counted = grpc.get_inference_statistics(f"{model}.denoiser").model_stats[0]
-    assert (counted.execution_count, counted.inference_count) == (2, 3), counted
+    assert (counted.execution_count, counted.inference_count) == (4, 5), counted
     wrong = "hidden_states: has the shape"
     refused("StatusCode.INVALID_ARGUMENT", wrong, lambda: stage("denoiser", said, **{**texts, "hidden_states": states[0][:, :1]}))
     refused("StatusCode.INVALID_ARGUMENT", "prompt: changes with the steps", lambda: stage(

@@ -5,6 +5,7 @@
 //! bit. A prompt that changes on the way, or mixes texts, is the whole pipeline's alone, and refused here.
 
 mod denoise;
+mod prompt;
 mod run;
 mod text;
 mod tokenize;
@@ -123,6 +124,8 @@ const TOKENIZE: (&[Spec], &[Spec]) = (
         needed("weights", Fp32, TEXTS),
         needed("input_ids_2", Int64, TEXTS),
         needed("weights_2", Fp32, TEXTS),
+        needed("empty_input_ids", Int64, WINDOWS),
+        needed("empty_input_ids_2", Int64, WINDOWS),
         needed("is_empty", Bool, ROW),
         needed("truncated_count", Uint32, ROW),
     ],
@@ -149,6 +152,10 @@ const DENOISER: (&[Spec], &[Spec]) = (
         optional("weights_2", Fp32, WINDOWS),
         optional("pooled", Fp32, WINDOWS),
         optional("is_empty", Bool, ONE),
+        optional("empty_input_ids", Int64, WINDOWS),
+        optional("empty_input_ids_2", Int64, WINDOWS),
+        optional("empty_hidden_states", Fp32, STATES),
+        optional("empty_pooled", Fp32, WINDOWS),
         optional("negative_input_ids", Int64, WINDOWS),
         optional("negative_hidden_states", Fp32, STATES),
         optional("negative_weights", Fp32, WINDOWS),
@@ -156,6 +163,10 @@ const DENOISER: (&[Spec], &[Spec]) = (
         optional("negative_weights_2", Fp32, WINDOWS),
         optional("negative_pooled", Fp32, WINDOWS),
         optional("negative_is_empty", Bool, ONE),
+        optional("negative_empty_input_ids", Int64, WINDOWS),
+        optional("negative_empty_input_ids_2", Int64, WINDOWS),
+        optional("negative_empty_hidden_states", Fp32, STATES),
+        optional("negative_empty_pooled", Fp32, WINDOWS),
         optional("emphasis", Text, ONE),
         optional("prompt_syntax", Text, ONE),
         optional("clip_skip", Uint32, ONE),

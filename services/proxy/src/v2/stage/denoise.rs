@@ -1,23 +1,13 @@
 //! States to latents: what a request of the denoiser asks for, and latents as tensors. Pure.
 
-use mobula_proto::{
-    common::v1::{Emphasis, Latents, Prompt, PromptSpan, PromptVariant, PromptWindow},
-    image::v1::GenerateRequest,
-    inference::v1::{EncodedText, Moments, TextWindow},
-};
+use mobula_proto::{common::v1::Latents, image::v1::GenerateRequest, inference::v1::Moments};
 
 use super::{
     super::{datatype::Datatype, given::Given, pipeline, tensor::Tensor},
-    text::{Windows, floats, numbers, windows},
+    prompt::{self, Encoded, NEGATIVE, PROMPT},
+    text::{floats, numbers},
 };
 use crate::{Error, problem::Rule, words};
-
-/// One prompt: what its windows are, and what encoders made of them.
-#[derive(Debug, Default)]
-pub(super) struct Encoded {
-    pub(super) prompt: Prompt,
-    pub(super) texts: Vec<EncodedText>,
-}
 
 /// What latents are to be drawn of.
 #[derive(Debug, Default)]
@@ -49,38 +39,10 @@ impl Draw {
     }
 }
 
-/// Names of one prompt's tensors.
-struct Names {
-    ids: [&'static str; 2],
-    weights: [&'static str; 2],
-    states: &'static str,
-    pooled: &'static str,
-    is_empty: &'static str,
-}
-
-const PROMPT: Names = Names {
-    ids: ["input_ids", "input_ids_2"],
-    weights: ["weights", "weights_2"],
-    states: "hidden_states",
-    pooled: "pooled",
-    is_empty: "is_empty",
-};
-
-const NEGATIVE: Names = Names {
-    ids: ["negative_input_ids", "negative_input_ids_2"],
-    weights: ["negative_weights", "negative_weights_2"],
-    states: "negative_hidden_states",
-    pooled: "negative_pooled",
-    is_empty: "negative_is_empty",
-};
-
 /// Reads a request.
 pub(super) fn read(given: &mut Given) -> Draw {
-    let emphasis = match given.word("emphasis", &[("none", 1), ("mean", 2)]) {
-        2 => Emphasis::Mean,
-        _ => Emphasis::Unspecified,
-    };
-    let has_negative = given.has(NEGATIVE.ids[0]) || given.has(NEGATIVE.states);
+    let emphasis = prompt::emphasis(given);
+    let has_negative = NEGATIVE.is_in(given);
     let mut request = pipeline::single(given);
     request.seeds = pipeline::seeds(given, 1).into_iter().next().unwrap_or_default();
     // Checked as every request is; its texts are encoded already.
@@ -88,8 +50,8 @@ pub(super) fn read(given: &mut Given) -> Draw {
     let strength = request.strength.take();
     let is_a1111 = request.prompt_syntax == words::read("a1111", words::SYNTAXES).unwrap_or_default();
     let skips = (request.clip_skip, if is_a1111 { request.clip_skip } else { 0 });
-    let prompt = encoded(given, &PROMPT, (emphasis, skips.0));
-    let negative = has_negative.then(|| encoded(given, &NEGATIVE, (emphasis, skips.1)));
+    let prompt = prompt::encoded(given, &PROMPT, (emphasis, skips.0));
+    let negative = has_negative.then(|| prompt::encoded(given, &NEGATIVE, (emphasis, skips.1)));
     let moments = floats(given, "mean", 4).map(|(shape, mean)| {
         let deviation = floats(given, "deviation", 4);
         if let Some((other, _)) = &deviation
@@ -122,97 +84,6 @@ pub(super) fn read(given: &mut Given) -> Draw {
         moments,
         strength,
         request,
-    }
-}
-
-/// Reads one prompt.
-fn encoded(given: &mut Given, names: &Names, (emphasis, clip_skip): (Emphasis, u32)) -> Encoded {
-    let Windows { windows, .. } = windows(given, (names.ids[0], names.ids[1]), clip_skip);
-    let count = windows.len() as u64;
-    let states = floats(given, names.states, 3);
-    let pooled = floats(given, names.pooled, 2);
-    let weights = [0, 1].map(|nth| floats(given, names.weights[nth], 2));
-    let is_empty = given.flag(names.is_empty);
-    if windows.is_empty() {
-        return Encoded::default();
-    }
-    let Some((shape, data)) = states else {
-        given.complain(names.states, Rule::Missing);
-        return Encoded::default();
-    };
-    let tokens = windows[0].ids.len() as u64;
-    if shape[..2] != [count, tokens] {
-        let why = format!(
-            "has the shape {shape:?}, and {} are {count} windows of {tokens} tokens",
-            names.ids[0]
-        );
-        given.wrong(names.states, why);
-        return Encoded::default();
-    }
-    if let Some((shape, _)) = &pooled
-        && shape[0] != count
-    {
-        given.wrong(names.pooled, format!("has {} rows for {count} windows", shape[0]));
-        return Encoded::default();
-    }
-    let mut prompt_windows: Vec<_> = windows.iter().map(of).collect();
-    for (nth, (name, weights)) in names.weights.into_iter().zip(weights).enumerate() {
-        let Some((shape, data)) = weights else { continue };
-        if shape != [count, tokens] {
-            given.wrong(
-                name,
-                format!("has the shape {shape:?} and must have [{count}, {tokens}]"),
-            );
-            return Encoded::default();
-        }
-        let values: Vec<f32> = data
-            .as_chunks()
-            .0
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
-        for (window, weights) in prompt_windows.iter_mut().zip(values.chunks(tokens as usize)) {
-            let weights = weights.to_vec();
-            match nth {
-                0 => window.weights = weights,
-                _ => window.weights_2 = weights,
-            }
-        }
-    }
-    let row = |(shape, data): &(Vec<u64>, bytes::Bytes), nth: usize| {
-        let size = data.len() / shape[0] as usize;
-        numbers(shape[1..].to_vec(), data.slice(nth * size..(nth + 1) * size))
-    };
-    let states = (shape, data);
-    let texts = windows.into_iter().enumerate().map(|(nth, window)| EncodedText {
-        window: Some(window),
-        states: Some(row(&states, nth)),
-        pooled: pooled.as_ref().map(|pooled| row(pooled, nth)),
-    });
-    let texts = texts.collect();
-    let variant = PromptVariant {
-        weight: 1.0,
-        windows: prompt_windows,
-    };
-    Encoded {
-        prompt: Prompt {
-            spans: vec![PromptSpan {
-                until_step: 0,
-                variants: vec![variant],
-            }],
-            emphasis: emphasis.into(),
-            empty: None,
-            is_empty,
-        },
-        texts,
-    }
-}
-
-fn of(window: &TextWindow) -> PromptWindow {
-    PromptWindow {
-        ids: window.ids.clone(),
-        ids_2: window.ids_2.clone(),
-        ..PromptWindow::default()
     }
 }
 

@@ -1,16 +1,16 @@
 //! Tokens of prompts as tensors. Pure.
 
 use bytes::Bytes;
-use mobula_proto::{
-    common::v1::{Emphasis, PromptWindow},
-    preprocess::v1::TokenizedText,
-};
+use mobula_proto::{common::v1::PromptWindow, preprocess::v1::TokenizedText};
 
-use super::super::{
-    ask::{Answer, Parameters, Value},
-    datatype::Datatype,
-    given::Given,
-    tensor::{Tensor, wrong},
+use super::{
+    super::{
+        ask::{Answer, Parameters, Value},
+        datatype::Datatype,
+        given::Given,
+        tensor::{Tensor, wrong},
+    },
+    prompt::EMPHASES,
 };
 use crate::{Error, words};
 
@@ -62,10 +62,6 @@ pub(super) fn write(texts: &[TokenizedText]) -> Result<Answer, Error> {
     let emphasis = emphasis
         .max_by_key(|emphasis| i32::from(*emphasis))
         .unwrap_or_default();
-    if emphasis == Emphasis::Empty {
-        let why = "has weights of compel's, which only the whole pipeline draws";
-        return Err(Error::Invalid(vec![wrong("prompt", why)]));
-    }
     let first = all.first().and_then(|windows| windows.first());
     let tokens = first.map_or(0, |window| window.ids.len());
     let shape = [
@@ -107,6 +103,17 @@ pub(super) fn write(texts: &[TokenizedText]) -> Result<Answer, Error> {
             tokens,
         ));
     }
+    // The same beside each prompt that has weights.
+    let mut empties = texts
+        .iter()
+        .filter_map(|text| text.prompt.as_ref()?.empty.as_ref());
+    if let Some(empty) = empties.next() {
+        let shape = [1, empty.ids.len() as i64];
+        outputs.push(ids("empty_input_ids", &shape, empty.ids.iter()));
+        if has_second {
+            outputs.push(ids("empty_input_ids_2", &shape, empty.ids_2.iter()));
+        }
+    }
     let count = vec![texts.len() as i64];
     let empty = texts
         .iter()
@@ -123,8 +130,8 @@ pub(super) fn write(texts: &[TokenizedText]) -> Result<Answer, Error> {
         .collect();
     outputs.push(Tensor::of("truncated_count", Datatype::Uint32, count, truncated));
     let mut parameters = Parameters::new();
-    if emphasis == Emphasis::Mean {
-        parameters.insert("emphasis".to_owned(), Value::Text("mean".to_owned()));
+    if let Some((name, _)) = EMPHASES.iter().find(|(_, known)| *known == emphasis) {
+        parameters.insert("emphasis".to_owned(), Value::Text((*name).to_owned()));
     }
     Ok(Answer { parameters, outputs })
 }
@@ -147,7 +154,7 @@ fn weights<'a>(name: &str, shape: &[i64], each: impl Iterator<Item = &'a [f32]>,
 
 #[cfg(test)]
 mod tests {
-    use mobula_proto::common::v1::{Prompt, PromptSpan, PromptVariant};
+    use mobula_proto::common::v1::{Emphasis, Prompt, PromptSpan, PromptVariant};
 
     use super::*;
 
@@ -194,6 +201,30 @@ mod tests {
         assert_eq!(by_name("truncated_count").integers(), Some(vec![3, 3]));
         assert_eq!(answer.parameters["emphasis"], Value::Text("mean".into()));
         assert_eq!(answer.outputs.len(), 4, "one encoder");
+    }
+
+    #[test]
+    fn compels_weights_come_with_the_empty_prompt() {
+        let mut weighted = text(&[(&[1, 2], &[1.5, 1.0])], 1);
+        let prompt = weighted.prompt.as_mut().unwrap();
+        prompt.set_emphasis(Emphasis::Empty);
+        prompt.empty = Some(PromptWindow {
+            ids: vec![8, 9],
+            ..PromptWindow::default()
+        });
+        let mut plain = text(&[(&[3, 4], &[])], 1);
+        plain.prompt.as_mut().unwrap().set_emphasis(Emphasis::Unspecified);
+        let answer = write(&[plain, weighted]).unwrap();
+        assert_eq!(answer.parameters["emphasis"], Value::Text("empty".into()));
+        let empty = answer
+            .outputs
+            .iter()
+            .find(|tensor| tensor.name == "empty_input_ids");
+        let empty = empty.unwrap();
+        assert_eq!(
+            (&empty.shape[..], empty.integers()),
+            (&[1, 2][..], Some(vec![8, 9]))
+        );
     }
 
     #[test]
