@@ -18,6 +18,7 @@ mod refine;
 mod reflection;
 mod schedulers;
 mod split;
+mod stages;
 mod tls;
 mod trace;
 mod triton;

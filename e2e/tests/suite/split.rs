@@ -29,7 +29,7 @@ fn request(text: &str, seed: u64) -> GenerateRequest {
 }
 
 /// A mask of which the right half is white.
-fn right_half(side: u32) -> anyhow::Result<Bytes> {
+pub(super) fn right_half(side: u32) -> anyhow::Result<Bytes> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, side, side);
     encoder.set_color(png::ColorType::Grayscale);

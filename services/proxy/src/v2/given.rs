@@ -84,8 +84,11 @@ impl Given {
         self.tensors.contains_key(field) || self.parameters.contains_key(field)
     }
 
-    /// Takes a tensor as it is.
-    pub(crate) fn tensor(&mut self, field: &str) -> Option<Tensor> {
+    /// Takes a tensor as it is; what has only one value may be a parameter, and this is none of that.
+    pub(crate) fn tensor(&mut self, field: &'static str) -> Option<Tensor> {
+        if self.parameters.remove(field).is_some() {
+            self.wrong(field, "is given as a parameter, and must be a tensor");
+        }
         self.tensors.remove(field)
     }
 

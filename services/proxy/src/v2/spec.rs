@@ -84,6 +84,8 @@ pub(crate) const IMAGE: &str = "image";
 pub(crate) const SEED: &str = "seed";
 /// Pictures as red, green and blue.
 pub(crate) const PIXELS: &str = "pixels";
+/// Where a picture is drawn anew, at single stages.
+pub(crate) const MASK: &str = "mask";
 /// A picture on the way, of a stream that asks for them.
 pub(crate) const PREVIEW: &str = "preview";
 

@@ -13,7 +13,7 @@ mod vae;
 
 use super::{
     datatype::Datatype::{Bool, Bytes as Text, Fp32, Int64, Uint8, Uint32, Uint64},
-    spec::{IMAGE, PIXELS, SEED, Spec, names, needed, optional},
+    spec::{IMAGE, MASK, PIXELS, SEED, Spec, names, needed, optional},
 };
 
 /// A stage.
@@ -190,6 +190,7 @@ const DENOISER: (&[Spec], &[Spec]) = (
         optional("determinism", Text, ONE),
         optional("mean", Fp32, LATENTS),
         optional("deviation", Fp32, LATENTS),
+        optional(MASK, Uint8, &[-1, -1]),
         optional("strength", Fp32, ONE),
     ],
     &[needed("latents", Fp32, LATENTS), needed(SEED, Uint64, ROW)],
@@ -209,7 +210,10 @@ const VAE_DECODER: (&[Spec], &[Spec]) = (
 );
 
 const VAE_ENCODER: (&[Spec], &[Spec]) = (
-    &[needed(PIXELS, Uint8, &[-1, -1, 3])],
+    &[
+        needed(PIXELS, Uint8, &[-1, -1, 3]),
+        optional(MASK, Uint8, &[-1, -1]),
+    ],
     &[needed("mean", Fp32, LATENTS), needed("deviation", Fp32, LATENTS)],
 );
 

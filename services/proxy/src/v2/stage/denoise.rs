@@ -1,11 +1,16 @@
 //! States to latents: what a request of the denoiser asks for, and latents as tensors. Pure.
 
-use mobula_proto::{common::v1::Latents, image::v1::GenerateRequest, inference::v1::Moments};
+use mobula_proto::{
+    common::v1::{Latents, Pixels},
+    image::v1::GenerateRequest,
+    inference::v1::Moments,
+};
 
 use super::{
-    super::{datatype::Datatype, given::Given, pipeline, tensor::Tensor},
+    super::{datatype::Datatype, given::Given, pipeline, spec::MASK, tensor::Tensor},
     prompt::{self, Encoded, NEGATIVE, PROMPT},
     text::{floats, numbers},
+    vae,
 };
 use crate::{Error, problem::Rule, words};
 
@@ -15,6 +20,8 @@ pub(super) struct Draw {
     pub(super) prompt: Encoded,
     pub(super) negative: Option<Encoded>,
     pub(super) moments: Option<Moments>,
+    /// Where the picture is drawn anew.
+    pub(super) mask: Option<Pixels>,
     pub(super) strength: Option<f32>,
     /// Everything else, to be checked as a request that draws is.
     pub(super) request: GenerateRequest,
@@ -35,6 +42,7 @@ impl Draw {
             .chain(moments)
             .flatten()
             .map(|tensor| tensor.data.len() as u64)
+            .chain(self.mask.iter().map(|mask| mask.data.len() as u64))
             .sum()
     }
 }
@@ -67,6 +75,10 @@ pub(super) fn read(given: &mut Given) -> Draw {
             deviation: deviation.map(|(shape, data)| numbers(shape, data)),
         }
     });
+    let mask = vae::mask(given);
+    if mask.is_some() && moments.is_none() {
+        given.wrong(MASK, "is of a picture to start from; give mean");
+    }
     match (&moments, strength) {
         (Some(_), None) => given.complain("strength", Rule::Missing),
         (None, Some(_)) => given.wrong("strength", "is of a picture to start from; give mean"),
@@ -82,6 +94,7 @@ pub(super) fn read(given: &mut Given) -> Draw {
         prompt,
         negative,
         moments,
+        mask,
         strength,
         request,
     }
@@ -171,7 +184,7 @@ mod tests {
     #[test]
     fn what_does_not_belong_together_is_told_by_name() {
         type Change = fn(&mut Vec<Tensor>);
-        let changes: [(Change, &str); 7] = [
+        let changes: [(Change, &str); 8] = [
             (|t| drop(t.remove(1)), "hidden_states is required"),
             (
                 |t| t[1] = tensor("hidden_states", Datatype::Fp32, &[2, 3, 8], 4),
@@ -196,6 +209,10 @@ mod tests {
             (
                 |t| t.push(tensor("negative_input_ids", Datatype::Int64, &[1, 4], 8)),
                 "negative_hidden_states is required",
+            ),
+            (
+                |t| t.push(tensor("mask", Datatype::Uint8, &[8, 8], 1)),
+                "mask is of a picture to start from",
             ),
         ];
         for (change, start) in changes {

@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use mobula_kit::grpc::MAX_MESSAGE_BYTES;
 use mobula_proto::{
-    common::v1::Pixels,
     inference::v1::{
         self as inference, DecodeRequest, DenoiseRequest, EncodeRequest, EncodeTextRequest, LatentsDone,
         decode_response::Event as Decoded, denoise_response::Event as Denoised,
@@ -25,14 +24,14 @@ use super::{
         given::Given,
         infer::{Oip, Terms, sooner},
         pipeline::{self, EVERY},
-        spec::{IMAGE, PIXELS, SEED},
+        spec::{IMAGE, MASK, PIXELS, SEED},
         tensor::{Tensor, shown, wrong},
     },
     Stage,
     denoise::{self, Draw},
     text::{self, Windows},
     tokenize::{self, Texts},
-    vae::{self, Decode},
+    vae::{self, Decode, Encode},
 };
 use crate::{
     Error, aside,
@@ -59,7 +58,7 @@ enum Asked {
     Encode(Windows),
     Denoise(Box<Draw>),
     Decode(Decode),
-    Moments(Pixels),
+    Moments(Encode),
 }
 
 impl Oip {
@@ -140,7 +139,7 @@ async fn run(asked: Asked, job: &Job, served: Served) -> Result<Answer, Error> {
         Asked::Encode(windows) => encoded(windows, job, served).await,
         Asked::Denoise(draw) => denoised(*draw, job, served).await,
         Asked::Decode(decode) => decoded(decode, job, served).await,
-        Asked::Moments(image) => moments(image, job, served).await,
+        Asked::Moments(encode) => moments(encode, job, served).await,
     }
 }
 
@@ -244,6 +243,7 @@ async fn denoised(draw: Draw, job: &Job, mut served: Served) -> Result<Answer, E
         guidance_scale: plan.guidance_scale,
         guidance_interval: plan.guidance_interval,
         strength: draw.strength.unwrap_or_default(),
+        mask_image: draw.mask,
         ..common(&plan)
     };
     let mut texts = draw.prompt.texts;
@@ -273,8 +273,7 @@ async fn denoised(draw: Draw, job: &Job, mut served: Served) -> Result<Answer, E
     };
     let span = debug_span!("denoise", otel.kind = "client");
     let latents = aside::at(job, place, make, send).instrument(span).await;
-    let latents =
-        latents.map_err(|error| named(error, |field| (field == "init_moments").then_some("mean")))?;
+    let latents = latents.map_err(|error| named(error, picture))?;
     Ok(Answer {
         outputs: vec![
             denoise::write(in_order(latents, plan.seeds.len())?)?,
@@ -282,6 +281,15 @@ async fn denoised(draw: Draw, job: &Job, mut served: Served) -> Result<Answer, E
         ],
         ..Answer::default()
     })
+}
+
+fn picture(field: &str) -> Option<&'static str> {
+    match field {
+        "mask_image" => Some(MASK),
+        "init_moments.deviation" => Some("deviation"),
+        _ if field.starts_with("init_moments") => Some("mean"),
+        _ => None,
+    }
 }
 
 async fn decoded(asked: Decode, job: &Job, served: Served) -> Result<Answer, Error> {
@@ -367,7 +375,7 @@ fn pixels(pictures: &[Bytes], width: u32, height: u32) -> Result<Tensor, Error> 
     Ok(Tensor::of(PIXELS, Datatype::Uint8, shape, whole.freeze()))
 }
 
-async fn moments(image: Pixels, job: &Job, served: Served) -> Result<Answer, Error> {
+async fn moments(asked: Encode, job: &Job, served: Served) -> Result<Answer, Error> {
     job.trail.rows(1);
     let pool = served
         .split
@@ -379,8 +387,8 @@ async fn moments(image: Pixels, job: &Job, served: Served) -> Result<Answer, Err
         replica_id,
         request_id: request_id.clone(),
         model_id: served.id().to_owned(),
-        image: Some(image.clone()),
-        mask: None,
+        image: Some(asked.image.clone()),
+        mask: asked.mask.clone(),
     };
     let send = async |channel, request| client(channel).encode(request).await;
     let span = debug_span!("encode", otel.kind = "client");

@@ -9,7 +9,7 @@ use super::{
     super::{
         datatype::Datatype,
         given::Given,
-        spec::{IMAGE, PIXELS},
+        spec::{IMAGE, MASK, PIXELS},
         tensor::shown,
     },
     denoise,
@@ -86,12 +86,38 @@ pub(super) fn decode(given: &mut Given, outputs: &[String]) -> Decode {
     asked
 }
 
+/// A picture that is to be encoded, and a mask of its size: what is left outside of it is encoded too.
+#[derive(Debug)]
+pub(super) struct Encode {
+    pub(super) image: Pixels,
+    pub(super) mask: Option<Pixels>,
+}
+
 /// Reads a picture to encode.
-pub(super) fn encode(given: &mut Given) -> Option<Pixels> {
-    let Some(tensor) = given.tensor(PIXELS) else {
+pub(super) fn encode(given: &mut Given) -> Option<Encode> {
+    let image = pixels(given, PIXELS, 3);
+    let mask = mask(given);
+    let Some(image) = image else {
         given.complain(PIXELS, Rule::Missing);
         return None;
     };
+    if let Some(mask) = &mask
+        && (mask.width, mask.height) != (image.width, image.height)
+    {
+        let [mask, image] = [mask, &image].map(|pixels| format!("{} x {}", pixels.width, pixels.height));
+        given.wrong(MASK, format!("is {mask}, and the picture is {image}"));
+    }
+    Some(Encode { image, mask })
+}
+
+/// Reads a mask: what is not 0 is drawn anew.
+pub(super) fn mask(given: &mut Given) -> Option<Pixels> {
+    pixels(given, MASK, 1)
+}
+
+/// A picture of so many channels; one channel needs no side of its own.
+fn pixels(given: &mut Given, field: &'static str, channels: i64) -> Option<Pixels> {
+    let tensor = given.tensor(field)?;
     let mut shape = &tensor.shape[..];
     if let [1, rest @ ..] = shape
         && rest.len() == 3
@@ -100,16 +126,22 @@ pub(super) fn encode(given: &mut Given) -> Option<Pixels> {
     }
     let side = |side: i64| u32::try_from(side).ok().filter(|side| *side > 0);
     let sides = match *shape {
-        [height, width, 3] if tensor.datatype == Datatype::Uint8 => side(height).zip(side(width)),
+        _ if tensor.datatype != Datatype::Uint8 => None,
+        [height, width, last] if last == channels => side(height).zip(side(width)),
+        [height, width] if channels == 1 => side(height).zip(side(width)),
         _ => None,
     };
     let Some((height, width)) = sides else {
+        let wanted = match channels {
+            1 => "[height, width]".to_owned(),
+            channels => format!("[height, width, {channels}]"),
+        };
         let why = format!(
-            "is {} of the shape {:?}, and must be UINT8 of [height, width, 3]",
+            "is {} of the shape {:?}, and must be UINT8 of {wanted}",
             tensor.datatype.name(),
             tensor.shape
         );
-        given.wrong(PIXELS, why);
+        given.wrong(field, why);
         return None;
     };
     Some(Pixels {
@@ -177,7 +209,7 @@ mod tests {
             let count: i64 = shape.iter().product();
             let tensor = Tensor::of("pixels", datatype, shape.to_vec(), vec![7; count as usize].into());
             let mut given = Given::new(vec![tensor], Default::default());
-            (encode(&mut given), told(&given))
+            (encode(&mut given).map(|asked| asked.image), told(&given))
         };
         for shape in [&[2, 4, 3][..], &[1, 2, 4, 3]] {
             let (pixels, told) = read(Datatype::Uint8, shape);
@@ -191,5 +223,39 @@ mod tests {
             assert!(read(Datatype::Uint8, shape).1[0].contains("must be UINT8 of [height, width, 3]"));
         }
         assert!(read(Datatype::Int8, &[2, 4, 3]).0.is_none());
+    }
+    #[test]
+    fn a_mask_is_of_the_pictures_size() {
+        let read = |shape: &[i64]| {
+            let tensor = |name: &str, shape: &[i64]| {
+                let count: i64 = shape.iter().product();
+                Tensor::of(
+                    name,
+                    Datatype::Uint8,
+                    shape.to_vec(),
+                    vec![255; count as usize].into(),
+                )
+            };
+            let tensors = vec![tensor("pixels", &[2, 4, 3]), tensor("mask", shape)];
+            let mut given = Given::new(tensors, Default::default());
+            (encode(&mut given).and_then(|asked| asked.mask), told(&given))
+        };
+        for shape in [&[2, 4][..], &[2, 4, 1], &[1, 2, 4, 1]] {
+            let (mask, told) = read(shape);
+            assert_eq!((mask.unwrap().data.len(), told.len()), (8, 0));
+        }
+        assert_eq!(read(&[4, 2]).1, ["mask is 2 x 4, and the picture is 4 x 2"]);
+        let named = |name: &str| {
+            let value = crate::v2::ask::Value::Text("a".into());
+            let mut given = Given::new(Vec::new(), [(name.to_owned(), value)].into());
+            encode(&mut given);
+            told(&given)
+        };
+        assert_eq!(
+            named("pixels"),
+            ["pixels is given as a parameter, and must be a tensor"]
+        );
+        assert_eq!(named("mask").len(), 2, "the picture is missing besides");
+        assert!(read(&[2, 4, 3]).1[0].contains("must be UINT8 of [height, width]"));
     }
 }
