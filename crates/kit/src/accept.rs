@@ -3,13 +3,14 @@
 //! Drain, once the stop is triggered: connections are taken for the notice time, in which balancers hear of it; then no
 //! new ones, and those there are told through `closing`. Invariant: when [`connections`] returns, none is left.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Stop, guests,
+    Stop,
+    guests::Guests,
     listen::Listener,
     tls::{self, Protocol, Stream},
 };
@@ -51,8 +52,8 @@ impl Incoming {
 
 /// Serves connections, with TCP_NODELAY, until the stop is triggered and all of them have ended. Each has to end by itself:
 /// soon after `closing` is cancelled, at the latest when the stop expires.
-pub async fn connections<F, C>(
-    listener: Listener,
+pub(crate) async fn connections<F, C>(
+    (listener, guests): (Listener, Arc<Guests>),
     notice: Duration,
     closing: &CancellationToken,
     stop: &Stop,
@@ -62,7 +63,6 @@ pub async fn connections<F, C>(
     C: Future<Output = ()> + Send + 'static,
 {
     let tasks = TaskTracker::new();
-    let guests = guests::guests();
     let mut end_of_notice = pin!(async {
         stop.triggered().await;
         tokio::select! {

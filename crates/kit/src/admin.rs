@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 
-use crate::{Error, Readiness, Stop, http as door, listen::Listener, metrics};
+use crate::{Error, Readiness, Stop, guests, http as door, listen::Listener, metrics};
 
 /// How often histograms are folded: between scrapes they keep every sample.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -30,7 +30,12 @@ pub async fn serve(listener: impl Into<Listener>, readiness: Readiness, stop: St
         .route("/readyz", get(readyz))
         .with_state(readiness);
     // Never told to stop: what drops it is the end of the process's own.
-    stop.spawn_aside(door::serve(listener, pages, Stop::new(Duration::ZERO)));
+    stop.spawn_aside(door::serve_to(
+        guests::admin(),
+        listener,
+        pages,
+        Stop::new(Duration::ZERO),
+    ));
     stop.spawn_aside(async move {
         loop {
             tokio::time::sleep(UPKEEP).await;

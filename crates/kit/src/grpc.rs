@@ -7,6 +7,9 @@
 //! Drain, once the stop is triggered: not ready at once; new connections and calls are taken for the notice time, in
 //! which balancers hear of it; then no new ones, what runs may finish; at the deadline it is cut. Handlers of streams
 //! without an end must watch the stop themselves.
+//!
+//! Callers who begin a message and do not end it are answered DEADLINE_EXCEEDED; those who do not take what they asked for are
+//! let go of, the stream where that can be told, else the connection. Streams between two messages may idle.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,7 +17,7 @@ use http::{Request, Response};
 use http_body_util::Either;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio_util::sync::CancellationToken;
@@ -34,12 +37,15 @@ use crate::{
     connection,
     dispatch::Table,
     gather::Gather,
+    guests::guests,
     health::Health,
     heard::Heard,
+    leaving::{Leaving, Watched},
     listen::Listener,
     methods::Methods,
     metrics,
     stack::Stack,
+    taken::Taken,
     tls::Protocol,
     web::{Origins, Web},
 };
@@ -155,7 +161,7 @@ impl Server {
             readiness.drain();
         };
         tokio::join!(
-            accept::connections(listener, notice, &closing, &stop, connection),
+            accept::connections((listener, guests()), notice, &closing, &stop, connection),
             not_ready
         );
         Ok(())
@@ -233,8 +239,7 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
     // A caller may withhold the rest of the preface as well.
     let says_no_more = connection::silent(heard.clone(), PREFACE_TIMEOUT);
     let builder = http(door.web.is_some());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
+    let service = service_fn(move |mut request: Request<Incoming>| {
         // What `tonic::Request::remote_addr` reads.
         request.extensions_mut().insert(peer.clone());
         if let Some(secured) = &secured {
@@ -243,19 +248,21 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
         let web = door.web.as_ref().filter(|_| Web::wants(&request)).cloned();
         let stack = Arc::clone(&door.stack);
         async move {
-            Ok::<_, Infallible>(match web {
-                Some(web) => web.answer(request).await.map(Either::Right),
+            let response = match web {
+                Some(web) => web.answer(request.map(Body::new)).await.map(Either::Right),
                 None => stack.answer(request).await.map(Either::Left),
-            })
+            };
+            Ok::<_, Infallible>(response.map(Leaving::new))
         }
     });
-    let served = builder.serve_connection(Gather::new(Heard::new(TokioIo::new(stream), heard)), service);
+    let wire = Heard::new(Taken::new(TokioIo::new(stream)), heard);
+    let served = builder.serve_connection(Gather::new(wire), service);
     connection::serve(served, says_no_more, &closing, &stop).await;
 }
 
 /// HTTP/2, and HTTP/1.1 at a door for browsers.
-fn http(is_web: bool) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http(is_web: bool) -> auto::Builder<Watched> {
+    let mut builder = auto::Builder::new(Watched);
     builder
         .http2()
         .timer(TokioTimer::new())

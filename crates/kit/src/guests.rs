@@ -1,8 +1,8 @@
 //! How many connections a process has, in all and from each address. Whoever is one too many is let go of at once: it goes
 //! elsewhere, where a connection that waits in a line of the system's would hang.
 //!
-//! It refuses to know what connections carry. Admin pages are not counted: they tell why the others are full. Invariant:
-//! whoever came in is counted out once, by drop.
+//! It refuses to know what connections carry. Admin pages have places of their own: they tell why the others are full.
+//! Invariant: whoever came in is counted out once, by drop.
 
 use std::{
     collections::HashMap,
@@ -19,6 +19,10 @@ const REFUSED: &str = "mobula_connections_refused_total";
 const MOST: usize = 10_000;
 /// The part of a process's descriptors that connections of others may take: the rest is for files and for dialling.
 const SHARE: (usize, usize) = (3, 4);
+/// The part of admin pages, and how many are enough: probes and scrapers are few, and a flood there must not take what the
+/// other ports live on.
+const ADMIN_SHARE: usize = 16;
+const ADMIN_MOST: usize = 128;
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +36,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let files = std::fs::read_to_string("/proc/self/limits").ok();
-        let files = files.as_deref().and_then(descriptors);
         Self {
-            all: files.map_or(MOST, |files| files / SHARE.1 * SHARE.0),
+            all: files().map_or(MOST, |files| files / SHARE.1 * SHARE.0),
             each: None,
         }
     }
+}
+
+/// Descriptors that this process may have, where the system says.
+fn files() -> Option<usize> {
+    descriptors(&std::fs::read_to_string("/proc/self/limits").ok()?)
 }
 
 /// The soft limit of descriptors, as Linux tells it.
@@ -128,13 +135,24 @@ pub(crate) fn guests() -> Arc<Guests> {
     Arc::clone(GUESTS.get_or_init(|| Arc::new(Guests::new(Limits::default()))))
 }
 
+/// Those of a process's admin pages.
+pub(crate) fn admin() -> Arc<Guests> {
+    let all = (files().unwrap_or(MOST) / ADMIN_SHARE).min(ADMIN_MOST);
+    Arc::new(Guests::with(Limits { all, each: None }, Gauge::noop(), "admin"))
+}
+
 impl Guests {
     fn new(limits: Limits) -> Self {
+        Self::with(limits, gauge!(THERE), "all")
+    }
+
+    /// Counted in a gauge; `full` is what the counter says when there is no place.
+    fn with(limits: Limits, there: Gauge, full: &'static str) -> Self {
         crate::metrics::install();
         describe_gauge!(THERE, "Connections at all ports but the admin pages'.");
         describe_counter!(
             REFUSED,
-            "Connections that were one too many, in all or from one address."
+            "Connections that were one too many: in all, from one address, or at the admin pages."
         );
         Self {
             count: Mutex::new(Count {
@@ -142,8 +160,8 @@ impl Guests {
                 all: 0,
                 each: HashMap::new(),
             }),
-            there: gauge!(THERE),
-            refused: ["all", "address"].map(|reason| counter!(REFUSED, "reason" => reason)),
+            there,
+            refused: [full, "address"].map(|reason| counter!(REFUSED, "reason" => reason)),
         }
     }
 

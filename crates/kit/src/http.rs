@@ -2,13 +2,27 @@
 //!
 //! It accepts by itself because axum's own loop sets no limits on a connection's head: not on how long it may take, and
 //! not on how much of an over-long address is read before it is answered.
+//!
+//! A body that does not go on is answered 408, and who does not take an answer is let go of.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::Router;
-use hyper::{body::Incoming, service::service_fn};
+use axum::{Router, body::Body, response::IntoResponse as _};
+use http::{Request, Response, StatusCode};
+use hyper::{
+    body::{Body as _, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio_util::sync::CancellationToken;
@@ -17,8 +31,12 @@ use tower::ServiceExt as _;
 use crate::{
     Stop,
     accept::{self, Incoming as Accepted, NOTICE},
+    arriving::{Arriving, Late},
     connection,
+    guests::{Guests, guests},
+    leaving::{Leaving, Watched},
     listen::Listener,
+    taken::Taken,
     tls::Protocol,
 };
 
@@ -33,8 +51,13 @@ const HEAD_MAX: usize = 2 << 20;
 
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
 pub async fn serve(listener: impl Into<Listener>, app: Router, stop: Stop) {
+    serve_to(guests(), listener.into(), app, stop).await;
+}
+
+/// The same for these guests.
+pub(crate) async fn serve_to(guests: Arc<Guests>, listener: Listener, app: Router, stop: Stop) {
     let closing = CancellationToken::new();
-    accept::connections(listener.into(), NOTICE, &closing, &stop, |accepted| {
+    accept::connections((listener, guests), NOTICE, &closing, &stop, |accepted| {
         serve_connection(accepted, app.clone(), closing.clone(), stop.clone())
     })
     .await;
@@ -49,15 +72,15 @@ async fn serve_connection(accepted: Accepted, app: Router, closing: Cancellation
     let asked = CancellationToken::new();
     // hyper's own limit on a head begins once it knows the version of HTTP, which a caller may withhold.
     let asks_nothing = connection::silent(asked.clone(), HEAD_TIMEOUT);
-    let service = service_fn(move |mut request: http::Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         asked.cancel();
         if let Some(secured) = &secured {
             request.extensions_mut().insert(secured.clone());
         }
         let app = app.clone();
-        async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        async move { Ok::<_, Infallible>(answer(app, request).await.map(Leaving::new)) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(Watched);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -68,6 +91,36 @@ async fn serve_connection(accepted: Accepted, app: Router, closing: Cancellation
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
+    let served = builder.serve_connection(Taken::new(TokioIo::new(stream)), service);
     connection::serve(served, asks_nothing, &closing, &stop).await;
+}
+
+/// Answers one request; 408 where its body was late and the handler found no words of its own for that.
+async fn answer(app: Router, request: Request<Incoming>) -> Response<Body> {
+    let late = (!request.body().is_end_stream()).then(Arc::<AtomicBool>::default);
+    let answered = match &late {
+        Some(late) => {
+            app.oneshot(request.map(|body| Arriving::http(body, Arc::clone(late))))
+                .await
+        }
+        None => app.oneshot(request).await,
+    };
+    let Ok(response) = answered;
+    let is_late = late.is_some_and(|late| late.load(Ordering::Acquire));
+    if is_late && response.status() != StatusCode::REQUEST_TIMEOUT && !response.status().is_success() {
+        return (StatusCode::REQUEST_TIMEOUT, format!("{Late}\n")).into_response();
+    }
+    response
+}
+
+/// True for the error of a body that was late, whatever it is wrapped in: for who answers that in words of its own.
+pub fn is_late(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<Late>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

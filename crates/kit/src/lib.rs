@@ -37,6 +37,7 @@
 //! - Everything ends by [`Stop`]: one signal, one deadline, all tasks known by name.
 
 mod args;
+mod arriving;
 mod backoff;
 mod body;
 mod connection;
@@ -46,12 +47,15 @@ mod gather;
 mod guests;
 mod health;
 mod heard;
+mod leaving;
 mod machine;
 mod methods;
+mod pace;
 mod process;
 mod signals;
 mod stack;
 mod start;
+mod taken;
 mod telemetry;
 
 pub mod accept;

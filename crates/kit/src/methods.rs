@@ -27,6 +27,8 @@ pub(crate) struct Methods {
 pub(crate) struct Method {
     pub(crate) service: String,
     pub(crate) method: String,
+    /// Callers send a stream of messages, which may idle.
+    pub(crate) is_stream: bool,
     started: Counter,
     seconds: Histogram,
     ended: [OnceLock<Counter>; CODES.len()],
@@ -45,9 +47,7 @@ impl Methods {
                     if services.contains(&name.as_str()) {
                         for method in service.method {
                             let path = format!("/{name}/{}", method.name);
-                            known
-                                .entry(path)
-                                .or_insert_with(|| Method::leak(&name, &method.name));
+                            known.entry(path).or_insert_with(|| Method::leak(&name, &method));
                         }
                     }
                 }
@@ -55,7 +55,14 @@ impl Methods {
         }
         Self {
             known,
-            other: Method::leak("other", "other"),
+            // Refused without a look at what it sends.
+            other: Method::leak(
+                "other",
+                &MethodNames {
+                    name: "other".to_owned(),
+                    client_streaming: false,
+                },
+            ),
         }
     }
 
@@ -66,17 +73,18 @@ impl Methods {
 
 impl Method {
     /// One per method, service and process: kept for good, so that a request needs no reference count for it.
-    fn leak(service: &str, method: &str) -> &'static Self {
+    fn leak(service: &str, method: &MethodNames) -> &'static Self {
         static ALL: OnceLock<std::sync::Mutex<HashMap<String, &'static Method>>> = OnceLock::new();
         let all = ALL.get_or_init(Default::default);
         let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.entry(format!("{service}/{method}"))
+        all.entry(format!("{service}/{}", method.name))
             .or_insert_with(|| Box::leak(Box::new(Self::new(service, method))))
     }
 
-    fn new(service: &str, method: &str) -> Self {
-        let (service, method) = (service.to_owned(), method.to_owned());
+    fn new(service: &str, names: &MethodNames) -> Self {
+        let (service, method) = (service.to_owned(), names.name.clone());
         Self {
+            is_stream: names.client_streaming,
             started: counter!(GRPC_STARTED, "service" => service.clone(), "method" => method.clone()),
             seconds: histogram!(GRPC_SECONDS, "service" => service.clone(), "method" => method.clone()),
             ended: Default::default(),
@@ -131,7 +139,7 @@ impl Drop for Guard {
     }
 }
 
-/// The part of `google.protobuf.FileDescriptorSet` that names services and methods.
+/// The part of `google.protobuf.FileDescriptorSet` that names services and methods, and says what they are sent.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Set {
     #[prost(message, repeated, tag = "1")]
@@ -158,6 +166,8 @@ struct ServiceNames {
 struct MethodNames {
     #[prost(string, tag = "1")]
     name: String,
+    #[prost(bool, tag = "5")]
+    client_streaming: bool,
 }
 
 #[cfg(test)]
@@ -170,6 +180,10 @@ mod tests {
             &[mobula_proto::FILE_DESCRIPTOR_SET],
             &["mobula.control.v1.ServeService"],
         );
+        for (name, is_stream) in [("GetStatus", false), ("Backup", false), ("Restore", true)] {
+            let method = methods.of(&format!("/mobula.control.v1.ServeService/{name}"));
+            assert_eq!(method.is_stream, is_stream, "{name}");
+        }
         let status = methods.of("/mobula.control.v1.ServeService/GetStatus");
         assert_eq!(
             (status.service.as_str(), status.method.as_str()),

@@ -13,7 +13,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub use self::series::{Family, Kind, Series};
-use crate::{guard, process::Usage, tls};
+use crate::{guard, pace, process::Usage, tls};
 
 /// gRPC requests that ended, by service, method and code.
 pub const GRPC_REQUESTS: &str = "mobula_grpc_requests_total";
@@ -100,6 +100,7 @@ fn start() -> PrometheusHandle {
 }
 
 fn describe() {
+    pace::describe();
     describe_counter!(GRPC_REQUESTS, "gRPC requests that ended, by code.");
     describe_counter!(GRPC_STARTED, "gRPC requests that began.");
     describe_counter!(

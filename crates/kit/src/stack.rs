@@ -3,15 +3,17 @@
 //! Each layer is a function around a future, so that the whole stack is one future without boxes between layers. What
 //! has to outlive the response headers goes on in [`Reply`].
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{error::Error as StdError, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 use http::{Request, Response};
+use hyper::body::Bytes;
 use tonic::{Status, body::Body};
 use tracing::{Instrument, Span, debug_span, field::Empty};
 
 use crate::{
     Deadline,
+    arriving::Arriving,
     body::{Reply, deadline_passed, panicked},
     dispatch::Table,
     methods::{Method, Methods},
@@ -27,7 +29,11 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// Answers one request; the layers from the outside in.
-    pub(crate) async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Response<Reply> {
+    pub(crate) async fn answer<B>(self: Arc<Self>, mut request: Request<B>) -> Response<Reply>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
         let method = self.methods.of(request.uri().path());
 
         // 1. Count, outermost: whatever ends the request inside, a caller who leaves included, is counted by the guard.
@@ -45,7 +51,10 @@ impl Stack {
             request.extensions_mut().insert(deadline);
         }
 
-        // 4. Panics are caught innermost, so that the layers above see a status like any other.
+        // 4. What a caller begins to send and does not go on with is an error of its body, wherever that is read.
+        let request = request.map(|body| Body::new(Arriving::grpc(body, method.is_stream)));
+
+        // 5. Panics are caught innermost, so that the layers above see a status like any other.
         let response = within(deadline, caught(self.table.call(request)))
             .instrument(span.clone())
             .await;

@@ -156,7 +156,7 @@ impl Web {
     }
 
     /// Whether the stack itself should not see this request.
-    pub(crate) fn wants(request: &Request<Body>) -> bool {
+    pub(crate) fn wants<B>(request: &Request<B>) -> bool {
         request.version() != Version::HTTP_2 || is_web(request) || is_preflight(request)
     }
 
@@ -177,12 +177,12 @@ impl Web {
     }
 }
 
-fn is_web(request: &Request<Body>) -> bool {
+fn is_web<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(GRPC_WEB.as_bytes()))
 }
 
-fn is_preflight(request: &Request<Body>) -> bool {
+fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 

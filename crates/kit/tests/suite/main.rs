@@ -7,5 +7,6 @@ mod drain;
 mod grpc;
 mod guests;
 mod otlp;
+mod stalled;
 mod start;
 mod web;

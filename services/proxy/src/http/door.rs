@@ -171,13 +171,16 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
     let (parts, body) = request.into_parts();
     // Read to its end: only then does the server see a caller who hangs up.
     let body = Limited::new(body, BODY_MAX).collect();
+    let too_large = (
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "the body of a GET is not used, and this one is too large",
+    );
+    let late = (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
     let refused = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(_)) => None,
-        Ok(Err(_)) => Some((
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the body of a GET is not used, and this one is too large",
-        )),
-        Err(_) => Some((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+        Ok(Err(error)) if mobula_kit::http::is_late(&*error) => Some(late),
+        Ok(Err(_)) => Some(too_large),
+        Err(_) => Some(late),
     };
     if let Some((status, why)) = refused {
         return answer::text(status, why);

@@ -21,6 +21,9 @@ use tonic::{
 
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
+/// Bytes of an answer that no window of a client's holds.
+pub(crate) const LARGE: usize = 4 << 20;
+
 /// What the tests and the handlers share.
 #[derive(Debug)]
 pub(crate) struct Knobs {
@@ -76,6 +79,10 @@ impl ServeService for Probe {
                 "full",
                 Duration::from_secs(3),
             )),
+            Some("large") => Ok(Response::new(GetStatusResponse {
+                version: "v".repeat(LARGE),
+                ..Default::default()
+            })),
             Some("hang") => {
                 let _bell = Bell(self.knobs.dropped.clone());
                 std::future::pending().await
@@ -166,11 +173,16 @@ impl ServeService for Probe {
         Err(Status::unimplemented("not here"))
     }
 
+    /// Reads the pieces to their end.
     async fn restore(
         &self,
-        _: Request<Streaming<pb::RestoreRequest>>,
+        request: Request<Streaming<pb::RestoreRequest>>,
     ) -> Result<Response<pb::RestoreResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        let mut pieces = request.into_inner();
+        while pieces.message().await?.is_some() {
+            self.knobs.begun.notify_one();
+        }
+        Ok(Response::new(pb::RestoreResponse::default()))
     }
 }
 

@@ -77,6 +77,15 @@ pub(super) async fn form(
         .map_err(Failure::Malformed)
 }
 
+/// Why there is no more of a body: its sender did not go on, or has gone.
+fn cut(error: &axum::Error) -> Failure {
+    if mobula_kit::http::is_late(error) {
+        Failure::Slow
+    } else {
+        Failure::Broken
+    }
+}
+
 /// Reads a body to its end; `look` sees all of it whenever more has come.
 async fn read(
     generator: &Generator,
@@ -96,7 +105,7 @@ async fn read(
     let mut length = 0usize;
     let mut failure = None;
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Failure::Broken)?.into_data() else {
+        let Ok(data) = frame.map_err(|error| cut(&error))?.into_data() else {
             continue;
         };
         length = length.saturating_add(data.len());

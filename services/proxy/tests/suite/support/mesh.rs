@@ -19,7 +19,7 @@ use tokio::{
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
-    http::get,
+    get,
     preprocess::Preprocess,
     soon,
     workers::{Control, GRACE, Server, Worker, port},
