@@ -30,6 +30,23 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
         .unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
+/// Stops the clock. It goes on in small steps, each with a moment of real time in which the system carries bytes: in one great
+/// step a ping is sent and is late before anybody could answer it.
+///
+/// # Panics
+/// When the clock stands already.
+pub fn pause() {
+    const STEP: Duration = Duration::from_millis(500);
+    const MOMENT: Duration = Duration::from_micros(100);
+    tokio::time::pause();
+    tokio::spawn(async {
+        loop {
+            tokio::time::sleep(STEP).await;
+            std::thread::sleep(MOMENT);
+        }
+    });
+}
+
 /// Bytes of memory that this process has, the tests' own included.
 #[must_use]
 pub fn resident() -> usize {

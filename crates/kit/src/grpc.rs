@@ -40,10 +40,10 @@ use crate::{
     guests::guests,
     health::Health,
     heard::Heard,
-    leaving::{Leaving, Watched},
+    leaving::{Leaving, PATIENCE, Watched},
     listen::Listener,
     methods::Methods,
-    metrics,
+    metrics, pace,
     stack::Stack,
     taken::Taken,
     tls::Protocol,
@@ -64,6 +64,8 @@ const MAX_RESET_STREAMS: usize = 1024;
 /// A connection whose peer vanished is given up after the interval and the timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Half of [`STREAM_WINDOW`] at the least that a caller of a proxy has to take, and a little.
+const PROXY_PATIENCE: Duration = Duration::from_secs(STREAM_WINDOW as u64 / 2 / pace::RATE + 60);
 /// A connection on which nothing comes by then is held for nothing: HTTP/2 begins with the client's preface.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for every head of HTTP/1.1, and so for a connection between two requests.
@@ -77,6 +79,7 @@ pub struct Server {
     table: Table,
     descriptors: Vec<&'static [u8]>,
     web: Option<Origins>,
+    patience: Duration,
 }
 
 impl Server {
@@ -96,6 +99,7 @@ impl Server {
             table: Table::default(),
             descriptors,
             web: None,
+            patience: PATIENCE,
         }
     }
 
@@ -133,6 +137,13 @@ impl Server {
         self
     }
 
+    /// Sets that the readers of answers are proxies, which read as their own callers do and let go of those themselves: of a
+    /// caller who takes just enough to be waited for, half of a window here takes half an hour.
+    pub fn for_proxies(mut self) -> Self {
+        self.patience = PROXY_PATIENCE;
+        self
+    }
+
     /// Serves until the stop is triggered and the drain is over.
     ///
     /// # Errors
@@ -148,12 +159,14 @@ impl Server {
         let closing = CancellationToken::new();
         let service = self.service;
         let origins = self.web.take();
+        let patience = self.patience;
         let _hold = stop.hold("grpc server");
         let stack = Arc::new(self.assemble(readiness.clone(), closing.clone())?);
         tracing::debug!(service, services = ?stack.table, "gRPC server is up");
         let door = Door {
             web: origins.map(|origins| Web::new(Arc::clone(&stack), &origins)),
             stack,
+            patience,
         };
         let connection = |accepted| serve_connection(accepted, door.clone(), closing.clone(), stop.clone());
         let not_ready = async {
@@ -214,6 +227,7 @@ impl Server {
 struct Door {
     stack: Arc<Stack>,
     web: Option<Web>,
+    patience: Duration,
 }
 
 /// Serves one connection: until its peer leaves; or, draining, until its calls are over; or until the deadline.
@@ -238,7 +252,7 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
     let heard = CancellationToken::new();
     // A caller may withhold the rest of the preface as well.
     let says_no_more = connection::silent(heard.clone(), PREFACE_TIMEOUT);
-    let builder = http(door.web.is_some());
+    let builder = http(door.web.is_some(), door.patience);
     let service = service_fn(move |mut request: Request<Incoming>| {
         // What `tonic::Request::remote_addr` reads.
         request.extensions_mut().insert(peer.clone());
@@ -247,12 +261,13 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
         }
         let web = door.web.as_ref().filter(|_| Web::wants(&request)).cloned();
         let stack = Arc::clone(&door.stack);
+        let version = request.version();
         async move {
             let response = match web {
                 Some(web) => web.answer(request.map(Body::new)).await.map(Either::Right),
                 None => stack.answer(request).await.map(Either::Left),
             };
-            Ok::<_, Infallible>(response.map(Leaving::new))
+            Ok::<_, Infallible>(response.map(|body| Leaving::new(body, version)))
         }
     });
     let wire = Heard::new(Taken::new(TokioIo::new(stream)), heard);
@@ -261,8 +276,8 @@ async fn serve_connection(accepted: Accepted, door: Door, closing: CancellationT
 }
 
 /// HTTP/2, and HTTP/1.1 at a door for browsers.
-fn http(is_web: bool) -> auto::Builder<Watched> {
-    let mut builder = auto::Builder::new(Watched);
+fn http(is_web: bool, patience: Duration) -> auto::Builder<Watched> {
+    let mut builder = auto::Builder::new(Watched { patience });
     builder
         .http2()
         .timer(TokioTimer::new())

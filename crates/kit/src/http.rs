@@ -34,7 +34,7 @@ use crate::{
     arriving::{Arriving, Late},
     connection,
     guests::{Guests, guests},
-    leaving::{Leaving, Watched},
+    leaving::{Leaving, PATIENCE, Watched},
     listen::Listener,
     taken::Taken,
     tls::Protocol,
@@ -78,9 +78,13 @@ async fn serve_connection(accepted: Accepted, app: Router, closing: Cancellation
             request.extensions_mut().insert(secured.clone());
         }
         let app = app.clone();
-        async move { Ok::<_, Infallible>(answer(app, request).await.map(Leaving::new)) }
+        let version = request.version();
+        async move {
+            let response = answer(app, request).await;
+            Ok::<_, Infallible>(response.map(|body| Leaving::new(body, version)))
+        }
     });
-    let mut builder = auto::Builder::new(Watched);
+    let mut builder = auto::Builder::new(Watched { patience: PATIENCE });
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::Version;
 use hyper::{
     body::{Body, Bytes, Frame, SizeHint},
     rt::Executor,
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::pace::{self, Pace, Timer};
 
-/// So long a reader may take nothing of what is there for it. What servers in front of others give theirs (nginx's
+/// So long a reader may take nothing of what is there for it: what servers in front of others give theirs (nginx's
 /// `send_timeout`).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A reader who takes less in its patience is as good as none.
@@ -43,18 +44,21 @@ enum Said {
     Nothing,
 }
 
-/// A response's body, in pieces.
+/// A response's body, over HTTP/2 in pieces; HTTP/1.1 has a connection for each, which is watched as such.
 #[derive(Debug)]
 pub(crate) struct Leaving<B> {
     inner: B,
+    in_pieces: bool,
     /// What is left of the piece that came last.
     left: Bytes,
 }
 
 impl<B> Leaving<B> {
-    pub(crate) fn new(inner: B) -> Self {
+    /// The answer to a request of this version.
+    pub(crate) fn new(inner: B, version: Version) -> Self {
         Self {
             inner,
+            in_pieces: version == Version::HTTP_2,
             left: Bytes::new(),
         }
     }
@@ -77,6 +81,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Leaving<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
+        if !this.in_pieces {
+            return Pin::new(&mut this.inner).poll_frame(context);
+        }
         if this.left.is_empty() {
             let polled = Pin::new(&mut this.inner).poll_frame(context);
             let Poll::Ready(Some(Ok(frame))) = polled else {
@@ -113,7 +120,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Leaving<B> {
 
 /// Runs the streams of HTTP/2 connections, each until it ends or its reader takes nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Watched;
+pub(crate) struct Watched {
+    /// So long a reader may take nothing.
+    pub(crate) patience: Duration,
+}
 
 impl<F> Executor<F> for Watched
 where
@@ -121,23 +131,32 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
+        let mut watch = Watch::new(self.patience);
         // As hyper's own executor does it: a stream ends with its connection.
         tokio::spawn(async move {
             let mut stream = pin!(stream);
-            let mut watch = Watch::default();
             std::future::poll_fn(|context| watch.poll(stream.as_mut(), context)).await;
         });
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watch {
+    patience: Duration,
     /// There while a piece waits for room.
     pace: Option<Pace>,
     timer: Timer,
 }
 
 impl Watch {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            pace: None,
+            timer: Timer::default(),
+        }
+    }
+
     fn poll<F: Future>(&mut self, stream: Pin<&mut F>, context: &mut Context<'_>) -> Poll<()> {
         SAID.set(None);
         if stream.poll(context).is_ready() {
@@ -146,7 +165,7 @@ impl Watch {
         match SAID.take() {
             Some(Said::Here(bytes)) => match &mut self.pace {
                 Some(pace) => pace.moved(bytes, Instant::now()),
-                None => self.pace = Some(Pace::new(PATIENCE, Instant::now())),
+                None => self.pace = Some(Pace::new(self.patience, Instant::now())),
             },
             Some(Said::Nothing) => self.pace = None,
             // The body was not asked: what was waited for is waited for still.
@@ -223,12 +242,13 @@ mod tests {
     fn send(bytes: usize) -> (Arc<Room>, tokio::sync::oneshot::Receiver<()>) {
         let room = Arc::<Room>::default();
         let pipe = Pipe {
-            body: Leaving::new(Full::new(vec![7; bytes].into())),
+            body: Leaving::new(Full::new(vec![7; bytes].into()), Version::HTTP_2),
             piece: None,
             room: Arc::clone(&room),
         };
         let (over, told) = tokio::sync::oneshot::channel();
-        Watched.execute(async move {
+        let watched = Watched { patience: PATIENCE };
+        watched.execute(async move {
             let _over = over;
             pipe.await;
         });
@@ -269,7 +289,8 @@ mod tests {
             let pieces: VecDeque<Bytes> = sizes.iter().map(|size| (0..*size).map(|at| at as u8).collect::<Vec<_>>().into()).collect();
             let frames = pieces.iter().cloned().map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
             let frames: Vec<_> = frames.collect();
-            let mut body = Leaving::new(http_body_util::StreamBody::new(futures::stream::iter(frames)));
+            let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+            let mut body = Leaving::new(body, Version::HTTP_2);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let mut came = Vec::new();
             let mut last = 0;

@@ -59,6 +59,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
         .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
     grpc::Server::new("mobula-inference")
+        .for_proxies()
         .add(service)
         .serve(listeners.grpc, readiness, stop)
         .await?;

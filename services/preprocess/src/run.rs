@@ -46,7 +46,7 @@ pub async fn run(config: Config, listeners: Listeners, stop: Stop) -> Result<(),
     let service = PreprocessServiceServer::new(service)
         .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
-    let server = grpc::Server::new("mobula-preprocess").add(service);
+    let server = grpc::Server::new("mobula-preprocess").for_proxies().add(service);
     let served = server.serve(listeners.grpc, readiness, stop).await;
     // Nobody waits for what is left. A thread ends after the request that it is at: milliseconds for texts, at most a few
     // seconds for a picture at the limits.

@@ -14,7 +14,7 @@ use hyper::{
     client::conn::http2::{self, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mobula_hostile::{resident, soon};
+use mobula_hostile::{pause, resident, soon};
 use mobula_kit::{Stop, channel, listen, metrics, web::Origins};
 use mobula_proto::control::v1::{RestoreRequest, serve_service_client::ServeServiceClient};
 use tokio::{
@@ -74,18 +74,6 @@ fn call(address: SocketAddr, method: &str) -> http::request::Builder {
 async fn at_rest(server: SocketAddr) {
     client(server).get_status(ask("answer")).await.unwrap();
     pause();
-}
-
-/// Stops the clock. It goes on in small steps, each with a moment of real time in which the system carries bytes: in one great
-/// step a ping is sent and is late before anybody could answer it.
-fn pause() {
-    tokio::time::pause();
-    tokio::spawn(async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    });
 }
 
 /// What the page says of peers that were let go of.

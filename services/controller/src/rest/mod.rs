@@ -18,6 +18,7 @@
 
 mod answer;
 mod asked;
+mod body;
 mod changes;
 mod details;
 mod pages;
@@ -28,15 +29,12 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     routing::{get, post},
 };
 use mobula_kit::{Stop, guard::Guard, listen::Listener};
 
 use crate::{intent::Ledger, owner::Handle};
 
-/// A config of a thousand applications is smaller than the limit of the schema; what is larger is no config.
-const MAX_BODY_BYTES: usize = mobula_schema::MAX_BYTES;
 /// An answer comes from memory, or after one write to the disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -90,7 +88,7 @@ fn app(door: Door) -> Router {
         .route("/api/ray/version", get(pages::version))
         .route("/api/version", get(pages::version))
         .fallback(pages::no_page)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn(answer::in_time))
+        .layer(axum::middleware::from_fn(body::whole))
         .with_state(door)
 }

@@ -1,6 +1,7 @@
 //! The controller on real sockets and with real processes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+mod hostile;
 mod kept;
 mod ledger;
 mod mesh;
