@@ -5,6 +5,9 @@ use super::{
     model::{Key, Phase, Record, Replica},
 };
 
+/// Deployments of an application that is not split: one tokenizes, one draws.
+const WHOLE: usize = 2;
+
 impl State {
     /// Makes a new pending replica of a deployment as it shall be; of this gang, or of a new one.
     pub(super) fn add_replica(&mut self, key: Key, gang: Option<String>, record: Record, now: Time) {
@@ -113,9 +116,13 @@ impl State {
         }
     }
 
-    /// Has a deployment looked at when the state settles next.
+    /// Has a deployment looked at when the state settles next; where its application has several that go in step, all of them.
     pub(super) fn touch(&mut self, key: Key) {
         self.dirty.insert(key);
+        let app = self.deployments.get(&key).and_then(|d| self.apps.get(&d.app));
+        if let Some(app) = app.filter(|app| app.deployments.len() > WHOLE) {
+            self.dirty.extend(&app.deployments);
+        }
     }
 
     /// Has it looked at then.

@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::{
     Time,
-    model::{Replica, Spec},
+    model::{Replica, Spec, weights},
     names::fnv,
 };
 
@@ -148,6 +148,7 @@ pub(super) fn spec_of(reported: &pb::ReplicaSpec, like: &Spec) -> Arc<Spec> {
     Arc::new(Spec {
         light: light_config(&config).version,
         version: reported.version.clone(),
+        weights: weights(&config),
         config,
     })
 }

@@ -11,6 +11,7 @@ use tracing::info;
 use super::{
     Action, State, Time,
     condition::{Condition, Happened},
+    handover::Handover,
     model::{App, Deployment, Failures, Key, Outlook, Spec},
 };
 use crate::intent::{Intent, Meta};
@@ -134,6 +135,7 @@ impl State {
             meta,
             deployments: keys,
             deleting: false,
+            handover: Handover::default(),
         };
         self.apps.insert(application.name.clone(), app);
     }

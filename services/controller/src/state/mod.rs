@@ -9,13 +9,15 @@
 //!   replica is replaced, not lost;
 //! - what runs of a deployment is not stopped for an update before as many others run as are wanted, unless there is no
 //!   room for more;
+//! - of the parts of a split application some model serves whole while an update runs, unless there is no room for parts of
+//!   both;
 //! - a replica that reports in and fits the intent is adopted before a new one is started in its place;
 //! - while workers of an earlier life may come back, nothing is started and no route table is published, so that a
 //!   restart of the controller changes nothing for anybody;
 //! - a heartbeat costs the replicas of its worker, a settling the deployments that something happened to, and placing the
 //!   workers and replicas, when there is something to place.
 //!
-//! `intend` takes over an intent, `reconcile` and `rollout` bring a deployment to it, `scaling` decides its number,
+//! `intend` takes over an intent, `reconcile` and `rollout` bring a deployment to it (`lockstep` the parts of a split one), `scaling` decides its number,
 //! `placing` and `supply` find it workers, `replicas`, `adopt` and `workers` take in what is reported, `condition`, `status`
 //! and `routes` tell of it all.
 
@@ -29,11 +31,15 @@ mod events;
 mod failing;
 mod gauges;
 mod groups;
+mod handover;
 mod intend;
+mod lockstep;
 mod model;
 mod names;
 mod pace;
+mod parts;
 mod placing;
+mod progress;
 mod reconcile;
 mod replicas;
 mod rollout;

@@ -12,7 +12,9 @@ use mobula_serving::{
     place::{Amounts, Kind, Reason},
 };
 
-use super::{Time, condition::Condition, convert::light_config, demand::Asks, rollout::Rollout};
+use super::{
+    Time, condition::Condition, convert::light_config, demand::Asks, handover::Handover, rollout::Rollout,
+};
 use crate::intent::Meta;
 
 /// A deployment's number within one life of the controller; it outlives every change of the deployment.
@@ -34,6 +36,8 @@ pub(super) struct App {
     /// In the order of a request; those that are being deleted come last.
     pub(super) deployments: Vec<Key>,
     pub(super) deleting: bool,
+    /// From the graph that its config had before to the one that it has.
+    pub(super) handover: Handover,
 }
 
 /// A deployment's config with its digests.
@@ -44,6 +48,13 @@ pub(super) struct Spec {
     pub(super) version: String,
     /// Digest of what a running replica is told of the rest.
     pub(super) light: String,
+    /// What parts of a split application must have in common to draw together: the engine, and the models.
+    pub(super) weights: String,
+}
+
+/// Engine and models in one text.
+pub(super) fn weights(config: &schema::Deployment) -> String {
+    format!("{} {} {:?}", config.engine, config.model, config.models)
 }
 
 impl Spec {
@@ -51,6 +62,7 @@ impl Spec {
         Arc::new(Self {
             version: config.version(),
             light: light_config(&config).version,
+            weights: weights(&config),
             config,
         })
     }
@@ -247,6 +259,8 @@ pub(super) struct Stray {
     pub(super) message: String,
     pub(super) load: Option<Load>,
     pub(super) version: String,
+    /// As [`Spec::weights`]; empty for a deployment that nobody knows.
+    pub(super) weights: String,
     pub(super) made: Time,
     /// It leaves the route table, and is told to stop when the proxies have had that: so no request is sent in vain.
     pub(super) undrained: bool,

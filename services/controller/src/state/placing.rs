@@ -64,6 +64,7 @@ impl State {
     /// Keeps why replicas have no place.
     fn explain(&mut self, mut reasons: BTreeMap<Key, Reason>) {
         let starts_workers = matches!(self.settings.supply, Supply::Process { .. });
+        let mut news = Vec::new();
         for (key, deployment) in &mut self.deployments {
             let reason = reasons.remove(key);
             if deployment.reason == reason {
@@ -77,8 +78,9 @@ impl State {
                 info!(deployment = %deployment.name(), app = %deployment.app, pending = deployment.pending.len(), %reason, "replicas have no place");
             }
             deployment.reason = reason;
-            self.dirty.insert(*key);
+            news.push(*key);
         }
+        news.into_iter().for_each(|key| self.touch(key));
     }
 
     /// The state as a problem. A replica on a worker whose stream is broken is no part of it: it stays until the lease is

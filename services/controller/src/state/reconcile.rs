@@ -25,7 +25,7 @@ impl State {
             return;
         };
         if deployment.deleting {
-            self.clear(key, actions);
+            self.leave(key, now, actions);
             return;
         }
         self.tell_scaler(key, now, actions);
@@ -46,7 +46,7 @@ impl State {
         let Some(deployment) = self.deployments.get(&key) else {
             return;
         };
-        let (wanted, current, target) = (deployment.wanted(), deployment.current(), deployment.target);
+        let (wanted, current, target) = (self.wanted(key), deployment.current(), deployment.target);
         if current < wanted {
             for gang in self.seats(key, wanted - current) {
                 self.add_replica(key, gang, Record::default(), now);
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// Takes away what is left of a deployment that is deleted, and then itself.
-    fn clear(&mut self, key: Key, actions: &mut Vec<Action>) {
+    pub(super) fn clear(&mut self, key: Key, actions: &mut Vec<Action>) {
         let Some(deployment) = self.deployments.get(&key) else {
             return;
         };

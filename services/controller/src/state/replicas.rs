@@ -209,6 +209,7 @@ impl State {
             message: report.message,
             load: report.load,
             version: spec.version,
+            weights: String::new(),
             made: now,
             undrained: false,
         };
@@ -255,6 +256,7 @@ impl State {
             message: replica.message.clone(),
             load: replica.load,
             version: replica.spec.version.clone(),
+            weights: replica.spec.weights.clone(),
             made: replica.made,
             undrained: false,
         };

@@ -5,19 +5,22 @@
 //! wanted, but for one case: when the surge has no room, which nobody can add, one old replica at a time leaves first (and
 //! never the last one, if more than one is wanted); the status says so.
 //!
+//! Parts of a split application go in step ([`super::lockstep`]): of the model before as much of every part stays as the new
+//! one cannot serve yet. Where there is no room for parts of both, replicas beyond the last of their model leave first, in
+//! whichever part; only then a last one does, which is what a deployment does that stands for itself, and the status says so.
+//!
 //! When the new replicas fail too often in a row, or in a way that no other try can mend, the version before is wanted again:
 //! what still runs of it stays, and the rest is replaced in the same way. Without a version before, the tries go on at the slowest pace, and the update heals if
 //! they succeed; Ray stops trying.
 
 use std::sync::Arc;
 
-use mobula_proto::control::v1::{self as pb, RolloutState};
+use mobula_proto::control::v1::RolloutState;
 use tracing::{info, warn};
 
 use super::{
     Action, Note, State, Time,
     condition::Happened,
-    convert::count32,
     model::{Deployment, Failures, Key, Phase, Spec},
 };
 
@@ -26,7 +29,7 @@ use super::{
 pub(super) const GATE_HEARTBEATS: u32 = 3;
 
 /// So long the surge waits for room that nobody is about to add before an old replica makes some.
-const PATIENCE: Time = Time::from_secs(10);
+pub(super) const PATIENCE: Time = Time::from_secs(10);
 
 /// And so long for room that a worker group may add: a node takes minutes to be bought, and an image minutes to be pulled.
 const GROWTH_PATIENCE: Time = Time::from_secs(300);
@@ -41,9 +44,11 @@ pub(super) struct Rollout {
     /// Why it went back.
     pub(super) error: String,
     /// Since when the surge has no room.
-    stuck: Option<Time>,
+    pub(super) stuck: Option<Time>,
     /// An old replica left before its replacement ran.
     pub(super) forced: bool,
+    /// It was the last of its model, while no other model had a replica of every part.
+    pub(super) apart: bool,
 }
 
 impl Rollout {
@@ -55,6 +60,7 @@ impl Rollout {
             error: String::new(),
             stuck: None,
             forced: false,
+            apart: false,
         }
     }
 
@@ -225,21 +231,47 @@ impl State {
             .collect();
         let unit = deployment.spec.gang();
         let keep = deployment.target.saturating_sub(deployment.steady.len());
-        let mut leave = old.len().saturating_sub(keep);
-        if leave == 0 && self.must_make_room(key, now) {
-            leave = unit;
-            if let Some(rollout) = self.rollout_mut(key) {
-                rollout.forced = true;
-                rollout.stuck = None;
-            }
+        let leave = old.len().saturating_sub(keep);
+        let hold = self.hold(key);
+        let (free, held) = self.held(hold.as_ref(), old);
+        let count = hold.map_or(0, |hold| hold.count);
+        let mut gone = self.victims(&free, leave);
+        let more = (leave - gone.len()).min(held.len().saturating_sub(count));
+        gone.extend(self.victims(&held, more));
+        if gone.is_empty() && self.must_make_room(key, now) {
+            gone = self.make_room(key, unit, (&free, &held));
         }
-        for id in idle {
-            self.retire(&id, actions);
-        }
-        for id in self.victims(&old, leave) {
+        for id in idle.into_iter().chain(gone) {
             info!(replica = %id, "replica of an earlier version leaves");
             self.retire(&id, actions);
         }
+    }
+
+    /// Chooses replicas that leave before their replacements run: where parts go in step, first those whose model keeps
+    /// others, in whichever part they are.
+    fn make_room(&mut self, key: Key, unit: usize, (free, held): (&[String], &[String])) -> Vec<String> {
+        let mut from = key;
+        let mut gone = self.victims(free, unit);
+        if gone.is_empty() && held.len() > unit {
+            gone = self.victims(held, unit);
+        }
+        if gone.is_empty()
+            && let Some((other, id)) = self.makes_room_elsewhere(key)
+        {
+            (from, gone) = (other, vec![id]);
+        }
+        let is_apart = gone.is_empty();
+        if is_apart {
+            gone = self.victims(held, unit);
+        }
+        for (key, forced) in [(key, from == key), (from, true)] {
+            if let Some(rollout) = self.rollout_mut(key) {
+                rollout.stuck = None;
+                rollout.forced |= forced;
+                rollout.apart |= is_apart;
+            }
+        }
+        gone
     }
 
     fn rollout_mut(&mut self, key: Key) -> Option<&mut Rollout> {
@@ -324,51 +356,5 @@ impl State {
         }));
         self.set_spec(key, from, now, actions);
         self.retarget(key, now, actions);
-    }
-
-    /// How an update goes.
-    pub(super) fn rollout_status(&self, deployment: &Deployment, now: Time) -> Option<pb::Rollout> {
-        let rollout = deployment.rollout.as_ref()?;
-        Some(pb::Rollout {
-            state: rollout.state.into(),
-            updated: count32(deployment.updated()),
-            target: count32(deployment.target),
-            outdated: count32(deployment.outdated.len()),
-            message: self.update_message(deployment, now),
-            began_unix_ms: self.unix_ms(rollout.began),
-        })
-    }
-
-    /// What an update waits for, or why it went back.
-    pub(super) fn update_message(&self, deployment: &Deployment, now: Time) -> String {
-        let Some(rollout) = &deployment.rollout else {
-            return String::new();
-        };
-        let progress = || {
-            let waits = deployment.pending.first().filter(|_| rollout.stuck.is_some());
-            let why = waits.and_then(|id| self.replicas.get(id));
-            let how = match why {
-                Some(replica) => format!(
-                    "; a replica of the new version has no place beside those that run: {}",
-                    self.why(deployment, replica, now)
-                ),
-                None if rollout.forced => {
-                    "; there was no room for more replicas, so that one at a time left before its replacement ran".into()
-                }
-                None => String::new(),
-            };
-            format!(
-                "{} of {} replicas are updated, {} are as before{how}",
-                deployment.updated(),
-                deployment.target,
-                deployment.outdated.len()
-            )
-        };
-        match rollout.state {
-            RolloutState::Progressing => progress(),
-            RolloutState::RollingBack => format!("is rolled back after: {}; {}", rollout.error, progress()),
-            RolloutState::RolledBack => format!("was rolled back after: {}", rollout.error),
-            RolloutState::Complete | RolloutState::Unspecified => String::new(),
-        }
     }
 }

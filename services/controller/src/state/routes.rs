@@ -137,14 +137,19 @@ impl State {
     }
 
     fn application_route(&self, name: &str, app: &App) -> pb::ApplicationRoute {
-        let deployments = app.deployments.iter().filter_map(|key| self.deployments.get(key));
+        let deployments = || app.deployments.iter().filter_map(|key| self.deployments.get(key));
+        // Proxies take the first that does what they need; those that are named no more are told of for what they have begun.
+        let old = deployments().filter(|d| d.deleting && (app.deleting || !d.running.is_empty()));
+        let new = deployments().filter(|d| !d.deleting);
+        let in_turn: Vec<&Deployment> = if self.is_served_by_old_graph(app) {
+            old.chain(new).collect()
+        } else {
+            new.chain(old).collect()
+        };
         pb::ApplicationRoute {
             name: name.to_owned(),
             route_prefix: app.route_prefix.clone().unwrap_or_default(),
-            deployments: deployments
-                .filter(|deployment| app.deleting || !deployment.deleting)
-                .map(|deployment| self.deployment_route(deployment))
-                .collect(),
+            deployments: in_turn.into_iter().map(|d| self.deployment_route(d)).collect(),
             deleting: app.deleting,
             img_size: app.img_size.unwrap_or_default(),
         }

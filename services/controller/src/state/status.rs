@@ -81,6 +81,10 @@ impl State {
                 (!why.is_empty()).then(|| format!("{}: {why}", deployment.name()))
             })
             .collect();
+        let short = app.handover.is_short.then(|| {
+            "there was no room for the deployments before and after the change at once, so that requests waited".to_owned()
+        });
+        let message: Vec<String> = message.into_iter().chain(short).collect();
         pb::ApplicationStatus {
             name: name.to_owned(),
             route_prefix: app.route_prefix.clone().unwrap_or_default(),

@@ -15,6 +15,7 @@ impl State {
     pub(super) fn deployment_message(&self, deployment: &Deployment, now: Time) -> String {
         let mut parts = Vec::new();
         if deployment.deleting {
+            parts.extend(self.why_stays(deployment));
             if !deployment.stopping.is_empty() {
                 parts.push(format!(
                     "{} replicas finish what they have",
@@ -37,6 +38,24 @@ impl State {
             parts.push(condition.message.clone());
         }
         parts.join("; ")
+    }
+
+    /// What a deployment waits for that the application's config names no more.
+    fn why_stays(&self, deployment: &Deployment) -> Option<String> {
+        let app = self.apps.get(&deployment.app)?;
+        if deployment.running.is_empty() || app.deleting {
+            return None;
+        }
+        if !self.is_served_by_old_graph(app) {
+            return Some(
+                "is left out of the application's config, and stays for requests that have begun".into(),
+            );
+        }
+        let lacks = self.graph_lacks(app)?;
+        Some(format!(
+            "is left out of the application's config, and serves until what takes its place runs: {} waits for its replicas",
+            lacks.name()
+        ))
     }
 
     /// What is missing, and why the first of it is: a failure is told before a start, a start before a wait.

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use mobula_serving::place::UNIT;
 
 use super::{
-    super::model::{Key, Phase},
+    super::{
+        lockstep::Parts,
+        model::{Key, Phase},
+    },
     world::World,
 };
 
@@ -34,6 +37,36 @@ impl World {
                 deployment.name(),
                 deployment.running.len(),
                 deployment.target
+            );
+        }
+    }
+
+    /// Nothing that runs of a split application is stopped so that no model has a replica of every part, unless there was no
+    /// room for both.
+    pub(super) fn check_parts(&self, before: &BTreeMap<Key, BTreeSet<String>>) {
+        for (name, app) in &self.state.apps {
+            let Some((keys, parts)) = self.state.parts(name) else {
+                continue;
+            };
+            let of = |key: &Key| &self.state.deployments[key];
+            let is_apart = |key: &Key| of(key).rollout.as_ref().is_some_and(|rollout| rollout.apart);
+            if app.deleting || keys.iter().any(is_apart) {
+                continue;
+            }
+            let mut with_stopped = parts.clone();
+            for (key, part) in keys.iter().zip(&mut with_stopped.0) {
+                for (worker, id) in &of(key).stopping {
+                    let stray = &self.state.workers[worker].strays[id];
+                    let ran = before.get(key).is_some_and(|before| before.contains(id));
+                    if ran && stray.undrained {
+                        part.models.entry(stray.weights.clone()).or_default().running += 1;
+                    }
+                }
+            }
+            let serves = |parts: &Parts| parts.models().into_iter().any(|model| parts.serves(model));
+            assert!(
+                serves(&parts) || !serves(&with_stopped),
+                "no model has every part any more: {with_stopped:?}, now {parts:?}"
             );
         }
     }

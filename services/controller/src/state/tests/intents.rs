@@ -52,6 +52,28 @@ pub(super) fn auto(min: u32, max: u32) -> Intent {
     intent
 }
 
+/// The default application split, with so many replicas of text encoder, denoiser and VAE.
+pub(super) fn split(counts: [u32; 3], model: &str) -> Intent {
+    let [text, denoise, vae] = counts;
+    let text = format!(
+        "applications:
+- name: default
+  route_prefix: /
+  import_path: mobula.image:split
+  args: {{model: {model}, engine: fake}}
+  deployments:
+  - {{name: text_encoder, num_replicas: {text}}}
+  - {{name: denoiser, num_replicas: {denoise}}}
+  - {{name: vae, num_replicas: {vae}}}
+"
+    );
+    Intent {
+        resource_version: 1,
+        config: mobula_schema::parse(&text).unwrap().config,
+        ..Intent::default()
+    }
+}
+
 /// The same with another model, which is an update.
 pub(super) fn model(pipelines: u32, model: &str) -> Intent {
     let mut intent = schema(pipelines);

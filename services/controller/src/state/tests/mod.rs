@@ -1,5 +1,4 @@
 //! The state against simulated workers, with a clock that the test sets.
-
 mod adoption;
 mod check;
 mod devices;
@@ -7,9 +6,11 @@ mod failure;
 mod gangs;
 mod gauges;
 mod groups;
+mod handover;
 mod health;
 mod intend;
 mod intents;
+mod lockstep;
 mod permanent;
 mod placing;
 mod property;

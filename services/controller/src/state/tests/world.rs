@@ -169,6 +169,7 @@ impl World {
             let running = self.running();
             let actions = self.state.settle(self.now);
             self.check_stops(&running);
+            self.check_parts(&running);
             self.perform(actions);
             self.tables.extend(self.state.take_routes(self.now));
             self.check();
