@@ -119,6 +119,14 @@ impl Loader {
     }
 }
 
+/// What the fake engine's digest is made of.
+fn stands_for(folder: &str) -> String {
+    match folder {
+        "fake" => "mobula fake engine".to_owned(),
+        folder => format!("mobula fake engine for {folder}"),
+    }
+}
+
 impl Stock {
     /// Loads a model with the engine and the options of a replica, or shares one that is loaded.
     pub(crate) async fn load(&self, folder: &str, spec: &ReplicaSpec) -> Result<Share<Loaded>, Error> {
@@ -151,7 +159,7 @@ impl Stock {
         }
         let place = Place::of(spec);
         if fake {
-            let loaded = self.load_fake(common, Fake::new(costs).with(stages), place);
+            let loaded = self.load_fake(folder, common, Fake::new(costs).with(stages), place);
             let key = format!("{} {folder}", spec.replica_id);
             return self.loaded.get(key, Loaded::is_sound, loaded).await;
         }
@@ -173,7 +181,14 @@ impl Stock {
         devices.entry(gpu).or_insert_with(Device::new).clone()
     }
 
-    async fn load_fake(&self, common: Common, fake: Fake, place: Place) -> Result<Loaded, Error> {
+    /// The fake engine in the place of this folder's model, which it does not read: only its name tells it from others.
+    async fn load_fake(
+        &self,
+        folder: &str,
+        common: Common,
+        fake: Fake,
+        place: Place,
+    ) -> Result<Loaded, Error> {
         let measured = fake.costs().curve(common.max_rows).map(|curve| Measured {
             height: 8,
             width: 8,
@@ -198,7 +213,7 @@ impl Stock {
         .await?;
         let scheduler = Scheduler::from_json(fake::SCHEDULER)?;
         let info = ModelInfo {
-            digest: format!("{:x}", Sha256::digest("mobula fake engine")),
+            digest: format!("{:x}", Sha256::digest(stands_for(folder))),
             pipeline_class: "Fake".into(),
             default_width: 64,
             default_height: 64,

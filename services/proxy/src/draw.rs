@@ -6,9 +6,11 @@
 //! the next one is done, so that a replica lost there costs that one only.
 
 mod agree;
+mod moves;
 mod request;
 mod stages;
 mod tell;
+mod told;
 
 pub(crate) use self::request::common;
 
@@ -91,6 +93,8 @@ pub(crate) struct Draw<'a> {
     decodes: bool,
     attempts: Attempts,
     queued: Duration,
+    /// A replica took it since its caller last heard that it starts again.
+    has_begun: bool,
     /// The pictures that the caller has.
     sent: Vec<bool>,
     /// What the first half brought.
@@ -119,6 +123,7 @@ impl<'a> Draw<'a> {
             attempts: Attempts::default(),
             // What came before the tokens was waiting too: for a route table or a first replica.
             queued: job.arrived.elapsed().saturating_sub(ready.took),
+            has_begun: false,
             sent: vec![false; plan.seeds.len()],
             latents: vec![None; plan.seeds.len()],
             steps_before: 0,
@@ -129,7 +134,7 @@ impl<'a> Draw<'a> {
     }
 
     /// Draws every picture and says so; `second` is the place at the refiner's replicas.
-    pub(crate) async fn run(mut self, first: Place, second: Option<Place>) -> Result<(), Error> {
+    pub(crate) async fn run(&mut self, first: Place, second: Option<Place>) -> Result<(), Error> {
         match second {
             // What few requests need is in a box, here and below: every request would carry its room.
             Some(second) => Box::pin(self.run_refined(first, second)).await,
@@ -142,7 +147,7 @@ impl<'a> Draw<'a> {
     }
 
     /// Draws every picture in two halves.
-    async fn run_refined(mut self, first: Place, mut second: Place) -> Result<(), Error> {
+    async fn run_refined(&mut self, first: Place, mut second: Place) -> Result<(), Error> {
         let switch_at = self.plan.refine.as_ref().map_or(1.0, |refine| refine.switch_at);
         self.half = Half::First(switch_at);
         let timings = self.draw(first).await?;
@@ -268,6 +273,7 @@ impl<'a> Draw<'a> {
 
     /// Tells the caller that it starts again, if it may.
     async fn restart(&mut self, status: Status) -> Result<(), Error> {
+        self.has_begun = false;
         let policy = self.job.shared.policy;
         let attempts = &mut self.attempts;
         match self
@@ -307,6 +313,7 @@ impl<'a> Draw<'a> {
             };
             if !accepted {
                 accepted = true;
+                self.has_begun = true;
                 permit.accepted();
                 permit.draws();
                 self.job.trail.had(&permit.replica().id);

@@ -164,6 +164,12 @@ pub enum Error {
         /// Application and deployment.
         deployment: String,
     },
+    /// Other deployments serve the application now.
+    #[error("{deployment} is no part of its application any more; the request is to be sent again")]
+    Moved {
+        /// Application and deployment.
+        deployment: String,
+    },
     /// Replicas were lost, too often to go on.
     #[error("the replica was lost and the request is not started again: {why}")]
     GaveUp {
@@ -205,9 +211,11 @@ impl Error {
             | Self::PicturesFull { .. } => Code::ResourceExhausted,
             Self::TooLate(_) | Self::DeadlinePassed | Self::NotRead { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
-            Self::NoRoutes | Self::NoReplica { .. } | Self::OtherModel { .. } | Self::GaveUp { .. } => {
-                Code::Unavailable
-            }
+            Self::NoRoutes
+            | Self::NoReplica { .. }
+            | Self::OtherModel { .. }
+            | Self::Moved { .. }
+            | Self::GaveUp { .. } => Code::Unavailable,
             Self::Worker(status) => status.code(),
             Self::Answer(_) | Self::Kit(_) => Code::Internal,
         }
@@ -246,7 +254,7 @@ impl Error {
             Self::NotRead { .. } => "NOT_READ",
             Self::Cancelled => "CANCELLED",
             Self::NoRoutes => "NO_ROUTES",
-            Self::NoReplica { .. } => "NO_REPLICA",
+            Self::NoReplica { .. } | Self::Moved { .. } => "NO_REPLICA",
             Self::OtherModel { .. } => "OTHER_MODEL",
             Self::GaveUp { .. } => "REPLICAS_LOST",
             Self::Worker(_) => "WORKER",
@@ -264,6 +272,7 @@ impl Error {
             | Self::NoRoutes
             | Self::NoReplica { .. }
             | Self::OtherModel { .. }
+            | Self::Moved { .. }
             | Self::GaveUp { .. } => Some(RETRY_SOON),
             Self::Worker(status) => status::retry_after(status),
             Self::Invalid(_)
@@ -321,6 +330,7 @@ impl Error {
             | Self::NoRoutes
             | Self::NoReplica { .. }
             | Self::OtherModel { .. }
+            | Self::Moved { .. }
             | Self::GaveUp { .. }
             | Self::Answer(_)
             | Self::Kit(_) => Vec::new(),

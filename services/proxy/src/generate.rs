@@ -11,6 +11,7 @@ mod bill;
 mod find;
 mod load;
 mod meter;
+mod moves;
 mod ready;
 
 use std::{
@@ -38,7 +39,6 @@ use crate::{
     Config, Error,
     caller::{Caller, Charge, Under},
     clock::Clock,
-    draw::Draw,
     events::{Emit, Events},
     hold::{Held, Holder},
     keys::Keys,
@@ -360,10 +360,8 @@ impl Job {
                     .map_or(0, millis),
             }))
             .await;
-        let ready = self.prepare(&plan, &served, refiner.as_ref()).await?;
-        let drawn = Draw::new(self, &plan, ready)
-            .run(admitted.place, second.map(|second| second.place))
-            .await;
+        let places = (admitted.place, second.map(|second| second.place));
+        let drawn = Box::pin(self.draw_wherever(&plan, (served, refiner), places)).await;
         bill.settle(&drawn);
         drawn
     }

@@ -28,6 +28,8 @@ pub(crate) struct Place {
     ticket: Ticket,
     cost: Cost,
     model_id: Option<Arc<str>>,
+    /// The only model whose replicas will do, by its digest.
+    of: Option<Arc<str>>,
     claim: Claim,
     bytes: u64,
     deadline: Option<Deadline>,
@@ -56,6 +58,7 @@ impl Place {
             ticket,
             cost: want.cost,
             model_id: want.model_id.cloned(),
+            of: None,
             claim: want.claim.clone(),
             bytes: want.bytes,
             deadline: want.deadline,
@@ -73,6 +76,12 @@ impl Place {
     pub(crate) fn arriving(mut self, predicted: Option<Duration>) -> Self {
         self.is_arriving = true;
         self.predicted = predicted;
+        self
+    }
+
+    /// Only replicas of the model with this digest will do.
+    pub(crate) fn of(mut self, digest: &str) -> Self {
+        self.of = Some(digest.into());
         self
     }
 
@@ -113,7 +122,8 @@ impl Place {
     ///
     /// # Errors
     /// [`Error::NoReplica`] when none was there for the whole of the limit, [`Error::TooLate`] when its deadline came too near
-    /// while it waited, [`Error::WaitedTooLong`].
+    /// while it waited, [`Error::WaitedTooLong`], [`Error::OtherModel`] when replicas are there and none is of the model that it
+    /// needs, [`Error::Moved`] when other deployments serve its application.
     pub(crate) async fn acquire_telling(
         &mut self,
         mut tell: impl FnMut(Standing) + Send,
@@ -141,10 +151,14 @@ impl Place {
         let pool = &self.pool;
         let clock = pool.settings.clock;
         let model_id = self.model_id.as_deref();
+        if let Some(error) = pool.elsewhere(self.of.as_deref()) {
+            return Err(error);
+        }
         let asked = pool.ask(Asking {
             ticket: self.ticket,
             ask: self.asked(),
             model_id: self.model_id.as_ref(),
+            of: self.of.as_ref(),
             deadline: self.deadline.map(|deadline| clock.now() + deadline.remaining()),
             predicted: self.prediction(),
             had_turn: self.was_served,
@@ -174,7 +188,10 @@ impl Place {
                 biased;
                 granted = &mut granted => return match granted {
                     Ok(granted) => granted.map_err(Error::from),
-                    Err(_) => Err(pool.no_replica(self.since)),
+                    Err(_) => {
+                        let elsewhere = pool.elsewhere(self.of.as_deref());
+                        Err(elsewhere.unwrap_or_else(|| pool.no_replica(self.since)))
+                    }
                 },
                 // The pool is held here, and so is what tells of changes.
                 Ok(()) = age.changed() => {}

@@ -13,11 +13,12 @@ mod backpressure;
 mod line;
 mod out;
 mod outlook;
+mod parts;
 mod patience;
 mod standing;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -122,6 +123,11 @@ struct State {
     shown_at: Option<Duration>,
     /// Its application is gone.
     is_closed: bool,
+    /// Its application is served by other deployments now.
+    is_moved: bool,
+    /// Models of which the other parts of a split application have replicas; none where there are no other parts, or none that
+    /// said so.
+    whole: Option<BTreeSet<String>>,
 }
 
 /// A model that is served on demand.
@@ -150,6 +156,8 @@ impl Pool {
             armed: None,
             shown_at: None,
             is_closed: false,
+            is_moved: false,
+            whole: None,
         };
         Self {
             name: format!("{application}#{deployment}"),
@@ -210,6 +218,7 @@ impl Pool {
         state.outlook.told(route, count > 0, now);
         self.metrics.replicas.set(count as f64);
         drop(state);
+        self.send_away();
         self.pump();
     }
 

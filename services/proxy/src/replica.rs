@@ -139,6 +139,13 @@ impl Replica {
         }
     }
 
+    /// Whether its own model has the digest, where one is asked for; one that has not said what it is may have it.
+    pub(crate) fn is_of(&self, digest: Option<&str>) -> bool {
+        let Some(digest) = digest else { return true };
+        let inner = self.lock();
+        inner.model.as_ref().is_none_or(|model| model.digest == digest)
+    }
+
     /// Models that it holds, as the table says, with what they are.
     pub(crate) fn held(&self) -> BTreeMap<String, Arc<ModelInfo>> {
         self.lock().held.clone()

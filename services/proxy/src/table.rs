@@ -6,24 +6,25 @@
 //! [`Fleet::apply`] takes in what the controller sends. A controller that has just started does not know yet what runs:
 //! for [`ADOPTION`] nothing is taken away on its word, only added.
 //!
+//! A deployment that is not in the table any more, or that others have taken the place of and that has no replica left, sends
+//! those who wait there to the application as it is now.
+//!
 //! An application that is being deleted is not in the table, as if it were gone; its pools finish what they have.
 
+mod build;
 mod merge;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use mobula_kit::channel::Dial;
-use mobula_proto::control::v1::{
-    ApplicationRoute, Demand, DeploymentRoute, ModelInfo, RestrainedReplica, Stage, WatchRoutesResponse,
-    WorkerKind,
-};
+use mobula_proto::control::v1::{Demand, DeploymentRoute, ModelInfo, RestrainedReplica, WatchRoutesResponse};
 use tokio::sync::watch;
 
-use self::merge::merge;
+use self::{build::Pools, merge::merge};
 use crate::{
     Error,
     caller::Caller,
@@ -78,14 +79,6 @@ impl Application {
             .flat_map(|split| [&split.encode_text, &split.decode]);
         self.pipeline.iter().chain(&self.preprocess).chain(stages)
     }
-}
-
-/// The first deployment that does a stage; one of all stages does it too.
-fn of_stage(route: &ApplicationRoute, stage: Stage) -> Option<&DeploymentRoute> {
-    let mut parts = route.deployments.iter();
-    parts.find(|d| {
-        d.kind() == WorkerKind::Inference && (d.stages.is_empty() || d.stages().any(|s| s == stage))
-    })
 }
 
 /// A snapshot of what is served.
@@ -196,7 +189,7 @@ pub(crate) struct Fleet {
 #[derive(Debug, Default)]
 struct Inner {
     channels: Channels,
-    pools: HashMap<(String, String), Arc<Pool>>,
+    pools: Pools,
     current: WatchRoutesResponse,
     /// Until when, by the clock, nothing is taken away.
     adopting_until: Duration,
@@ -287,8 +280,10 @@ impl Fleet {
             ..
         } = inner;
         let mut applications = Vec::with_capacity(current.applications.len());
+        let mut moved = Vec::new();
         for route in &current.applications {
-            let application = self.application(route, &before, pools, channels);
+            let (application, beside) = self.application(route, &before, pools, channels);
+            moved.extend(beside.into_iter().filter(|pool| !pool.has_replicas()));
             if !route.deleting {
                 applications.push(Arc::new(application));
             }
@@ -306,6 +301,7 @@ impl Fleet {
                 pool.close();
             } else if !stays {
                 pool.update(&DeploymentRoute::default(), channels);
+                moved.push(Arc::clone(pool));
             }
             stays
         });
@@ -322,67 +318,8 @@ impl Fleet {
             http_timeout: current.http_request_timeout_ms.map(Duration::from_millis),
             grpc_timeout: current.grpc_request_timeout_ms.map(Duration::from_millis),
         }));
-    }
-
-    fn application(
-        &self,
-        route: &ApplicationRoute,
-        before: &Table,
-        pools: &mut HashMap<(String, String), Arc<Pool>>,
-        channels: &mut Channels,
-    ) -> Application {
-        let mut pool_of = |deployment: &DeploymentRoute| {
-            let key = (route.name.clone(), deployment.name.clone());
-            let make = || Arc::new(Pool::new(&route.name, &deployment.name, self.settings.clone()));
-            let pool = Arc::clone(pools.entry(key).or_insert_with(make));
-            pool.metrics.route(&route.route_prefix);
-            pool.update(deployment, channels);
-            pool
-        };
-        let tokenizes = route
-            .deployments
-            .iter()
-            .find(|d| d.kind() == WorkerKind::Preprocess);
-        let preprocess = tokenizes.map(&mut pool_of);
-        let draws = of_stage(route, Stage::Denoise);
-        let mut pipeline = draws.map(&mut pool_of);
-        let mut split = None;
-        if draws.is_some_and(|d| !d.stages.is_empty()) {
-            let [encode_text, decode, encode] =
-                [Stage::EncodeText, Stage::Decode, Stage::Encode].map(|stage| of_stage(route, stage));
-            split = encode_text.zip(decode).map(|(encode_text, decode)| Split {
-                encode_text: pool_of(encode_text),
-                decode: pool_of(decode),
-                // Without a VAE encoder no picture is started from, which the model says.
-                encode: pool_of(encode.unwrap_or(decode)),
-            });
-            // A denoiser alone draws nothing.
-            pipeline = pipeline.filter(|_| split.is_some());
-        }
-        let reported = pipeline
-            .iter()
-            .flat_map(|pool| pool.replicas())
-            .find_map(|replica| replica.model(None));
-        let before = before.find(&route.name);
-        let known = || before.and_then(|application| application.model.clone());
-        // What callers reach of an application is the deployment that draws.
-        let deployment = draws.map_or("", |deployment| &*deployment.name);
-        let ingress = before
-            .map(|application| &application.ingress)
-            .filter(|ingress| ingress.is(&route.name, deployment, &route.route_prefix));
-        let make = || Arc::new(Ingress::new(&route.name, deployment, &route.route_prefix));
-        let statistics = before.map(|application| Arc::clone(&application.statistics));
-        Application {
-            name: route.name.clone(),
-            route_prefix: route.route_prefix.clone(),
-            img_size: route.img_size,
-            preprocess,
-            pipeline,
-            split,
-            model: reported.or_else(known),
-            ingress: ingress.map_or_else(make, Arc::clone),
-            statistics: statistics.unwrap_or_default(),
-        }
+        // Those who wait there look for others in the table, which has to be this one.
+        moved.iter().for_each(|pool| pool.set_moved(true));
     }
 }
 

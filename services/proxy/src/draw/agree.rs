@@ -12,7 +12,7 @@ use mobula_proto::control::v1::ModelInfo;
 use tokio::time::Instant;
 
 use super::{Draw, Half};
-use crate::{Error, pool::Pool};
+use crate::{Error, place::Place, pool::Pool};
 
 /// How often parts of two models are looked at again, while an update replaces one deployment's replicas before another's: about
 /// a tick of a large model.
@@ -83,20 +83,41 @@ impl Draw<'_> {
     /// Waits for an update to go on, whose parts are of two models.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] when they are for as long as a request waits for a replica.
+    /// [`Error::OtherModel`] when they are for as long as a request waits for a replica that nobody expects,
+    /// [`Error::WaitedTooLong`] when it may wait no longer.
     pub(super) async fn await_agreement(
         &self,
         since: &mut Option<Instant>,
         pool: &Pool,
     ) -> Result<(), Error> {
         let since = since.get_or_insert_with(Instant::now);
-        if since.elapsed() > pool.settings.no_replica_timeout {
+        let waited = since.elapsed();
+        if waited > pool.settings.bounds.age {
+            return Err(pool.waited_too_long(pool.settings.clock.now().saturating_sub(waited)));
+        }
+        // What is on its way is waited for as a first replica is.
+        if waited > pool.settings.no_replica_timeout && !self.is_awaited() {
             return Err(Error::OtherModel {
                 deployment: pool.name.clone(),
             });
         }
         tokio::time::sleep(DISAGREE).await;
         Ok(())
+    }
+
+    /// Whether every part has the replicas that it shall have, or is to have them.
+    fn is_awaited(&self) -> bool {
+        let split = self.drawer().served.split.as_ref();
+        split.is_some_and(|split| split.encode_text.is_expected() && split.decode.is_expected())
+    }
+
+    /// A place for replicas of the denoiser's model; of models on demand any replica may have it.
+    pub(super) fn of_denoiser(&self, place: Place) -> Place {
+        let drawer = self.drawer();
+        match drawer.served.model_id {
+            Some(_) => place,
+            None => place.of(&drawer.model.digest),
+        }
     }
 
     /// Whether the replica of a pool that was asked last is of the denoiser's model; one that has not said what it is may be.

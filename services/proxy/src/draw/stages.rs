@@ -3,31 +3,30 @@
 //!
 //! Invariant: what a stage is asked for is what a whole replica does inside, so that the bytes are the same.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use mobula_proto::{
-    common::v1::{Load, Prompt, Timings},
+    common::v1::{Prompt, Timings},
     inference::v1::{
-        DecodeRequest, DecodeResponse, DenoiseRequest, DenoiseResponse, EncodeRequest, EncodeTextRequest,
-        EncodedText, GenerateRequest, GenerateResponse, LatentsDone, Moments, TextWindow, decode_response,
-        denoise_response, generate_response::Event as Drawn,
-        inference_service_client::InferenceServiceClient,
+        DecodeRequest, DenoiseRequest, EncodeRequest, EncodeTextRequest, EncodedText, GenerateRequest,
+        LatentsDone, Moments, TextWindow, inference_service_client::InferenceServiceClient,
     },
 };
 use mobula_serving::route::Cost;
-use tonic::{Request, Status, Streaming, transport::Channel};
+use tonic::{Request, Status, transport::Channel};
 use tracing::{Instrument, debug_span};
 
 use super::{
     Draw, Half,
     agree::{Asked, noted},
+    told::Told,
 };
 use crate::{
     Error, aside,
     permit::Permit,
     place::Place,
-    pool::Want,
+    pool::{Pool, Want},
     problem::{Problem, Rule},
     table::Split,
 };
@@ -44,51 +43,6 @@ pub(super) struct Encoded {
     moments: Option<Moments>,
     /// Digest of the denoiser's model that it is for.
     digest: String,
-}
-
-/// What a replica says of what it was asked for, in the words of a whole one.
-pub(super) enum Told {
-    Whole(Streaming<GenerateResponse>),
-    Denoised(Streaming<DenoiseResponse>),
-    Decoded(Streaming<DecodeResponse>),
-}
-
-impl Told {
-    /// The next thing that happened, and the replica's load where it says it.
-    pub(super) async fn message(&mut self) -> Result<Option<(Option<Load>, Option<Drawn>)>, Status> {
-        Ok(match self {
-            Self::Whole(stream) => stream.message().await?.map(|told| (told.load, told.event)),
-            Self::Denoised(stream) => stream
-                .message()
-                .await?
-                .map(|told| (told.load, told.event.map(denoised))),
-            Self::Decoded(stream) => stream
-                .message()
-                .await?
-                .map(|told| (told.load, told.event.map(decoded))),
-        })
-    }
-}
-
-fn denoised(event: denoise_response::Event) -> Drawn {
-    use denoise_response::Event;
-    match event {
-        Event::Accepted(accepted) => Drawn::Accepted(accepted),
-        Event::Started(started) => Drawn::Started(started),
-        Event::Step(step) => Drawn::Step(step),
-        Event::Preview(preview) => Drawn::Preview(preview),
-        Event::Latents(latents) => Drawn::Latents(latents),
-        Event::Done(done) => Drawn::Done(done),
-    }
-}
-
-fn decoded(event: decode_response::Event) -> Drawn {
-    use decode_response::Event;
-    match event {
-        Event::Accepted(accepted) => Drawn::Accepted(accepted),
-        Event::Image(image) => Drawn::Image(image),
-        Event::Done(done) => Drawn::Done(done),
-    }
 }
 
 fn client(channel: Channel) -> InferenceServiceClient<Channel> {
@@ -170,7 +124,7 @@ impl Draw<'_> {
             cost: Cost::rows(pictures as u64),
             ..Want::least(who, served.model_id.as_ref())
         };
-        Some(split.decode.place(want))
+        Some(self.of_denoiser(split.decode.place(want)))
     }
 
     /// A stage is done; the next one begins.
@@ -203,7 +157,11 @@ impl Draw<'_> {
             return Ok(true);
         }
         let request = self.request("");
-        let (texts, moments) = tokio::try_join!(self.texts(split, &request), self.moments(split, &request))?;
+        let encoded = async { tokio::try_join!(self.texts(split, &request), self.moments(split, &request)) };
+        let (texts, moments) = match encoded.await {
+            Err(Error::OtherModel { .. }) => return Ok(false),
+            encoded => encoded?,
+        };
         let Some(((texts, times), moments)) = texts.zip(moments) else {
             return Ok(false);
         };
@@ -221,13 +179,19 @@ impl Draw<'_> {
         Ok(true)
     }
 
+    /// A place at a part that encodes for the denoiser.
+    fn beside(&self, pool: &Arc<Pool>) -> Place {
+        let who = (&self.job.claim, self.job.failfast);
+        let want = Want::least(who, self.drawer().served.model_id.as_ref());
+        self.of_denoiser(pool.place(want))
+    }
+
     /// Every window of the prompts, encoded; none where that was by another model than the denoiser's.
     async fn texts(
         &self,
         split: &Split,
         request: &GenerateRequest,
     ) -> Result<Option<(Vec<EncodedText>, Vec<Timings>)>, Error> {
-        let served = self.drawer().served;
         let windows = windows(request);
         let (mut all, mut times) = (Vec::with_capacity(windows.len()), Vec::new());
         let asked = Asked::default();
@@ -238,8 +202,8 @@ impl Draw<'_> {
                 model_id: request.model_id.clone(),
                 windows: windows.to_vec(),
             };
-            let pool = (&split.encode_text, served.model_id.as_ref());
-            let answer = aside::call(self.job, pool, make, async |channel, asked| {
+            let place = self.beside(&split.encode_text);
+            let answer = aside::at(self.job, place, make, async |channel, asked| {
                 client(channel).encode_text(asked).await
             })
             .instrument(debug_span!(
@@ -289,8 +253,8 @@ impl Draw<'_> {
             image: Some(image.clone()),
             mask: request.mask_image.clone(),
         };
-        let pool = (&split.encode, self.drawer().served.model_id.as_ref());
-        let answer = aside::call(self.job, pool, make, async |channel, asked| {
+        let place = self.beside(&split.encode);
+        let answer = aside::at(self.job, place, make, async |channel, asked| {
             client(channel).encode(asked).await
         })
         .instrument(debug_span!("encode", otel.kind = "client"))
@@ -374,81 +338,4 @@ fn named(error: Error, field: impl Fn(&str) -> &'static str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use mobula_proto::common::v1::{PromptSpan, PromptVariant, PromptWindow, Tensor};
-
-    use super::*;
-
-    fn prompt(ids: &[u32], empty: Option<u32>) -> Option<Prompt> {
-        let window = |id: &u32| PromptWindow {
-            ids: vec![*id; 77],
-            weights: vec![*id as f32; 77],
-            ..PromptWindow::default()
-        };
-        let variant = PromptVariant {
-            weight: 1.0,
-            windows: ids.iter().map(window).collect(),
-        };
-        let span = PromptSpan {
-            until_step: 0,
-            variants: vec![variant],
-        };
-        Some(Prompt {
-            spans: vec![span.clone(), span],
-            empty: empty.as_ref().map(window),
-            ..Prompt::default()
-        })
-    }
-
-    #[test]
-    fn every_window_is_encoded_once_for_each_number_of_layers_that_are_left_out() {
-        let mut request = GenerateRequest {
-            prompt: prompt(&[1, 2, 1], Some(9)),
-            negative_prompt: prompt(&[2, 3], Some(9)),
-            ..GenerateRequest::default()
-        };
-        let of = |request: &GenerateRequest| -> Vec<(u32, u32)> {
-            let windows = windows(request);
-            windows
-                .iter()
-                .map(|window| (window.ids[0], window.clip_skip))
-                .collect()
-        };
-        assert_eq!(of(&request), [(1, 0), (2, 0), (9, 0), (3, 0)]);
-        request.clip_skip = 2;
-        assert_eq!(of(&request), [(1, 2), (2, 2), (9, 2), (2, 0), (3, 0), (9, 0)]);
-        request.negative_prompt = None;
-        assert_eq!(of(&request), [(1, 2), (2, 2), (9, 2)]);
-    }
-
-    #[test]
-    fn more_than_a_message_carries_is_refused_with_how_much_it_is() {
-        let text = |bytes: usize| EncodedText {
-            states: Some(Tensor {
-                data: vec![0; bytes].into(),
-                ..Tensor::default()
-            }),
-            ..EncodedText::default()
-        };
-        let encoded = |bytes: &[usize]| Encoded {
-            texts: bytes.iter().map(|bytes| text(*bytes)).collect(),
-            moments: None,
-            digest: String::new(),
-        };
-        assert!(encoded(&[MAX_ENCODED / 2; 2]).check().is_ok());
-        let error = encoded(&[MAX_ENCODED / 2, MAX_ENCODED / 2 + 1])
-            .check()
-            .unwrap_err();
-        assert_eq!(error.violations()[0].0, "prompt");
-        assert!(error.violations()[0].1.contains("2 different windows"), "{error}");
-    }
-
-    #[test]
-    fn what_a_stage_refuses_is_told_by_the_callers_field() {
-        let status = mobula_kit::status::invalid("windows", "has id 7");
-        let error = named(Error::Worker(Box::new(status)), |_| "prompt");
-        assert_eq!(error.violations(), [("prompt".to_owned(), "has id 7".to_owned())]);
-        let error = named(Error::DeadlinePassed, |_| "prompt");
-        assert!(matches!(error, Error::DeadlinePassed));
-    }
-}
+mod tests;

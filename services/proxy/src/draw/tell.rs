@@ -124,12 +124,12 @@ impl Draw<'_> {
     }
 
     /// Says that everything was sent.
-    pub(super) async fn done(self, timings: Timings) {
+    pub(super) async fn done(&mut self, timings: Timings) {
         let timings = self.merged(timings);
         self.job.shared.metrics.timed(&timings);
         self.job.trail.timings(timings);
         let plan = self.plan;
-        let first = self.ready.first;
+        let first = &mut self.ready.first;
         let parameters = image::Parameters {
             model: first.served.application.name.clone(),
             model_digest: first.model.digest.clone(),

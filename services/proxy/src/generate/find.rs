@@ -68,6 +68,18 @@ impl Served {
             None => self.pipeline.admit(want),
         }
     }
+
+    /// A place of a request that was admitted by the deployments before these.
+    pub(crate) fn place(&self, job: &Job, (cost, bytes): (Cost, u64)) -> Place {
+        self.pipeline.place(Want {
+            cost,
+            deadline: job.deadline,
+            model_id: self.model_id.as_ref(),
+            claim: &job.claim,
+            bytes,
+            failfast: job.failfast,
+        })
+    }
 }
 
 /// An application whose parts are all there, but for what may be known of the model.
@@ -212,6 +224,18 @@ impl Job {
         }
         self.known(found, waiting.and_then(|waiting| waiting.pipeline))
             .await
+    }
+
+    /// The same application as it is now.
+    ///
+    /// # Errors
+    /// As [`Job::find`].
+    pub(super) async fn again(&self, served: &Served) -> Result<Served, Error> {
+        self.find(Wanted {
+            application: &served.application.name,
+            model_id: served.id(),
+        })
+        .await
     }
 
     /// Learns what the model is, where that is not known yet.

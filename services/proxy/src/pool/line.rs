@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Waiter {
     model_id: Option<Arc<str>>,
+    /// The only model whose replicas will do, by its digest.
+    pub(super) of: Option<Arc<str>>,
     grant: oneshot::Sender<Result<Permit, TooLate>>,
     /// When it has to be done, by the clock.
     deadline: Option<Duration>,
@@ -40,6 +42,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) ticket: Ticket,
     pub(crate) ask: Ask<'a>,
     pub(crate) model_id: Option<&'a Arc<str>>,
+    /// The only model whose replicas will do, by its digest.
+    pub(crate) of: Option<&'a Arc<str>>,
     /// When it has to be done, by the clock.
     pub(crate) deadline: Option<Duration>,
     /// The wait that was predicted for it, and since when it waits; none when it had a replica before.
@@ -100,15 +104,16 @@ impl Pool {
     pub(crate) fn ask(self: &Arc<Self>, asking: Asking<'_>) -> Asked {
         let mut state = self.lock();
         if state.queue.is_empty()
-            && let Some(permit) = self.choose(&mut state, asking.ask.cost, asking.model_id)
+            && let Some(permit) = self.choose(&mut state, asking.ask.cost, (asking.model_id, asking.of))
         {
             return Asked::Served(permit);
         }
         let (grant, granted) = oneshot::channel();
-        let may_pass_others = asking.model_id.is_some();
+        let may_pass_others = asking.model_id.is_some() || asking.of.is_some();
         let spot = Arc::<Spot>::default();
         let waiter = Waiter {
             model_id: asking.model_id.cloned(),
+            of: asking.of.cloned(),
             grant,
             deadline: asking.deadline,
             predicted: asking.predicted,
@@ -178,13 +183,20 @@ impl Pool {
         let typical = self.typical();
         // The replicas as they are for each model, and the rows of those passed over that wait for it.
         let mut surveys: HashMap<&str, (Survey, u64)> = HashMap::new();
+        // What no replica is free for.
+        let mut busy: Vec<(Option<&str>, Option<&str>)> = Vec::new();
         let mut found = None;
         for (ticket, cost, waiter) in state.queue.iter() {
             let Some(model_id) = waiter.model_id.as_deref().filter(|id| state.is_on_demand(id)) else {
-                if let Some(i) = self.plain(state, waiter.model_id.as_deref(), now) {
+                let which = (waiter.model_id.as_deref(), waiter.of.as_deref());
+                if busy.contains(&which) {
+                    continue;
+                }
+                if let Some(i) = self.plain(state, which, now) {
                     found = Some((ticket, cost, Pick::Held(i), waiter));
                     break;
                 }
+                busy.push(which);
                 continue;
             };
             let (survey, rows) = surveys
@@ -216,7 +228,7 @@ impl Pool {
         self: &Arc<Self>,
         state: &mut State,
         cost: Cost,
-        model_id: Option<&Arc<str>>,
+        (model_id, of): (Option<&Arc<str>>, Option<&Arc<str>>),
     ) -> Option<Permit> {
         let now = self.now();
         let pick = match model_id.filter(|id| state.is_on_demand(id)) {
@@ -225,19 +237,27 @@ impl Pool {
                 let survey = state.survey(id, now, typical);
                 survey.pick(&mut rand::rng(), typical.ahead(0))?
             }
-            None => Pick::Held(self.plain(state, model_id.map(|id| &**id), now)?),
+            None => {
+                let which = (model_id.map(|id| &**id), of.map(|of| &**of));
+                Pick::Held(self.plain(state, which, now)?)
+            }
         };
         Some(self.take(state, cost, pick, model_id))
     }
 
-    /// Picks among replicas that are alike.
-    fn plain(&self, state: &State, model_id: Option<&str>, now: Duration) -> Option<usize> {
+    /// Picks among replicas that are alike, but for their model where it is said which.
+    fn plain(
+        &self,
+        state: &State,
+        (model_id, of): (Option<&str>, Option<&str>),
+        now: Duration,
+    ) -> Option<usize> {
         let typical = self.row_ns.load(Ordering::Relaxed);
         let all = state.needs_all(now);
         state.tiers.pick(&mut rand::rng(), margin(typical), |i| {
             let replica = &state.replicas[i];
             let wait = replica.book(|book| (book.free(now, all) > 0).then(|| book.rank(now, typical)));
-            wait.filter(|_| replica.may_have(model_id))
+            wait.filter(|_| replica.may_have(model_id) && replica.is_of(of) && state.is_whole(replica))
         })
     }
 
@@ -313,7 +333,7 @@ impl Pool {
         }
     }
 
-    fn left(&self) {
+    pub(super) fn left(&self) {
         self.metrics.left.add(1);
         self.metrics.waiting.change(-1.0);
     }

@@ -13,6 +13,8 @@ use mobula_proto::control::v1::DeploymentRoute;
 pub(super) struct Outlook {
     /// There is no replica, and one is expected.
     is_hopeful: bool,
+    /// The table says that replicas are to be expected, whether there are any or not.
+    is_expected: bool,
     /// When that was over last.
     bleak_since: Duration,
     /// Why there is none, when none is expected.
@@ -26,6 +28,7 @@ pub(super) struct Outlook {
 impl Outlook {
     /// The table says this.
     pub(super) fn told(&mut self, route: &DeploymentRoute, has_replicas: bool, now: Duration) {
+        self.is_expected = route.expected;
         self.hope(route.expected && !has_replicas, now);
         self.why_none = if route.expected || has_replicas {
             String::new()
@@ -40,7 +43,13 @@ impl Outlook {
 
     /// The controller is not heard any more: what it promised may not come.
     pub(super) fn unheard(&mut self, now: Duration) {
+        self.is_expected = false;
         self.hope(false, now);
+    }
+
+    /// Replicas are there, or on their way, as far as the controller is heard.
+    pub(super) fn is_expected(&self) -> bool {
+        self.is_expected
     }
 
     fn hope(&mut self, is_hopeful: bool, now: Duration) {

@@ -8,6 +8,7 @@ use crate::{Error, place::Place};
 
 mod fair;
 mod models;
+mod parts;
 mod routing;
 
 const MAX_ONGOING: u32 = 1;

@@ -1,5 +1,5 @@
 use mobula_kit::Stop;
-use mobula_proto::control::v1::ReplicaEndpoint;
+use mobula_proto::control::v1::{ApplicationRoute, ReplicaEndpoint, WorkerKind};
 use mobula_serving::admission::Bounds;
 
 use super::*;

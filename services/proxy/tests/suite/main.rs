@@ -4,6 +4,7 @@
 mod demand;
 mod doors;
 mod grpc;
+mod handover;
 mod hostile;
 mod http;
 mod keys;

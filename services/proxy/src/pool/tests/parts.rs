@@ -1,0 +1,109 @@
+//! Replicas of two models in one deployment, and deployments that others have taken the place of.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Replicas with room for one request each, and the digests of their models.
+fn of(pool: &Arc<Pool>, replicas: &[(&str, &str)]) {
+    let endpoint = |(id, digest): &(&str, &str)| ReplicaEndpoint {
+        replica_id: (*id).to_owned(),
+        address: "127.0.0.1:1".into(),
+        model: Some(ModelInfo {
+            digest: (*digest).to_owned(),
+            ..ModelInfo::default()
+        }),
+        ..Default::default()
+    };
+    let route = DeploymentRoute {
+        max_ongoing_requests: MAX_ONGOING,
+        max_queued_requests: -1,
+        replicas: replicas.iter().map(endpoint).collect(),
+        expected: true,
+        ..Default::default()
+    };
+    pool.update(&route, &mut Channels::default());
+}
+
+fn asks(pool: &Arc<Pool>, digest: &str) -> Place {
+    pool.place(want(1, None)).of(digest)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_needs_one_model_waits_for_its_replica_and_holds_up_nobody_else() {
+    let pool = pool(10);
+    of(&pool, &[("a", "old"), ("b", "new")]);
+    let (mut first, mut second, mut third) = (asks(&pool, "old"), asks(&pool, "old"), asks(&pool, "new"));
+    let old = first.acquire().await.unwrap();
+    assert_eq!(old.replica().id, "a");
+    let mut waits = Box::pin(second.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    let new = third.acquire().await.unwrap();
+    assert_eq!(new.replica().id, "b");
+    drop(new);
+    assert!(
+        waits.as_mut().now_or_never().is_none(),
+        "that one is of another model"
+    );
+    drop(old);
+    assert_eq!(waits.await.unwrap().replica().id, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_model_whose_last_replica_leaves_is_told_so_at_once() {
+    let pool = pool(10);
+    of(&pool, &[("a", "old"), ("b", "new")]);
+    let (mut first, mut second) = (asks(&pool, "old"), asks(&pool, "old"));
+    let _busy = first.acquire().await.unwrap();
+    let mut waits = Box::pin(second.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    of(&pool, &[("b", "new")]);
+    let error = waits.as_mut().now_or_never().unwrap().unwrap_err();
+    assert!(matches!(error, Error::OtherModel { .. }), "{error}");
+    let late = asks(&pool, "old").acquire().await.unwrap_err();
+    assert!(matches!(late, Error::OtherModel { .. }), "{late}");
+    // Where no replica is, the next one may be of any model.
+    of(&pool, &[]);
+    let mut place = asks(&pool, "old");
+    let mut waits = Box::pin(place.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    of(&pool, &[("c", "old")]);
+    assert_eq!(waits.await.unwrap().replica().id, "c");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_other_parts_lack_is_not_drawn_with_while_another_is_whole() {
+    let pool = pool(10);
+    of(&pool, &[("a", "old"), ("b", "new")]);
+    pool.set_whole(Some(BTreeSet::from(["old".to_owned()])));
+    let (mut first, mut second) = (admit(&pool), admit(&pool));
+    let old = first.acquire().await.unwrap();
+    assert_eq!(old.replica().id, "a");
+    let mut waits = Box::pin(second.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    pool.set_whole(Some(BTreeSet::from(["old".to_owned(), "new".to_owned()])));
+    assert_eq!(waits.await.unwrap().replica().id, "b");
+    drop(old);
+    // Where no model is whole, whoever draws looks further.
+    pool.set_whole(Some(BTreeSet::new()));
+    assert!(admit(&pool).acquire().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_where_others_have_taken_the_place_goes_there() {
+    let pool = pool(10);
+    place(&pool, &["a"]);
+    let (mut first, mut second) = (admit(&pool), admit(&pool));
+    let _busy = first.acquire().await.unwrap();
+    let mut waits = Box::pin(second.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    place(&pool, &[]);
+    pool.set_moved(true);
+    let error = waits.as_mut().now_or_never().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Moved { .. }), "{error}");
+    let error = admit(&pool).acquire().await.unwrap_err();
+    assert!(matches!(error, Error::Moved { .. }), "{error}");
+    pool.set_moved(false);
+    place(&pool, &["b"]);
+    assert_eq!(admit(&pool).acquire().await.unwrap().replica().id, "b");
+}
