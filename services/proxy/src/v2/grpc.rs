@@ -179,7 +179,9 @@ impl GrpcInferenceService for Inference {
             request_id: String::new(),
             ..terms(&request)
         };
-        let answers = stream::answers((self.oip.clone(), self.stop.clone()), terms, request.into_inner());
+        let model_id = model_id(request.metadata());
+        let (oip, stop) = (self.oip.clone(), self.stop.clone());
+        let answers = stream::answers((oip, stop), (terms, model_id), request.into_inner());
         Ok(Response::new(answers))
     }
 

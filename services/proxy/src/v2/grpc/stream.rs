@@ -4,7 +4,7 @@
 //! than may run, nor more than may be held. Invariants: what is wrong with one request is told in an answer with its id, and
 //! touches no other; of a stream no more is held than [`HELD_MAX`] and one request.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures::{
     FutureExt as _, Stream, StreamExt as _,
@@ -37,6 +37,8 @@ struct Under<T> {
     oip: Oip,
     stop: Stop,
     terms: Terms,
+    /// Which of the models on demand, where a request's name does not say.
+    model_id: Arc<str>,
     requests: T,
     /// Answers to each request, then its end.
     running: SelectAll<BoxStream<'static, Said>>,
@@ -88,13 +90,14 @@ enum Next {
 /// The answers to the requests of a stream.
 pub(super) fn answers(
     (oip, stop): (Oip, Stop),
-    terms: Terms,
+    (terms, model_id): (Terms, String),
     requests: Streaming<ModelInferRequest>,
 ) -> Answers {
     let under = Under {
         oip,
         stop,
         terms,
+        model_id: model_id.into(),
         requests,
         running: SelectAll::new(),
         under_way: UnderWay::default(),
@@ -125,7 +128,8 @@ impl Under<Streaming<ModelInferRequest>> {
                 Next::Request(Ok(Some(request))) => {
                     let bytes = request.encoded_len();
                     self.under_way.begun(bytes);
-                    let answers = one(self.oip.clone(), self.terms.clone(), request).map(Said::Answer);
+                    let asks = (self.terms.clone(), Arc::clone(&self.model_id));
+                    let answers = one(self.oip.clone(), asks, request).map(Said::Answer);
                     let end = once(std::future::ready(Said::Ended(bytes)));
                     self.running.push(answers.chain(end).boxed());
                 }
@@ -149,7 +153,7 @@ enum Begun {
 /// The answers to one request.
 fn one(
     oip: Oip,
-    terms: Terms,
+    (terms, model_id): (Terms, Arc<str>),
     request: ModelInferRequest,
 ) -> impl Stream<Item = ModelStreamInferResponse> + Send + 'static {
     let (to, version, ask) = read(request);
@@ -157,7 +161,7 @@ fn one(
         let to = to.clone();
         async move {
             let table = oip.generator.heard_table().await;
-            let which = Which::find((&table, &terms.caller), &to.model, &version)?;
+            let which = Which::find_or((&table, &terms.caller), (&to.model, &model_id), &version)?;
             if which.stage.is_some() {
                 let (_, answer) = oip.infer(which, ask?, terms).await?;
                 return Ok(Begun::Whole(answer));

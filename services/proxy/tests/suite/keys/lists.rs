@@ -249,4 +249,22 @@ async fn a_model_that_a_key_opens_may_be_named_by_the_metadata() {
     let answer = draw("ink").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(worker.requests()[0].model_id, "ink");
+    // So may those of a stream, all of them.
+    let named = || ModelInferRequest {
+        model_name: "secret".into(),
+        ..crate::v2::ask("", "a", 1)
+    };
+    for (model_id, error) in [
+        ("oil", "this API key does not open the model \"secret:oil\""),
+        ("ink", ""),
+    ] {
+        let mut requests = with("ink", tokio_stream::iter([named()]));
+        requests
+            .metadata_mut()
+            .insert("multiplexed_model_id", model_id.parse().unwrap());
+        let answers = client(&mesh).model_stream_infer(requests).await.unwrap();
+        let answer = soon("an answer", answers.into_inner().message()).await.unwrap();
+        assert_eq!(answer.unwrap().error_message, error);
+    }
+    assert_eq!(worker.requests()[1].model_id, "ink");
 }
