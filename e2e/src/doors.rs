@@ -1,6 +1,7 @@
 //! The proxies that callers may choose from, as behind a load balancer. Whoever kills one says so first: a connection that
 //! breaks at a proxy that nobody killed is a failure.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,6 +15,8 @@ pub struct Doors(Arc<[Door]>);
 #[derive(Debug)]
 struct Door {
     client: ImageServiceClient<Channel>,
+    /// Where it speaks HTTP; none where nobody asks it so.
+    http: Option<SocketAddr>,
     /// How often it was killed.
     falls: AtomicUsize,
     /// It was killed and does not answer yet.
@@ -30,9 +33,10 @@ pub(crate) struct Before {
 impl Doors {
     /// These proxies, all of which answer.
     #[must_use]
-    pub fn new(clients: impl IntoIterator<Item = ImageServiceClient<Channel>>) -> Self {
-        let door = |client| Door {
+    pub fn new(clients: impl IntoIterator<Item = (ImageServiceClient<Channel>, Option<SocketAddr>)>) -> Self {
+        let door = |(client, http)| Door {
             client,
+            http,
             falls: AtomicUsize::new(0),
             is_down: AtomicBool::new(false),
         };
@@ -41,7 +45,7 @@ impl Doors {
 
     /// One proxy, which may be killed at any time.
     pub(crate) fn one(client: ImageServiceClient<Channel>) -> Self {
-        let doors = Self::new([client]);
+        let doors = Self::new([(client, None)]);
         doors.falls(0);
         doors
     }
@@ -71,6 +75,10 @@ impl Doors {
 
     pub(crate) fn client(&self, index: usize) -> &ImageServiceClient<Channel> {
         &self.0[index].client
+    }
+
+    pub(crate) fn http(&self, index: usize) -> Option<SocketAddr> {
+        self.0[index].http
     }
 
     pub(crate) fn before(&self, index: usize) -> Before {

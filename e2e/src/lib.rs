@@ -19,6 +19,7 @@ mod process;
 mod proxies;
 mod steer;
 mod wait;
+mod ways;
 
 pub use client::{Drawn, Picture, draw, prompt, was_cut};
 pub use doors::Doors;
@@ -33,3 +34,4 @@ pub use picture::{Png, decode};
 pub use process::{Process, Up};
 pub use proxies::Proxies;
 pub use wait::{PATIENCE, until};
+pub use ways::Way;

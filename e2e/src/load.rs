@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use crate::client::{Drawn, draw_into, was_cut};
 use crate::doors::Doors;
 use crate::wait::PATIENCE;
+use crate::ways::{Way, ask};
 
 /// What callers do when the connection to their proxy breaks: what any gRPC client with a retry policy does. They wait so
 /// long, and send the request again under its id, to the next proxy where there are several.
@@ -70,6 +71,16 @@ impl Load {
         callers: usize,
         request: impl Fn(usize) -> GenerateRequest + Clone + Send + 'static,
     ) -> Self {
+        Self::by(doors, &[Way::Grpc], callers, request)
+    }
+
+    /// The same with callers that ask in these ways, in turns; a request is the same picture whichever way it is asked for.
+    pub fn by(
+        doors: &Doors,
+        ways: &[Way],
+        callers: usize,
+        request: impl Fn(usize) -> GenerateRequest + Clone + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(AtomicUsize::new(0));
         let failed = Arc::new(AtomicUsize::new(0));
@@ -77,6 +88,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         for caller in 0..callers {
             let work = Caller {
+                way: ways[caller % ways.len()],
                 doors: doors.clone(),
                 stop: stop.clone(),
                 done: done.clone(),
@@ -147,6 +159,7 @@ impl Report {
 }
 
 struct Caller {
+    way: Way,
     doors: Doors,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -164,8 +177,8 @@ impl Caller {
             let asked = tokio::time::timeout(PATIENCE, self.ask((n, &request), &mut report)).await;
             let outcome = match asked {
                 Ok(Ok(drawn)) => self.judge(&request, &drawn, &mut report),
-                Ok(Err(status)) => Err(format!("{status:?}")),
-                Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+                Ok(Err(status)) => Err(format!("{:?}: {status:?}", self.way)),
+                Err(_) => Err(format!("{:?}: no answer within {PATIENCE:?}", self.way)),
             };
             match outcome {
                 Ok(()) => {
@@ -217,6 +230,17 @@ impl Caller {
         }
     }
 
+    /// Asks one proxy, once.
+    async fn ask_at(&self, door: usize, sent: &GenerateRequest, drawn: &mut Drawn) -> Result<(), Status> {
+        if self.way == Way::Grpc {
+            return draw_into(self.doors.client(door), sent.clone(), drawn).await;
+        }
+        let address = self.doors.http(door);
+        let address = address.ok_or_else(|| Status::internal("nobody said where the proxy speaks HTTP"))?;
+        *drawn = ask(address, self.way, sent).await?;
+        Ok(())
+    }
+
     /// Asks once more after a cut, under the same id, until a proxy answers; counts the request once.
     async fn ask(
         &self,
@@ -232,7 +256,7 @@ impl Caller {
             let door = (n + attempt) % self.doors.count();
             let before = self.doors.before(door);
             let mut drawn = Drawn::default();
-            let status = match draw_into(self.doors.client(door), sent.clone(), &mut drawn).await {
+            let status = match self.ask_at(door, &sent, &mut drawn).await {
                 Ok(()) if sent.request_id.is_empty() || drawn.request_id == sent.request_id => {
                     return Ok(drawn);
                 }

@@ -45,9 +45,11 @@ impl Proxies {
             addresses.push(grpc);
             all.push(More { ports, child });
         }
-        let clients = addresses
-            .iter()
-            .map(|address| Ok(ImageServiceClient::new(channel::lazy(&address.to_string())?)));
+        let http = std::iter::once(up.http()).chain(all.iter().map(|more| more.ports[0]));
+        let clients = addresses.iter().zip(http).map(|(address, http)| {
+            let client = ImageServiceClient::new(channel::lazy(&address.to_string())?);
+            Ok((client, Some(http)))
+        });
         let doors = Doors::new(clients.collect::<anyhow::Result<Vec<_>>>()?);
         let proxies = Self {
             addresses,
