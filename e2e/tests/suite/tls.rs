@@ -9,6 +9,9 @@ use tokio::process::Command;
 
 use self::certs::{Authority, Pair};
 
+mod closed;
+mod public;
+
 #[path = "../../../crates/kit/src/tls/tests/certs.rs"]
 mod certs;
 

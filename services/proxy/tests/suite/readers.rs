@@ -1,10 +1,14 @@
 //! Callers who stay and do not read.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use mobula_kit::metrics;
 use mobula_proto::{
     image::v1::{generate_response::Event, image_service_client::ImageServiceClient},
     oip::{
@@ -13,9 +17,9 @@ use mobula_proto::{
     },
 };
 use mobula_proxy::Config;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tonic::{Code, transport::Channel};
 
 use crate::{
     support::{Act, Mesh, Worker, images, prompt, soon},
@@ -137,4 +141,37 @@ async fn others_begun(mesh: &Mesh, worker: &Worker, before: usize) -> usize {
         assert_eq!(images(&events).len(), 1);
     }
     worker.requests().len() - before - MADE
+}
+
+#[tokio::test]
+async fn a_caller_who_never_reads_is_let_go_of_in_the_end_and_its_place_is_free() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(Config::default(), &[&worker], 1).await;
+    worker.will(Act::Pour(PREVIEW, Arc::default()));
+    let channel = mobula_kit::channel::lazy(&mesh.grpc.to_string()).unwrap();
+    let mut client = ImageServiceClient::new(channel);
+    let request = prompt(|r| r.preview_interval = 1);
+    let mut events = client.generate(request).await.unwrap().into_inner();
+    assert!(events.message().await.unwrap().is_some());
+    mobula_hostile::pause();
+    let start = Instant::now();
+    let is_gone = || {
+        let page = metrics::render(&metrics::install());
+        page.contains("mobula_stalled_total{what=\"answer\"}")
+    };
+    while !is_gone() {
+        assert!(start.elapsed() < Duration::from_secs(600), "it is held for ever");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+    let drawn = mesh.all(prompt(|r| r.seeds = vec![1])).await.unwrap();
+    assert_eq!(images(&drawn).len(), 1);
+    let told = async {
+        loop {
+            if let Err(status) = events.message().await {
+                return status;
+            }
+        }
+    };
+    assert_eq!(soon("its end", told).await.code(), Code::Cancelled);
 }
