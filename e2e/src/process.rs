@@ -57,6 +57,7 @@ pub struct Up {
     grpc: SocketAddr,
     controller: SocketAddr,
     rest: SocketAddr,
+    variables: Vec<(String, String)>,
 }
 
 impl Up {
@@ -125,6 +126,10 @@ impl Up {
             grpc,
             controller,
             rest,
+            variables: variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
         })
     }
 
@@ -227,6 +232,11 @@ impl Up {
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// What its services were told by variables.
+    pub(crate) fn variables(&self) -> &[(String, String)] {
+        &self.variables
     }
 
     /// The variable by which the mesh's processes are found, and its value.

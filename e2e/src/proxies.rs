@@ -119,6 +119,7 @@ fn spawn(up: &Up, grpc: SocketAddr, [http, admin]: [SocketAddr; 2]) -> anyhow::R
         .args(["--admin-listen", &admin.to_string()])
         .args(["--controller", &up.controller().to_string()])
         .env(name, mark)
+        .envs(up.variables().iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

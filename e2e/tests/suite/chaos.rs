@@ -89,8 +89,12 @@ struct Mesh {
 impl Mesh {
     async fn start() -> anyhow::Result<Self> {
         // Both applications, a third that comes and goes, and as many replicas beside those as an update has.
-        let workers = [("MOBULA_MAX_WORKERS", "32".to_owned())];
-        let up = Up::start(&["--engine", "fake"], &workers).await?;
+        let variables = [
+            ("MOBULA_MAX_WORKERS", "32".to_owned()),
+            // A file that says which model drew it is another one after an update.
+            ("MOBULA_PROVENANCE", "marker".to_owned()),
+        ];
+        let up = Up::start(&["--engine", "fake"], &variables).await?;
         Ok(Self {
             proxies: Proxies::start(&up, MORE_PROXIES).await?,
             returning: JoinSet::new(),

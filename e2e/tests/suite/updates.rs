@@ -111,7 +111,12 @@ deployments:
 
 /// A mesh with short heartbeats, of which an update takes some for every replica.
 async fn mesh(application: &str) -> anyhow::Result<Up> {
-    let up = Up::start(&["--engine", "fake"], &[("MOBULA_HEARTBEAT_MS", "200".into())]).await?;
+    // A file that says which model drew it is another one after an update.
+    let variables = [
+        ("MOBULA_HEARTBEAT_MS", "200".to_owned()),
+        ("MOBULA_PROVENANCE", "marker".to_owned()),
+    ];
+    let up = Up::start(&["--engine", "fake"], &variables).await?;
     up.put(application).await?;
     Ok(up)
 }
