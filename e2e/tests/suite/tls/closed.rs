@@ -47,7 +47,7 @@ impl Controller {
                 .lines()
                 .find(|line| line.contains(&format!("listening for {what}")))?;
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            let bound = line.pointer("/fields/bound").or(line.get("bound"))?;
+            let bound = line.pointer("/fields/bound").or_else(|| line.get("bound"))?;
             let bound: SocketAddr = bound.as_str()?.parse().ok()?;
             // 0.0.0.0 is reached here as everywhere.
             Some(SocketAddr::from(([127, 0, 0, 1], bound.port())))
