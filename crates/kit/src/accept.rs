@@ -1,7 +1,7 @@
 //! The accept loop of every door, and its drain. It knows no protocol: what a connection carries is the caller's future.
 //!
 //! Drain, once the stop is triggered: connections are taken for the notice time, in which balancers hear of it; then no
-//! new ones, and those there are told through `closing`. Invariant: when [`connections`] returns, none is left.
+//! new ones, and those there are told through `closing`. Invariant: when `connections` returns, none is left.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
