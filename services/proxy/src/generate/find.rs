@@ -54,31 +54,29 @@ impl Served {
     }
 
     /// Admits a request that costs so much, and holds so many bytes.
-    pub(crate) fn admit(&mut self, job: &Job, (cost, bytes): (Cost, u64)) -> Result<Admitted, Error> {
-        let want = Want {
-            cost,
-            deadline: job.deadline,
-            model_id: self.model_id.as_ref(),
-            claim: &job.claim,
-            bytes,
-            failfast: job.failfast,
-        };
-        match self.early.take() {
+    pub(crate) fn admit(&mut self, job: &Job, costs: (Cost, u64)) -> Result<Admitted, Error> {
+        let early = self.early.take();
+        let want = self.want(job, costs);
+        match early {
             Some(early) => self.pipeline.settle(early, want),
             None => self.pipeline.admit(want),
         }
     }
 
     /// A place of a request that was admitted by the deployments before these.
-    pub(crate) fn place(&self, job: &Job, (cost, bytes): (Cost, u64)) -> Place {
-        self.pipeline.place(Want {
+    pub(crate) fn place(&self, job: &Job, costs: (Cost, u64)) -> Place {
+        self.pipeline.place(self.want(job, costs))
+    }
+
+    fn want<'a>(&'a self, job: &'a Job, (cost, bytes): (Cost, u64)) -> Want<'a> {
+        Want {
             cost,
             deadline: job.deadline,
             model_id: self.model_id.as_ref(),
             claim: &job.claim,
             bytes,
             failfast: job.failfast,
-        })
+        }
     }
 }
 
