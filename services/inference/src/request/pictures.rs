@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use mobula_diffusion::is_finite;
 use mobula_proto::common::v1::{self as common, DataType, Pixels};
 use mobula_proto::inference::v1::{self as proto, GenerateRequest};
 
@@ -146,7 +147,7 @@ pub(super) fn tensor(
         return Vec::new();
     }
     let values: Vec<f32> = numbers(&tensor.data);
-    wrong.expect(values.iter().all(|value| value.is_finite()), field, || {
+    wrong.expect(is_finite(&values), field, || {
         "holds values that are not finite (NaN or infinity)".into()
     });
     values
