@@ -52,6 +52,15 @@ async fn start() -> Controller {
 }
 
 impl Controller {
+    /// Every port, with something that decent callers ask for there.
+    fn ports(&self) -> [(SocketAddr, &'static str); 3] {
+        [
+            (self.rest, APPLICATIONS),
+            (self.admin, "/metrics"),
+            (self.grpc, CALL),
+        ]
+    }
+
     /// Decent callers are answered at every port, and nothing was deployed.
     async fn still_serves(&self) {
         let status = get(self.rest, APPLICATIONS).await;
@@ -235,12 +244,7 @@ async fn json_and_yaml_that_are_bombs_are_the_callers_fault_and_deploy_nothing()
 #[tokio::test]
 async fn broken_frames_end_their_connection_and_nobody_elses() {
     let controller = start().await;
-    let ports = [
-        (controller.rest, APPLICATIONS),
-        (controller.admin, "/metrics"),
-        (controller.grpc, CALL),
-    ];
-    for (address, path) in ports {
+    for (address, path) in controller.ports() {
         for (what, frames) in frames::broken(path) {
             let (kinds, code) = told(&send(address, &begun(&frames)).await);
             assert!(kinds.contains(&GOAWAY), "{path}, {what}: {kinds:?}");
@@ -272,12 +276,7 @@ async fn broken_frames_end_their_connection_and_nobody_elses() {
 #[tokio::test]
 async fn floods_of_frames_are_bounded() {
     let controller = start().await;
-    let ports = [
-        (controller.rest, APPLICATIONS),
-        (controller.admin, "/metrics"),
-        (controller.grpc, CALL),
-    ];
-    for (address, path) in ports {
+    for (address, path) in controller.ports() {
         let (kinds, code) = told(&send(address, &frames::resets(path)).await);
         assert_eq!(code, Some(11), "{path}: ENHANCE_YOUR_CALM: {}", kinds.len());
         for questions in frames::questions() {
