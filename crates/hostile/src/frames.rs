@@ -193,18 +193,37 @@ pub fn no_frames() -> [(&'static str, &'static [u8]); 4] {
     ]
 }
 
-/// Heads that have no end, or are too large, in the frames of one stream; each with what it is. They end their connection.
+/// A head without an end, on one stream. It is kept as one piece, lest the tests' own memory hides what a server holds.
+#[derive(Clone, Debug)]
+pub struct Endless {
+    /// What it is.
+    pub what: &'static str,
+    /// The connection's beginning and the head's.
+    pub first: Vec<u8>,
+    /// A frame that goes on with the head.
+    pub again: Vec<u8>,
+    /// How many of them there are.
+    pub times: usize,
+}
+
+/// Heads that have no end, or are too large. They end their connection.
 #[must_use]
-pub fn endless(path: &str) -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    let begin = || vec![frame(HEADERS, 0, 1, &head(path, &[]))];
-    let mut large = begin();
-    large.extend(std::iter::repeat_n(
-        frame(CONTINUATION, 0, 1, &[0x40; 16_384]),
-        4_096,
-    ));
-    let mut empty = begin();
-    empty.extend(std::iter::repeat_n(frame(CONTINUATION, 0, 1, &[]), 100_000));
-    vec![("a head of 64 MiB", large), ("pieces without a byte", empty)]
+pub fn endless(path: &str) -> [Endless; 2] {
+    let first = begun(&[frame(HEADERS, 0, 1, &head(path, &[]))]);
+    [
+        Endless {
+            what: "a head of 64 MiB",
+            first: first.clone(),
+            again: frame(CONTINUATION, 0, 1, &[0x40; 16_384]),
+            times: 4_096,
+        },
+        Endless {
+            what: "pieces without a byte",
+            first,
+            again: frame(CONTINUATION, 0, 1, &[]),
+            times: 100_000,
+        },
+    ]
 }
 
 /// Heads larger than a port takes, in the frames of one stream; each with what it is. Their stream is refused.

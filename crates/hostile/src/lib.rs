@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use self::{
     http::{Answered, call, get},
-    wire::{flood, pour, send, until_ended},
+    wire::{flood, pour, send, send_again, until_ended},
 };
 
 /// Longer than anything in a test takes, shorter than the test runner's patience.

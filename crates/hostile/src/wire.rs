@@ -15,6 +15,14 @@ use crate::soon;
 /// # Panics
 /// When nobody listens, or no end comes soon.
 pub async fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    send_again(address, bytes, &[], 0).await
+}
+
+/// Sends bytes, and more behind them again and again, as [`send`] does.
+///
+/// # Panics
+/// As [`send`].
+pub async fn send_again(address: SocketAddr, first: &[u8], again: &[u8], times: usize) -> Vec<u8> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut read, mut write) = stream.into_split();
     let mut answer = Vec::new();
@@ -25,7 +33,13 @@ pub async fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
         }
     };
     let writing = async {
-        let _ = write.write_all(bytes).await;
+        let mut written = write.write_all(first).await;
+        for _ in 0..times {
+            if written.is_err() {
+                break;
+            }
+            written = write.write_all(again).await;
+        }
         // Half-closed: what was sent is all there is.
         let _ = write.shutdown().await;
     };

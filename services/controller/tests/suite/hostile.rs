@@ -7,7 +7,7 @@ use mobula_controller::{Config, Listeners};
 use mobula_hostile::{
     Answered, call, flood,
     frames::{self, GOAWAY, HEADERS, PING, RESET, begun, frame, told},
-    get, heads, json, pour, resident, send, soon, until_ended,
+    get, heads, json, pour, resident, send, send_again, soon, until_ended,
 };
 use mobula_kit::{Connections, Stop, channel, limit_connections, listen};
 use mobula_proto::control::v1::{GetStatusRequest, serve_service_client::ServeServiceClient};
@@ -250,11 +250,12 @@ async fn broken_frames_end_their_connection_and_nobody_elses() {
             assert!(kinds.contains(&GOAWAY), "{path}, {what}: {kinds:?}");
             assert_ne!(code, Some(0), "{path}, {what}");
         }
-        for (what, frames) in frames::endless(path) {
-            let (kinds, code) = told(&send(address, &begun(&frames)).await);
+        for head in frames::endless(path) {
+            let (kinds, code) = told(&send_again(address, &head.first, &head.again, head.times).await);
             assert!(
                 kinds.contains(&GOAWAY) && code != Some(0),
-                "{path}, {what}: {kinds:?}"
+                "{path}, {}: {kinds:?}",
+                head.what
             );
         }
         for (what, frames) in frames::large(path) {

@@ -2,7 +2,7 @@
 
 use mobula_hostile::{
     frames::{self, GOAWAY, HEADERS, PING, RESET, begun, frame, told},
-    pour,
+    pour, send_again,
 };
 
 use super::{mesh, still_serves};
@@ -41,11 +41,12 @@ async fn frames_that_are_no_kind_are_passed_over() {
 async fn a_head_without_end_and_a_head_too_large_are_ended() {
     let worker = Worker::start("a").await;
     let mesh = mesh(&worker).await;
-    for (what, frames) in frames::endless(PATH) {
-        let (kinds, code) = told(&send(mesh.grpc, &begun(&frames)).await);
+    for head in frames::endless(PATH) {
+        let (kinds, code) = told(&send_again(mesh.grpc, &head.first, &head.again, head.times).await);
         assert!(
             kinds.contains(&GOAWAY) && code != Some(0),
-            "{what}: {kinds:?} {code:?}"
+            "{}: {kinds:?} {code:?}",
+            head.what
         );
     }
     for (what, frames) in frames::large(PATH) {
