@@ -1,8 +1,8 @@
 //! A call's rows divided among sessions of one network, each on its own part of the threads: lanes.
 //!
 //! One pool of threads divides every operator, and small operators do not divide well: threads wait for each other hundreds of
-//! times a call. Lanes wait once, at the end of it. They cost the network's memory once more each, and one row goes no faster
-//! in them, so a call has them only where that was measured to pay.
+//! times a call. Lanes wait once, at the end of it. They cost memory, although they have their weights in common, and one row goes
+//! no faster in them, so a call has them only where that was measured to pay.
 //!
 //! Rows are independent, but kernels may be chosen by the number of threads: the first call of every shape is made both ways, and
 //! a shape whose bytes differ stays with the pool. Invariant: whether there are lanes changes no byte of an output.

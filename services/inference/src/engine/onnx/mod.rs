@@ -6,6 +6,7 @@
 //! Who computes is chosen in [`Setup`]. The CPU was run; the other execution providers are written and compiled, not run.
 
 mod bound;
+mod common;
 mod decoder;
 mod dialect;
 mod edit;
@@ -141,7 +142,7 @@ impl Onnx {
     pub fn settle(&mut self, model: &Model) -> Result<(), Error> {
         self.signal.begin();
         if let Some(unet) = &mut self.unet {
-            unet.settle(model)?;
+            unet.settle(model, &Context::new(&self.runtime, &self.setup, &self.signal))?;
             self.info.lanes = unet.lanes();
         }
         Ok(())

@@ -3,6 +3,8 @@
 //! Everything outside works in f32 and u32; conversions to the model's f16, int32 or int64 happen here and nowhere else.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(super) struct Context<'a> {
     pub(super) signal: Arc<Signal>,
     /// Threads of its own that a session gets; none shares the pool.
     pub(super) own: Option<usize>,
+    /// Where a session's graph is written when it is optimized.
+    pub(super) written: Option<&'a Path>,
 }
 
 impl<'a> Context<'a> {
@@ -42,6 +46,7 @@ impl<'a> Context<'a> {
             setup,
             signal: Arc::clone(signal),
             own: None,
+            written: None,
         }
     }
 }
@@ -101,26 +106,36 @@ pub(super) struct Output<'a> {
     pub(super) values: &'a mut Vec<f32>,
 }
 
-/// Reads a part's file and checks where it says that its weights are.
-pub(super) fn read(part: &'static str, file: &Path) -> Result<Vec<u8>, Error> {
-    let wrong = |why: String| Error::File {
-        path: format!(
-            "{part}/{}",
-            file.file_name().unwrap_or_default().to_string_lossy()
-        ),
-        why,
-    };
-    let size = std::fs::metadata(file)
-        .map_err(|error| wrong(error.to_string()))?
-        .len();
+/// Opens a part's file and checks where it says that its weights are; gives its size too.
+fn checked(part: &'static str, file: &Path) -> Result<(File, u64), Error> {
+    let wrong = |error: std::io::Error| wrong(part, file, error.to_string());
+    let mut opened = File::open(file).map_err(wrong)?;
+    let size = opened.metadata().map_err(wrong)?.len();
     if size > MAX_FILE {
-        return Err(wrong(format!(
-            "has {size} bytes, no ONNX file has more than {MAX_FILE}"
-        )));
+        let why = format!("has {size} bytes, no ONNX file has more than {MAX_FILE}");
+        return Err(self::wrong(part, file, why));
     }
-    let bytes = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    edit::check_external(&bytes).map_err(|why| refused(part, &why))?;
+    edit::check_external(&opened, size).map_err(|why| refused(part, &why))?;
+    opened.rewind().map_err(wrong)?;
+    Ok((opened, size))
+}
+
+/// Reads a part's file, in which it was checked where weights are.
+pub(super) fn read(part: &'static str, file: &Path) -> Result<Vec<u8>, Error> {
+    let (mut opened, size) = checked(part, file)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+    opened
+        .read_to_end(&mut bytes)
+        .map_err(|error| wrong(part, file, error.to_string()))?;
     Ok(bytes)
+}
+
+fn wrong(part: &str, file: &Path, why: String) -> Error {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    Error::File {
+        path: format!("{part}/{name}"),
+        why,
+    }
 }
 
 /// What an edit refused, as an error of the part.
@@ -137,10 +152,19 @@ pub(super) fn refused(part: &'static str, why: &Refused) -> Error {
 impl Network {
     /// Makes a session from a file; weights in other files are found beside it.
     pub(super) fn from_file(part: &'static str, file: &Path, context: &Context<'_>) -> Result<Self, Error> {
-        // Read for its checks alone; the session reads it again, and weights in it are then in memory once.
-        drop(read(part, file)?);
-        let session = builder(context, part)?
-            .commit_from_file(file)
+        checked(part, file)?;
+        Self::from_written(part, file, context, Ok)
+    }
+
+    /// Makes a session with more options from a file that needs no check.
+    pub(super) fn from_written(
+        part: &'static str,
+        file: &Path,
+        context: &Context<'_>,
+        set: impl FnOnce(SessionBuilder) -> ort::Result<SessionBuilder>,
+    ) -> Result<Self, Error> {
+        let session = set(builder(context, part)?)
+            .and_then(|mut builder| builder.commit_from_file(file))
             .map_err(|error| load_error(part, &error))?;
         Self::of(part, session, context)
     }
@@ -297,6 +321,14 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     let builder = builder
         .with_memory_pattern(false)
         .map_err(|error| failed(error.to_string()))?;
+    let builder = match context.written {
+        None => builder,
+        // Its warning that what it writes is for this machine alone is for those who keep it.
+        Some(file) => builder
+            .with_optimized_model_path(file)
+            .and_then(|builder| builder.with_log_level(LogLevel::Error))
+            .map_err(|error| failed(error.to_string()))?,
+    };
     let builder = match context.own {
         None => builder,
         Some(threads) => {

@@ -2,9 +2,10 @@
 //!
 //! Invariant: an edit ends with a file that can be read again and is not larger than its original allows, or with a refusal.
 
+use std::io::Cursor;
 use std::path::Path;
 
-use super::{Refused, Tap, batched, check_external, extended, float32, real, tapped, with_graph};
+use super::{Refused, Tap, batched, check_external, extended, float32, real, tapped, weights, with_graph};
 
 /// Vocabularies that are lengthened: tokens and width. Those of the tiny models and of the first files for fuzzing.
 const TABLES: [(usize, usize); 2] = [(522, 16), (6, 4)];
@@ -41,6 +42,9 @@ pub(crate) fn every(model: &[u8], folder: &Path) -> Vec<(&'static str, Result<Ve
         let again = with_graph(edited, |graph| Ok(graph.to_vec()));
         assert!(again.is_ok(), "what {name} made cannot be read: {again:?}");
     }
-    all.push(("external", check_external(model).map(|()| Vec::new())));
+    let stream = || Cursor::new(model);
+    let size = model.len() as u64;
+    all.push(("external", check_external(stream(), size).map(|()| Vec::new())));
+    all.push(("weights", weights(stream(), size).map(|_| Vec::new())));
     all
 }

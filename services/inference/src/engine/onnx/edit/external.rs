@@ -4,14 +4,15 @@
 //! inside the folder points to is its owner's affair, because stores of models are made of links.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
 use super::Refused;
 use super::graph::{
     ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS, GRAPH_INITIALIZER, GRAPH_NODE,
-    MODEL_GRAPH, NODE_ATTRIBUTE, TENSOR_EXTERNAL, TENSOR_NAME, text,
+    NODE_ATTRIBUTE, TENSOR_EXTERNAL, TENSOR_NAME, text,
 };
+use super::stream::graph_fields;
 use super::wire::{self, Field, Malformed};
 
 /// `StringStringEntryProto`.
@@ -100,17 +101,12 @@ fn is_inside(location: &str) -> bool {
     !location.is_empty() && !drive && !location.contains('\0') && Path::new(location).components().all(normal)
 }
 
-/// Checks the locations of all tensors of a model, those in nested graphs included.
+/// Checks the locations of all tensors of a model of so many bytes, those in nested graphs included.
 ///
 /// # Errors
-/// [`Refused::Outside`] with the first location outside the model's folder; [`Refused::Malformed`].
-pub(crate) fn check(model: &[u8]) -> Result<(), Refused> {
-    for field in wire::collect(model)? {
-        if field.number == MODEL_GRAPH {
-            check_graph(field.bytes, 0)?;
-        }
-    }
-    Ok(())
+/// [`Refused::Outside`] with the first location outside the model's folder; [`Refused::Malformed`], [`Refused::Unreadable`].
+pub(crate) fn check(model: impl Read + Seek, size: u64) -> Result<(), Refused> {
+    graph_fields(model, size, |number, bytes| check_field(number, bytes, 0))
 }
 
 fn check_graph(graph: &[u8], depth: usize) -> Result<(), Refused> {
@@ -118,25 +114,31 @@ fn check_graph(graph: &[u8], depth: usize) -> Result<(), Refused> {
         return Err(too_deep());
     }
     for field in wire::collect(graph)? {
-        match field.number {
-            GRAPH_INITIALIZER => {
-                External::of(field.bytes)?;
-            }
-            GRAPH_NODE => {
-                for attribute in within(field.bytes, NODE_ATTRIBUTE)? {
-                    for field in wire::collect(attribute.bytes)? {
-                        match field.number {
-                            ATTRIBUTE_TENSOR | ATTRIBUTE_TENSORS => {
-                                External::of(field.bytes)?;
-                            }
-                            ATTRIBUTE_GRAPH | ATTRIBUTE_GRAPHS => check_graph(field.bytes, depth + 1)?,
-                            _ => {}
+        check_field(field.number, field.bytes, depth)?;
+    }
+    Ok(())
+}
+
+/// Checks a field of a graph that is so deep.
+fn check_field(number: u64, bytes: &[u8], depth: usize) -> Result<(), Refused> {
+    match number {
+        GRAPH_INITIALIZER => {
+            External::of(bytes)?;
+        }
+        GRAPH_NODE => {
+            for attribute in within(bytes, NODE_ATTRIBUTE)? {
+                for field in wire::collect(attribute.bytes)? {
+                    match field.number {
+                        ATTRIBUTE_TENSOR | ATTRIBUTE_TENSORS => {
+                            External::of(field.bytes)?;
                         }
+                        ATTRIBUTE_GRAPH | ATTRIBUTE_GRAPHS => check_graph(field.bytes, depth + 1)?,
+                        _ => {}
                     }
                 }
             }
-            _ => {}
         }
+        _ => {}
     }
     Ok(())
 }

@@ -10,8 +10,10 @@ mod float;
 mod graph;
 mod layers;
 mod real;
+mod stream;
 mod timestep;
 mod vocabulary;
+mod weights;
 pub(crate) mod wire;
 
 pub(crate) use every::every;
@@ -21,6 +23,7 @@ pub(crate) use layers::{Tap, tapped};
 pub(crate) use real::real;
 pub(crate) use timestep::batched;
 pub(crate) use vocabulary::extended;
+pub(crate) use weights::weights;
 use wire::Malformed;
 
 #[cfg(test)]
@@ -31,6 +34,8 @@ pub(crate) use graph::{GRAPH_INPUT, VALUE_NAME, text};
 pub(crate) enum Refused {
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
     #[error("the file has no graph, or several")]
     NoGraph,
     #[error("the graph has no input {0}")]
@@ -55,6 +60,12 @@ pub(crate) enum Refused {
     Outside(String),
     #[error("weights are in the file {file}, which cannot be read: {why}")]
     Weights { file: String, why: String },
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unreadable(error.to_string())
+    }
 }
 
 /// The model with its graph replaced by what `edit` makes of it.

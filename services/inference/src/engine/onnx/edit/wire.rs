@@ -6,7 +6,7 @@
 /// Why bytes are not protobuf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a protobuf message: {0}")]
-pub(crate) struct Malformed(&'static str);
+pub(crate) struct Malformed(pub(super) &'static str);
 
 /// One field of a message.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,14 @@
 //! How the UNet's calls are divided among the cores: lanes are made, measured beside the pool, and kept where they are faster.
 
+use std::path::Path;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
 use tokio::time::Instant;
 
 use super::super::super::{Error, Shape};
+use super::super::common::Common;
 use super::super::lanes::{self, Choice, Lanes};
 use super::super::session::Context;
 use super::probe::Probe;
@@ -20,14 +24,23 @@ const TIME: Duration = Duration::from_millis(400);
 /// Latent positions of a side in the calls that are compared, at most: larger ones take long and divide alike.
 const MAX_SIDE: usize = 32;
 
-impl Unet {
-    /// Makes the lanes that were asked for, that the manifest knows to be faster, or that are to be tried.
-    pub(super) fn open_lanes(&mut self, model: &Model, context: &Context<'_>) -> Result<(), Error> {
+/// Lanes that are to be made.
+pub(super) struct Plan {
+    count: usize,
+    /// How many times as fast as the pool they are; none when it is to be found out.
+    gain: Option<f64>,
+    /// Where the network is written in the form that their sessions have in common.
+    written: Option<NamedTempFile>,
+}
+
+impl Plan {
+    /// The lanes that were asked for, that the manifest knows to be faster, or that are to be tried; none for the pool alone.
+    pub(super) fn of(model: &Model, context: &Context<'_>) -> Result<Option<Self>, Error> {
         let (threads, setup) = (context.runtime.threads.max(1), context.setup);
         if !setup.divides() {
-            return Ok(());
+            return Ok(None);
         }
-        let weights = model.part_bytes(PART, self.source.file())?;
+        let weights = model.part_bytes(PART, &model.part(PART))?;
         let most = lanes::most(threads, weights, setup.lane_memory);
         let known = model.divisions.get(threads).filter(|known| known.lanes <= most);
         let (count, gain) = match (setup.lanes, known) {
@@ -36,37 +49,64 @@ impl Unet {
             (Choice::Auto, None) => (most, None),
         };
         if count < 2 {
-            return Ok(());
+            return Ok(None);
         }
+        let written = NamedTempFile::new()
+            .inspect_err(
+                |why| tracing::warn!(%why, "no temporary file: lanes have a copy of the weights each"),
+            )
+            .ok();
+        Ok(Some(Self { count, gain, written }))
+    }
+
+    /// Where sessions write the network.
+    pub(super) fn written(&self) -> Option<&Path> {
+        self.written.as_ref().map(NamedTempFile::path)
+    }
+}
+
+impl Unet {
+    /// Makes lanes, and the pool's session again where it can have its weights in common with them.
+    pub(super) fn with_lanes(mut self, plan: &Plan, context: &Context<'_>) -> Result<Self, Error> {
         let own = Context {
-            own: Some((threads / count).max(1)),
-            ..Context::new(context.runtime, setup, &context.signal)
+            own: Some((context.runtime.threads.max(1) / plan.count).max(1)),
+            ..Context::new(context.runtime, context.setup, &context.signal)
         };
-        let open = || self.source.open(&own);
-        let networks: Result<Vec<_>, Error> = std::thread::scope(|scope| {
-            let opened: Vec<_> = (0..count).map(|_| scope.spawn(open)).collect();
-            let opened = opened.into_iter();
-            opened
-                .map(|lane| {
-                    lane.join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
+        let common = plan.written().map(|file| Common::read(PART, file)).transpose();
+        let common = common.map(Option::flatten).unwrap_or_else(|why| {
+            tracing::warn!(%why, "lanes have a copy of the weights each");
+            None
         });
-        self.lanes = match networks {
-            Ok(networks) => Some(Lanes::new(networks, gain.unwrap_or(f64::INFINITY))),
-            Err(error) if gain.is_none() => {
+        let opened = match common {
+            None => opened(plan.count, || self.source.open(&own)),
+            Some(common) => {
+                // First, so that the new ones take its place: they are many small pieces, and holes between them stay.
+                drop(self.network);
+                let (pool, lanes) = std::thread::scope(|scope| {
+                    let lanes = scope.spawn(|| opened(plan.count, || common.open(&own)));
+                    (common.open(context), joined(lanes))
+                });
+                self.shares = pool.is_ok();
+                self.network = pool.or_else(|why| {
+                    tracing::warn!(%why, "the pool has a copy of the weights");
+                    self.source.open(context)
+                })?;
+                lanes
+            }
+        };
+        match opened {
+            Ok(lanes) => self.lanes = Some(Lanes::new(lanes, plan.gain.unwrap_or(f64::INFINITY))),
+            Err(error) if plan.gain.is_none() => {
                 tracing::warn!(%error, "lanes cannot be had; calls are divided by operators");
-                None
             }
             Err(error) => return Err(error),
-        };
-        self.unsettled = gain.is_none() && self.lanes.is_some();
-        Ok(())
+        }
+        self.unsettled = plan.gain.is_none() && self.lanes.is_some();
+        Ok(self)
     }
 
     /// Compares lanes with the pool where that was not done before, and keeps what is faster.
-    pub(in super::super) fn settle(&mut self, model: &Model) -> Result<(), Error> {
+    pub(in super::super) fn settle(&mut self, model: &Model, context: &Context<'_>) -> Result<(), Error> {
         if !std::mem::take(&mut self.unsettled) {
             return Ok(());
         }
@@ -91,7 +131,13 @@ impl Unet {
         );
         match &mut self.lanes {
             Some(lanes) if keeps => lanes.set_gain(gain),
-            _ => self.lanes = None,
+            _ => {
+                self.lanes = None;
+                // One session alone takes less memory with weights of its own.
+                if std::mem::take(&mut self.shares) {
+                    self.network = self.source.open(context)?;
+                }
+            }
         }
         self.settled = Some(Division {
             lanes: if keeps { lanes } else { 1 },
@@ -129,4 +175,19 @@ impl Unet {
         }
         Ok(best[0].as_secs_f64() / best[1].as_secs_f64().max(1e-9))
     }
+}
+
+/// Opens so many at once.
+fn opened<T: Send, E: Send>(count: usize, open: impl Fn() -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&open)).collect();
+        threads.into_iter().map(joined).collect()
+    })
+}
+
+/// What a thread came to; its panic is the caller's.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -18,6 +18,7 @@ use super::dialect::{self, Dtype, Port};
 use super::lanes::Lanes;
 use super::session::{Context, Input, Mode, Network, Output, Values};
 use crate::model::{self, Division, Model};
+use divide::Plan;
 use probe::Probe;
 use source::{Edit, Source};
 
@@ -60,6 +61,8 @@ pub(super) struct Unet {
     bound: Option<Bound>,
     source: Source,
     lanes: Option<Lanes>,
+    /// Whether the network has its weights in common with the lanes.
+    shares: bool,
     /// Whether it is still to be found out if the lanes are faster than the pool.
     unsettled: bool,
     /// What was found out.
@@ -69,13 +72,21 @@ pub(super) struct Unet {
 impl Unet {
     /// Loads the network for text states and other values of these widths.
     pub(super) fn load(model: &Model, widths: Widths, context: &Context<'_>) -> Result<Self, Error> {
-        let mut unet = match Self::prepared(model, widths, context) {
+        let plan = Plan::of(model, context)?;
+        // The session that is opened last is the one that stays, and so what is written last.
+        let writing = Context {
+            written: plan.as_ref().and_then(Plan::written),
+            ..Context::new(context.runtime, context.setup, &context.signal)
+        };
+        let mut unet = match Self::prepared(model, widths, &writing) {
             Some(unet) => unet,
-            None => Self::found_out(model, widths, context)?,
+            None => Self::found_out(model, widths, &writing)?,
         };
         unet.bound = Bound::new(context);
-        unet.open_lanes(model, context)?;
-        Ok(unet)
+        match plan {
+            Some(plan) => unet.with_lanes(&plan, context),
+            None => Ok(unet),
+        }
     }
 
     /// The network that was prepared from the file that is there, if any.
@@ -179,6 +190,7 @@ impl Unet {
             bound: None,
             source,
             lanes: None,
+            shares: false,
             unsettled: false,
             settled: None,
         })
@@ -197,6 +209,12 @@ impl Unet {
     /// Sessions among which the rows of a call are divided; 1 is the pool.
     pub(super) fn lanes(&self) -> usize {
         self.lanes.as_ref().map_or(1, Lanes::count)
+    }
+
+    /// Whether all sessions have their weights in common.
+    #[cfg(test)]
+    pub(super) fn shares(&self) -> bool {
+        self.shares
     }
 
     /// Gives each the other's lanes.

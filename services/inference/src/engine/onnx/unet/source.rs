@@ -61,11 +61,6 @@ impl Source {
         }
     }
 
-    /// The graph's file, edited or not.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
-    }
-
     /// Makes a session.
     pub(super) fn open(&self, context: &Context<'_>) -> Result<Network, Error> {
         let Some(edit) = self.edit else {
