@@ -10,6 +10,7 @@ gone                    the mesh has no application; exit code 1 when it has som
 
 import argparse
 import json
+import os
 import sys
 import urllib.request
 
@@ -23,7 +24,10 @@ def load(path):
 
 
 def get(rest):
-    with urllib.request.urlopen(f"{rest}/api/serve/applications/") as answer:
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{rest}/api/serve/applications/", headers=headers)
+    with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
 

@@ -50,7 +50,10 @@ for s in sockets:
 print(*(f"127.0.0.1:{port}" for port in ports))
 PY
 )
-"$bins/mobula" up --engine fake --state-dir "$work/state" --http "$http" --grpc "$grpc" --controller "$controller" \
+# The mesh is closed: Ray's clients show the token as they show their own cluster's.
+token=$("$python" -c 'import secrets; print(secrets.token_urlsafe(32))')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$token
+MOBULA_ADMIN_TOKEN=$token "$bins/mobula" up --engine fake --state-dir "$work/state" --http "$http" --grpc "$grpc" --controller "$controller" \
   --rest "$rest" --proxy-admin "$proxy_admin" --controller-admin "$controller_admin" >"$work/up.log" 2>&1 &
 mesh=$!
 
@@ -68,6 +71,12 @@ until_true "the mesh" grep -q 'Mobula is up' "$work/up.log"
 
 ray() { "$serve" "$1" -a "http://$rest" "${@:2}" 2>"$work/ray.err" || fail "serve $*: $(cat "$work/ray.err")"; }
 check() { "$python" scripts/ray-check.py "$@" --rest "http://$rest"; }
+
+say "a caller without the token, or with another one, is refused"
+for other in "RAY_AUTH_MODE=disabled" "RAY_AUTH_TOKEN=$(tr 'A-Za-z' 'B-ZAb-za' <<<"$token")"; do
+  if env "$other" "$serve" status -a "http://$rest" >"$work/refused.out" 2>&1; then fail "status was told: $other"; fi
+  grep -q AuthenticationError "$work/refused.out" || fail "no refusal: $(cat "$work/refused.out")"
+done
 
 say "status before anything is deployed"
 ray status >"$work/status.yaml"

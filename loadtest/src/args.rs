@@ -79,9 +79,14 @@ pub struct LoadArgs {
 /// What runs and sweeps share.
 #[derive(Debug, Clone, Group)]
 pub struct CommonArgs {
-    /// host:port of the gRPC door, or http://host:port of the HTTP door (with a prefix behind it where there is one)
+    /// host:port of the gRPC door, or http://host:port of the HTTP door (with a prefix behind it where there is one); under TLS
+    /// grpcs://host:port and https://host:port
     #[arg(long, default_value = "127.0.0.1:9000")]
     pub target: String,
+
+    /// What a closed mesh asks for.
+    #[command(flatten)]
+    pub access: AccessArgs,
 
     /// Length of the part that counts; stages and traces have their own
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
@@ -168,6 +173,41 @@ pub struct CommonArgs {
     pub html: Option<PathBuf>,
 }
 
+/// What a closed mesh asks for.
+#[derive(Clone, Default, Group)]
+#[group(skip)]
+pub struct AccessArgs {
+    /// API key, sent with every request
+    #[arg(long, value_name = "KEY", env = "MOBULA_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+
+    /// Authorities whose certificates are trusted (PEM); those of the system otherwise
+    #[arg(long, value_name = "FILE", env = "MOBULA_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// Certificate that is shown where one is asked for (PEM)
+    #[arg(long, value_name = "FILE", env = "MOBULA_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "MOBULA_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Name that the server's certificate must have, where it is not the target's
+    #[arg(long, value_name = "NAME", env = "MOBULA_TLS_SERVER_NAME")]
+    pub tls_server_name: Option<String>,
+}
+
+/// Without the key.
+impl std::fmt::Debug for AccessArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessArgs")
+            .field("tls_ca", &self.tls_ca)
+            .field("tls_cert", &self.tls_cert)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Finds capacity.
 #[derive(Debug, Clone, Group)]
 pub struct SweepArgs {
@@ -233,6 +273,7 @@ Examples:
   A mix of sizes over HTTP:             mobula-loadtest --target http://127.0.0.1:8000 --rate 5 \\
                                           --class weight=3,size=64,steps=10 --class weight=1,size=128,priority=low
   Two targets by turns:                 mobula-loadtest --target http://127.0.0.1:8000 --compare http://127.0.0.1:8001 --callers 32
+  A mesh with TLS and API keys:         MOBULA_API_KEY=... mobula-loadtest --target grpcs://mesh:9443 --tls-ca ca.pem --callers 4
   Capacity at 99 % within 500 ms:       mobula-loadtest sweep --slo 500ms --curve --html capacity.html
   This program's own limits:            mobula-loadtest null & mobula-loadtest --rate 20000 --slo 50ms
 

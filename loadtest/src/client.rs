@@ -3,6 +3,7 @@
 //! A client never waits for room of its own: where every connection is full it opens another, since an open loop that queues
 //! in the client would spare the server what it is there to measure.
 
+mod access;
 mod frames;
 mod grpc;
 mod http;
@@ -11,13 +12,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use access::Access;
 pub use frames::{Frames, Malformed};
 
 use crate::record::{Ending, Kind};
 use crate::{Error, Mix};
 
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// No picture that anybody asks for is larger.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -40,6 +40,8 @@ pub struct Common {
     pub connections: usize,
     /// Connections of each thread at most.
     pub max_connections: usize,
+    /// What a closed mesh asks for.
+    pub access: Access,
 }
 
 /// A door of the mesh, with every card encoded beforehand.
@@ -50,20 +52,19 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    /// A client of `host:port` (gRPC) or `http://host:port`.
+    /// A client of `host:port` or `grpcs://host:port` (gRPC), `http://host:port` or `https://host:port`.
     pub(crate) fn new(target: &str, mix: &Mix, common: &Common) -> Result<Self, Error> {
         let refused = || Error::Target {
             target: target.into(),
         };
-        match target.split_once("://") {
-            Some(("http", rest)) => http::Client::new(rest, mix, common)
-                .map(Self::Http)
-                .ok_or_else(refused),
-            Some(_) => Err(refused()),
-            None => grpc::Client::new(target, mix, common)
-                .map(Self::Grpc)
-                .ok_or_else(refused),
-        }
+        let secure = is_secure(target);
+        let client = match target.split_once("://") {
+            Some(("http" | "https", rest)) => http::Client::new(rest, secure, mix, common).map(Self::Http),
+            Some(("grpcs", rest)) => grpc::Client::new(rest, secure, mix, common).map(Self::Grpc),
+            Some(_) => None,
+            None => grpc::Client::new(target, secure, mix, common).map(Self::Grpc),
+        };
+        client.ok_or_else(refused)
     }
 
     /// Opens the connections to begin with.
@@ -89,27 +90,13 @@ impl Client {
     }
 }
 
+/// Whether a target is called under TLS.
+pub(crate) fn is_secure(target: &str) -> bool {
+    target.starts_with("https://") || target.starts_with("grpcs://")
+}
+
 /// host and port, or nothing.
 fn authority(text: &str) -> Option<::http::uri::Authority> {
     let authority: ::http::uri::Authority = text.trim_end_matches('/').parse().ok()?;
     (!authority.host().is_empty() && authority.port_u16().is_some()).then_some(authority)
-}
-
-/// A connection without Nagle's delay.
-async fn dial(authority: &::http::uri::Authority) -> Result<tokio::net::TcpStream, Ending> {
-    let address = authority.as_str();
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(address)).await;
-    let stream = match connected {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            return Err(Ending::other(
-                Kind::Transport,
-                format!("connect: {}", error.kind()),
-            ));
-        }
-        Err(_) => return Err(Ending::other(Kind::Transport, "connect: timed out")),
-    };
-    // Without it answers may be late by 40 ms; a socket that cannot do it still works.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
 }

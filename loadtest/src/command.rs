@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{CommonArgs, LoadArgs, NullArgs, RunArgs, SweepArgs};
-use crate::client::Common;
+use crate::client::{Access, Common, is_secure};
 use crate::drive::Load;
 use crate::null::{Behaviour, Server};
 use crate::plan::{Class, Mix, Pattern, Profile, Schedule, Trace};
@@ -45,7 +45,7 @@ pub async fn execute(args: &Args, stop: &CancellationToken) -> Result<Outcome, E
 }
 
 async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Outcome, Error> {
-    let setup = setup(&args.common)?;
+    let setup = setup(&args.common, None)?;
     let run = plan(&args.load, &args.common, &setup.mix)?;
     let report = measure(&setup, &args.common.target, &run, stop).await?;
     write(&args.common, &report, Page::Run(&report))?;
@@ -54,7 +54,7 @@ async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Outcome, Error>
 
 /// A, B, A, B, ...: what changes slowly on a machine touches both alike.
 async fn compare(args: &RunArgs, other: &str, stop: &CancellationToken) -> Result<Outcome, Error> {
-    let setup = setup(&args.common)?;
+    let setup = setup(&args.common, Some(other))?;
     let run = plan(&args.load, &args.common, &setup.mix)?;
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
@@ -75,7 +75,7 @@ async fn compare(args: &RunArgs, other: &str, stop: &CancellationToken) -> Resul
 }
 
 async fn sweep(args: &SweepArgs, stop: &CancellationToken) -> Result<Outcome, Error> {
-    let setup = setup(&args.common)?;
+    let setup = setup(&args.common, None)?;
     percent("require", args.require)?;
     let mut search = Search::new(args.from, args.precision);
     let mut points = Vec::new();
@@ -192,7 +192,7 @@ fn positive(option: &'static str, value: f64, fits: fn(f64) -> bool, why: &'stat
     }
 }
 
-fn setup(args: &CommonArgs) -> Result<Setup, Error> {
+fn setup(args: &CommonArgs, other: Option<&str>) -> Result<Setup, Error> {
     let above_zero = |value: f64| value.is_finite() && value > 0.0;
     positive("cv", args.cv, above_zero, "it must be above 0")?;
     positive("trace-speed", args.trace_speed, above_zero, "it must be above 0")?;
@@ -209,6 +209,7 @@ fn setup(args: &CommonArgs) -> Result<Setup, Error> {
         "it must be above 0",
     )?;
     let threads = args.threads.clamp(1, 256);
+    let secure = is_secure(&args.target) || other.is_some_and(is_secure);
     Ok(Setup {
         mix: mix(args)?,
         verify: args.verify,
@@ -217,6 +218,7 @@ fn setup(args: &CommonArgs) -> Result<Setup, Error> {
             timeout: args.timeout,
             connections: args.connections.div_ceil(threads),
             max_connections: args.max_in_flight.div_ceil(threads),
+            access: Access::new(&args.access, secure)?,
         },
         threads,
         max_in_flight: args.max_in_flight,

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The target's address is no address.
-    #[error("`{target}` is no address: use host:port for gRPC or http://host:port for HTTP")]
+    #[error(
+        "`{target}` is no address: use host:port for gRPC or http://host:port for HTTP, under TLS grpcs:// and https://"
+    )]
     Target {
         /// What was given.
         target: String,

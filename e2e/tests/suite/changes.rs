@@ -5,7 +5,7 @@ use mobula_e2e::{Load, Report, Up, prompt, until};
 use mobula_proto::image::v1::GenerateRequest;
 use serde_json::Value;
 
-const CALLERS: usize = 4;
+pub(crate) const CALLERS: usize = 4;
 /// Seeds that the callers go round: few, so that each is drawn before and after every change.
 const SEEDS: usize = 16;
 
@@ -49,7 +49,7 @@ deployments:
 }
 
 /// One of a few requests.
-fn numbered(n: usize) -> GenerateRequest {
+pub(crate) fn numbered(n: usize) -> GenerateRequest {
     GenerateRequest {
         model: "sd".into(),
         steps: Some(10),
@@ -77,12 +77,13 @@ async fn loaded(up: &Up) -> anyhow::Result<Load> {
 }
 
 /// Waits for as many pictures as make sure that every seed was drawn after now.
-async fn more(up: &Up, load: &Load) -> anyhow::Result<()> {
+pub(crate) async fn more(up: &Up, load: &Load) -> anyhow::Result<()> {
     let more = load.more(SEEDS + CALLERS).await;
     more.map_err(|error| error.context(up.output()))
 }
 
-async fn finished(up: &Up, load: Load) -> Report {
+/// Ends the load, of which every request was answered.
+pub(crate) async fn finished(up: &Up, load: Load) -> Report {
     let report = load.finish().await;
     assert!(report.failures.is_empty(), "{report:?}\n{}", up.output());
     assert_eq!(report.cut, 0, "no proxy was touched: {report:?}");

@@ -3,15 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use mobula_e2e::{Load, Report, Up, copy_model, decode, demo_model, draw, prompt, until};
+use mobula_e2e::{Load, Up, copy_model, decode, demo_model, draw, until};
 use mobula_proto::control::v1::{DeploymentStatus, ReplicaState, ReplicaStatus};
-use mobula_proto::image::v1::GenerateRequest;
 
+use crate::changes::{CALLERS, finished, more, numbered};
 use crate::split::request;
 
-const CALLERS: usize = 4;
-/// Seeds that the callers go round: few, so that each is drawn before and after every change.
-const SEEDS: usize = 8;
 const PARTS: [(&str, usize); 3] = [("text_encoder", 1), ("denoiser", 2), ("vae", 1)];
 
 /// The demo model, and another whose denoiser and VAE both differ from its: a picture of the parts of both is neither's.
@@ -119,27 +116,6 @@ async fn mesh(application: &str) -> anyhow::Result<Up> {
     let up = Up::start(&["--engine", "fake"], &variables).await?;
     up.put(application).await?;
     Ok(up)
-}
-
-fn numbered(n: usize) -> GenerateRequest {
-    GenerateRequest {
-        model: "sd".into(),
-        steps: Some(10),
-        ..prompt("a picture under load", (n % SEEDS) as u64)
-    }
-}
-
-async fn more(up: &Up, load: &Load) -> anyhow::Result<()> {
-    let more = load.more(SEEDS + CALLERS).await;
-    more.map_err(|error| error.context(up.output()))
-}
-
-async fn finished(up: &Up, load: Load) -> Report {
-    let report = load.finish().await;
-    assert!(report.failures.is_empty(), "{report:?}\n{}", up.output());
-    assert_eq!(report.cut, 0, "no proxy was touched: {report:?}");
-    println!("{} pictures, {} started again", report.drawn, report.restarted);
-    report
 }
 
 /// Looks whether every part runs as it was last asked to.

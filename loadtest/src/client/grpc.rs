@@ -8,13 +8,14 @@ use std::sync::{Arc, MutexGuard};
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use mobula_proto::common::v1::Priority as Wire;
 use mobula_proto::image::v1::generate_response::Event;
 use mobula_proto::image::v1::{GenerateRequest, GenerateResponse};
 use tonic_types::StatusExt as _;
 
-use super::{Common, Frames, MAX_ANSWER_BYTES, Picture, authority, dial};
+use super::access::Door;
+use super::{Common, Frames, MAX_ANSWER_BYTES, Picture, authority};
 use crate::record::{Ending, Kind};
 use crate::{Card, Mix, Priority};
 
@@ -25,9 +26,10 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Client {
-    authority: Authority,
+    door: Door,
     uri: Uri,
     timeout: HeaderValue,
+    authorization: Option<HeaderValue>,
     /// Every card as a message on the wire.
     cards: Vec<Bytes>,
     first: usize,
@@ -54,20 +56,21 @@ impl Drop for Slot {
 }
 
 impl Client {
-    pub(super) fn new(target: &str, mix: &Mix, common: &Common) -> Option<Self> {
-        let authority = authority(target)?;
+    pub(super) fn new(target: &str, secure: bool, mix: &Mix, common: &Common) -> Option<Self> {
+        let door = common.access.door(authority(target)?, secure, b"h2")?;
         let uri = Uri::builder()
-            .scheme("http")
-            .authority(authority.clone())
+            .scheme(door.scheme())
+            .authority(door.authority().clone())
             .path_and_query(PATH)
             .build()
             .ok()?;
         // The specification's timeouts have eight digits at most.
         let timeout = format!("{}m", common.timeout.as_millis().clamp(1, 99_999_999));
         Some(Self {
-            authority,
+            door,
             uri,
             timeout: timeout.parse().ok()?,
+            authorization: common.access.authorization.clone(),
             cards: (0..mix.cards())
                 .map(|card| encode(&mix.card(card), &common.model))
                 .collect(),
@@ -111,6 +114,9 @@ impl Client {
         headers.insert("te", HeaderValue::from_static("trailers"));
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-timeout", self.timeout.clone());
+        if let Some(authorization) = &self.authorization {
+            headers.insert("authorization", authorization.clone());
+        }
         let (response, mut body) = send
             .send_request(request, false)
             .map_err(|error| Attempt::NotSeen(broken(&error)))?;
@@ -162,7 +168,7 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Connection, Ending> {
-        let stream = dial(&self.authority).await?;
+        let stream = self.door.dial().await?;
         let (send, driver) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use http::header::{HOST, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, Uri, uri::Authority};
+use http::header::{AUTHORIZATION, HOST, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::{Common, MAX_ANSWER_BYTES, Picture, authority, dial};
+use super::access::Door;
+use super::{Common, MAX_ANSWER_BYTES, Picture, authority};
 use crate::record::{Ending, Kind};
 use crate::{Card, Mix, Priority};
 
@@ -19,8 +20,9 @@ const DIGEST_HEADER: &str = "x-mobula-image-digest";
 
 #[derive(Debug)]
 pub(crate) struct Client {
-    authority: Authority,
+    door: Door,
     host: HeaderValue,
+    authorization: Option<HeaderValue>,
     /// Every card's path and query.
     cards: Vec<Uri>,
     first: usize,
@@ -30,14 +32,15 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client of `host:port` or `host:port/prefix`.
-    pub(super) fn new(rest: &str, mix: &Mix, common: &Common) -> Option<Self> {
+    pub(super) fn new(rest: &str, secure: bool, mix: &Mix, common: &Common) -> Option<Self> {
         let rest = rest.trim_end_matches('/');
         let split = rest.find('/').unwrap_or(rest.len());
         let (host, prefix) = rest.split_at(split);
         let cards = (0..mix.cards()).map(|card| path(prefix, &mix.card(card)).parse().ok());
         Some(Self {
-            authority: authority(host)?,
+            door: common.access.door(authority(host)?, secure, b"http/1.1")?,
             host: host.parse().ok()?,
+            authorization: common.access.authorization.clone(),
             cards: cards.collect::<Option<_>>()?,
             first: common.connections.max(1),
             idle: Mutex::new(Vec::new()),
@@ -66,7 +69,11 @@ impl Client {
             }
             let mut request = Request::new(Empty::new());
             *request.uri_mut() = self.cards[card].clone();
-            request.headers_mut().insert(HOST, self.host.clone());
+            let headers = request.headers_mut();
+            headers.insert(HOST, self.host.clone());
+            if let Some(authorization) = &self.authorization {
+                headers.insert(AUTHORIZATION, authorization.clone());
+            }
             match connection.try_send_request(request).await {
                 Ok(response) => {
                     let picture = read(response).await;
@@ -97,7 +104,7 @@ impl Client {
     }
 
     async fn open(&self) -> Result<SendRequest<Empty<Bytes>>, Ending> {
-        let stream = dial(&self.authority).await?;
+        let stream = self.door.dial().await?;
         let (send, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;

@@ -144,7 +144,13 @@ async fn a_target_that_is_not_there_is_an_error_that_names_it() {
             "{error}"
         );
     }
-    for target in ["localhost", "https://localhost:1", "http://", "http://here"] {
+    for target in [
+        "localhost",
+        "ftp://localhost:1",
+        "http://",
+        "https://here",
+        "grpcs://",
+    ] {
         let error = run(&["--target", target, "--callers", "1"])
             .await
             .unwrap_err()

@@ -21,7 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::support::{null, report};
 
 /// Draws what it is asked for and fails every request that is not as the command line below says.
-struct Strict;
+pub(crate) struct Strict;
 
 type Events = tokio_stream::Iter<std::vec::IntoIter<Result<GenerateResponse, Status>>>;
 
@@ -72,7 +72,7 @@ impl ImageService for Strict {
     }
 }
 
-const AS_TOLD: [&str; 14] = [
+pub(crate) const AS_TOLD: [&str; 14] = [
     "--callers",
     "3",
     "--duration",
@@ -122,7 +122,10 @@ async fn a_connection_more_is_opened_where_a_server_takes_few_streams() {
     serving.abort();
 }
 
-async fn imagine(Query(query): Query<Vec<(String, String)>>, headers: HeaderMap) -> impl IntoResponse {
+pub(crate) async fn imagine(
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     let field = |name: &str| {
         query
             .iter()

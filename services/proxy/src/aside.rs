@@ -8,7 +8,7 @@ use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     Error,
-    fault::{Fault, classify},
+    fault::{Fault, classify, is_own_fault},
     generate::Job,
     metrics::Reroute,
     permit::Permit,
@@ -62,6 +62,7 @@ pub(crate) async fn answered<M, T>(
         match send(permit.channel(), request).await {
             Ok(answer) => {
                 permit.accepted();
+                permit.worked();
                 return Ok((answer, Arc::clone(permit.replica())));
             }
             Err(status) => failed(job, &permit, classify(status, false))?,
@@ -94,6 +95,11 @@ fn failed(job: &Job, permit: &Permit, fault: Fault) -> Result<(), Error> {
             Ok(())
         }
         Fault::TimedOut => Err(Error::DeadlinePassed),
-        Fault::Final(status) => Err(Error::Worker(Box::new(status))),
+        Fault::Final(status) => {
+            if is_own_fault(&status) {
+                permit.broke();
+            }
+            Err(Error::Worker(Box::new(status)))
+        }
     }
 }

@@ -56,8 +56,13 @@ impl Permit {
 
     /// It is drawn; that took so long.
     pub(crate) fn drawn(&mut self, took: Duration) {
-        self.replica.book(|book| book.did());
+        self.worked();
         self.took = Some(took);
+    }
+
+    /// The replica did what it was asked for.
+    pub(crate) fn worked(&self) {
+        self.replica.book(|book| book.did());
     }
 
     /// The replica.

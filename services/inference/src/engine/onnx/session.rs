@@ -323,11 +323,7 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
         .map_err(|error| failed(error.to_string()))?;
     let builder = match context.written {
         None => builder,
-        // Its warning that what it writes is for this machine alone is for those who keep it.
-        Some(file) => builder
-            .with_optimized_model_path(file)
-            .and_then(|builder| builder.with_log_level(LogLevel::Error))
-            .map_err(|error| failed(error.to_string()))?,
+        Some(file) => writes(builder, file).map_err(|error| failed(error.to_string()))?,
     };
     let builder = match context.own {
         None => builder,
@@ -338,6 +334,12 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     // The other networks run once a picture, in many shapes: nothing to record.
     let graphs = part == "unet" && context.setup.providers.records_graphs();
     context.setup.providers.register(builder, graphs)
+}
+
+/// Has the optimized graph written. The warning that it is for this machine alone is for those who keep it.
+fn writes(builder: SessionBuilder, file: &Path) -> ort::Result<SessionBuilder> {
+    let builder = builder.with_optimized_model_path(file)?;
+    Ok(builder.with_log_level(LogLevel::Error)?)
 }
 
 /// Takes a session off the pool: with one thread it is the one that calls.

@@ -285,6 +285,9 @@ impl InferenceService for Inference {
             let _ = self.called.send(());
             return std::future::pending().await;
         }
+        if let Some(Act::Break(_, status)) = act {
+            return Err(status);
+        }
         Err(Status::unimplemented("this worker draws whole pictures"))
     }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::*;
-use mobula_proto::{image::v1::CancelRequest, oip::ModelStreamInferResponse};
+use mobula_proto::{
+    control::v1::ReportDemandRequest, image::v1::CancelRequest, oip::ModelStreamInferResponse,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 /// A stream that requests can be sent into.
 async fn open(
@@ -197,18 +199,50 @@ async fn a_stream_that_is_dropped_ends_its_requests() {
     soon("the end", worker.dropped.recv()).await.unwrap();
 }
 
+fn encode() -> ModelInferRequest {
+    let mut input = int64("input_ids", &[1, 2]);
+    input.shape = vec![1, 2];
+    ModelInferRequest {
+        model_name: "demo.text_encoder".into(),
+        inputs: vec![input],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_replica_whose_stages_fail_again_and_again_is_left_out() {
+    let (a, b) = (Worker::start("a").await, Worker::start("b").await);
+    let mesh = Mesh::start(config(), &[&a, &b], 4).await;
+    for _ in 0..5 {
+        a.will(Act::Break(0, Status::internal("the model failed")));
+    }
+    for _ in 0..50 {
+        b.will(Act::Break(0, Status::invalid_argument("not so")));
+    }
+    let mut broken = 0;
+    while broken < 5 {
+        // Those that `b` gets fail by what was asked of it, which is not its own fault.
+        let failed = client(&mesh).model_infer(encode()).await.unwrap_err();
+        match failed.code() {
+            Code::Internal => broken += 1,
+            code => assert_eq!(code, Code::InvalidArgument, "{failed}"),
+        }
+    }
+    let out = |reports: &[ReportDemandRequest]| -> Vec<String> {
+        let told = reports.last().map(|report| &report.restrained[..]);
+        let out = told.unwrap_or_default().iter().filter(|told| told.ejected_ms > 0);
+        out.map(|told| told.replica_id.clone()).collect()
+    };
+    let reports = mesh.reported("the ejection", |reports| !out(reports).is_empty());
+    assert_eq!(out(&reports.await), ["demo#a"]);
+}
+
 #[tokio::test]
 async fn a_call_of_a_stage_is_a_request_that_its_id_ends() {
     let mut worker = Worker::start("a").await;
     let mesh = Mesh::start(config(), &[&worker], 4).await;
     let named = || {
-        let mut input = int64("input_ids", &[1, 2]);
-        input.shape = vec![1, 2];
-        let mut request = Request::new(ModelInferRequest {
-            model_name: "demo.text_encoder".into(),
-            inputs: vec![input],
-            ..Default::default()
-        });
+        let mut request = Request::new(encode());
         request
             .metadata_mut()
             .insert("x-request-id", "mine".parse().unwrap());

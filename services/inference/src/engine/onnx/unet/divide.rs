@@ -63,6 +63,11 @@ impl Plan {
     pub(super) fn written(&self) -> Option<&Path> {
         self.written.as_ref().map(NamedTempFile::path)
     }
+
+    /// Has nothing written; lanes have copies of the weights then.
+    pub(super) fn writes_nothing(&mut self) {
+        self.written = None;
+    }
 }
 
 impl Unet {
