@@ -7,7 +7,7 @@ use super::{Job, Served};
 use crate::{Error, draw::Draw, place::Place, validate::Plan};
 
 /// How often a request goes to other deployments of its application: a change, the way back, and others before it is drawn.
-const MAX_MOVES: u32 = 16;
+pub(crate) const MAX_MOVES: u32 = 16;
 
 /// Places at the deployment that draws, and at the refiner's.
 type Places = (Place, Option<Place>);

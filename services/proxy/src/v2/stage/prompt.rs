@@ -19,7 +19,7 @@ use crate::problem::Rule;
 pub(super) const EMPHASES: [(&str, Emphasis); 2] = [("mean", Emphasis::Mean), ("empty", Emphasis::Empty)];
 
 /// One prompt: what its windows are, and what encoders made of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Encoded {
     pub(super) prompt: Prompt,
     pub(super) texts: Vec<EncodedText>,

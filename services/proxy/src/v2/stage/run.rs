@@ -36,7 +36,7 @@ use super::{
 use crate::{
     Error, aside,
     draw::common,
-    generate::{Beside, Job, Served},
+    generate::{Aside, Beside, Job, MAX_MOVES, Served},
     infotext,
     place::Place,
     pool::{Pool, Want},
@@ -119,12 +119,7 @@ impl Oip {
             draw.request.priority = beside.priority;
         }
         let call = self.generator.beside(beside)?;
-        let ran = call.run(move |call| {
-            Box::pin(async move {
-                let served = call.served().await?;
-                run(asked, call.job(), served).await
-            })
-        });
+        let ran = call.run(move |call| Box::pin(async move { wherever(&asked, call).await }));
         let (id, mut answer) = ran.await?;
         if !ask.outputs.is_empty() {
             answer.outputs.retain(|tensor| ask.outputs.contains(&tensor.name));
@@ -133,13 +128,39 @@ impl Oip {
     }
 }
 
-async fn run(asked: Asked, job: &Job, served: Served) -> Result<Answer, Error> {
+/// Where its application is served: a call that waits at deployments which others take the place of goes to those.
+async fn wherever(asked: &Asked, call: &Aside) -> Result<Answer, Error> {
+    let mut moves = 0;
+    loop {
+        let served = call.served().await?;
+        let visit = Visit {
+            job: call.job(),
+            is_first: moves == 0,
+        };
+        match run(asked, visit, served).await {
+            Err(why @ Error::Moved { .. }) if moves < MAX_MOVES => {
+                tracing::info!(request_id = &*call.job().id, %why, "a stage's call goes to other deployments");
+                moves += 1;
+            }
+            ran => return ran,
+        }
+    }
+}
+
+/// A call at some deployments; it is admitted, and paid for, by the first that it comes to.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    job: &'a Job,
+    is_first: bool,
+}
+
+async fn run(asked: &Asked, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
     match asked {
-        Asked::Tokenize(texts) => tokenized(texts, job, &served).await,
-        Asked::Encode(windows) => encoded(windows, job, served).await,
-        Asked::Denoise(draw) => denoised(*draw, job, served).await,
-        Asked::Decode(decode) => decoded(decode, job, served).await,
-        Asked::Moments(encode) => moments(encode, job, served).await,
+        Asked::Tokenize(texts) => tokenized(texts, visit, &served).await,
+        Asked::Encode(windows) => encoded(windows, visit, served).await,
+        Asked::Denoise(draw) => denoised(draw, visit, served).await,
+        Asked::Decode(decode) => decoded(decode, visit, served).await,
+        Asked::Moments(encode) => moments(encode, visit, served).await,
     }
 }
 
@@ -149,7 +170,8 @@ fn client(channel: Channel) -> InferenceServiceClient<Channel> {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-async fn tokenized(texts: Texts, job: &Job, served: &Served) -> Result<Answer, Error> {
+async fn tokenized(texts: &Texts, visit: Visit<'_>, served: &Served) -> Result<Answer, Error> {
+    let job = visit.job;
     job.trail.rows(texts.texts.len());
     let make = |replica_id| TokenizeRequest {
         replica_id,
@@ -158,7 +180,7 @@ async fn tokenized(texts: Texts, job: &Job, served: &Served) -> Result<Answer, E
         steps: STEPS,
         model_id: served.id().to_owned(),
     };
-    let place = admitted(&served.preprocess, job, served, texts.texts.len())?;
+    let place = admitted(&served.preprocess, visit, served, texts.texts.len())?;
     let send = async |channel, request| aside::client(channel).tokenize(request).await;
     let span = debug_span!("tokenize", otel.kind = "client");
     let answer = aside::at(job, place, make, send).instrument(span).await;
@@ -168,22 +190,28 @@ async fn tokenized(texts: Texts, job: &Job, served: &Served) -> Result<Answer, E
 }
 
 /// A place in a pool for a call that costs so much, if its queue has room.
-fn admitted(pool: &Arc<Pool>, job: &Job, served: &Served, rows: usize) -> Result<Place, Error> {
+fn admitted(pool: &Arc<Pool>, visit: Visit<'_>, served: &Served, rows: usize) -> Result<Place, Error> {
+    let job = visit.job;
     let want = Want {
         cost: Cost::rows(rows as u64),
         deadline: job.deadline,
         ..Want::least((&job.claim, job.failfast), served.model_id.as_ref())
     };
-    Ok(pool.admit(want)?.place)
+    if visit.is_first {
+        Ok(pool.admit(want)?.place)
+    } else {
+        Ok(pool.place(want))
+    }
 }
 
-async fn encoded(windows: Windows, job: &Job, served: Served) -> Result<Answer, Error> {
+async fn encoded(windows: &Windows, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+    let job = visit.job;
     job.trail.rows(windows.windows.len());
     let pool = served
         .split
         .as_ref()
         .map_or(&served.pipeline, |split| &split.encode_text);
-    let place = admitted(pool, job, &served, windows.windows.len())?;
+    let place = admitted(pool, visit, &served, windows.windows.len())?;
     let request_id = job.id.to_string();
     let make = |replica_id| EncodeTextRequest {
         replica_id,
@@ -212,7 +240,8 @@ fn window(field: &str) -> Option<&'static str> {
     }
 }
 
-async fn denoised(draw: Draw, job: &Job, mut served: Served) -> Result<Answer, Error> {
+async fn denoised(draw: &Draw, visit: Visit<'_>, mut served: Served) -> Result<Answer, Error> {
+    let job = visit.job;
     let models = Models {
         first: &served.model,
         refiner: None,
@@ -229,24 +258,30 @@ async fn denoised(draw: Draw, job: &Job, mut served: Served) -> Result<Answer, E
         return Err(Error::Invalid(vec![problem]));
     }
     job.trail.rows(plan.seeds.len());
-    let charge = job.charge(plan.pixels())?;
-    let bytes = draw.bytes();
-    let place = served.admit(job, (plan.cost, bytes))?.place;
-    // What a replica begins is paid for.
-    charge.keep();
-    let negative = draw.negative.unwrap_or_default();
+    let costs = (plan.cost, draw.bytes());
+    let place = if visit.is_first {
+        let charge = job.charge(plan.pixels())?;
+        let place = served.admit(job, costs)?.place;
+        // What a replica begins is paid for.
+        charge.keep();
+        place
+    } else {
+        served.place(job, costs)
+    };
+    let prompt = draw.prompt.clone();
+    let negative = draw.negative.clone().unwrap_or_default();
     let request = inference::GenerateRequest {
         request_id: job.id.to_string(),
         model_id: served.id().to_owned(),
-        prompt: Some(draw.prompt.prompt),
+        prompt: Some(prompt.prompt),
         negative_prompt: plan.is_guided.then_some(negative.prompt),
         guidance_scale: plan.guidance_scale,
         guidance_interval: plan.guidance_interval,
         strength: draw.strength.unwrap_or_default(),
-        mask_image: draw.mask,
+        mask_image: draw.mask.clone(),
         ..common(&plan)
     };
-    let mut texts = draw.prompt.texts;
+    let mut texts = prompt.texts;
     texts.extend(negative.texts);
     let make = |replica_id| DenoiseRequest {
         request: Some(inference::GenerateRequest {
@@ -292,14 +327,15 @@ fn picture(field: &str) -> Option<&'static str> {
     }
 }
 
-async fn decoded(asked: Decode, job: &Job, served: Served) -> Result<Answer, Error> {
+async fn decoded(asked: &Decode, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+    let job = visit.job;
     let count = asked.latents.len();
     job.trail.rows(count);
     let pool = served
         .split
         .as_ref()
         .map_or(&served.pipeline, |split| &split.decode);
-    let place = admitted(pool, job, &served, count)?;
+    let place = admitted(pool, visit, &served, count)?;
     let latents = (0u32..).zip(&asked.latents).map(|(index, latents)| LatentsDone {
         index,
         latents: Some(latents.clone()),
@@ -375,13 +411,14 @@ fn pixels(pictures: &[Bytes], width: u32, height: u32) -> Result<Tensor, Error> 
     Ok(Tensor::of(PIXELS, Datatype::Uint8, shape, whole.freeze()))
 }
 
-async fn moments(asked: Encode, job: &Job, served: Served) -> Result<Answer, Error> {
+async fn moments(asked: &Encode, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+    let job = visit.job;
     job.trail.rows(1);
     let pool = served
         .split
         .as_ref()
         .map_or(&served.pipeline, |split| &split.encode);
-    let place = admitted(pool, job, &served, 1)?;
+    let place = admitted(pool, visit, &served, 1)?;
     let request_id = job.id.to_string();
     let make = |replica_id| EncodeRequest {
         replica_id,
