@@ -10,12 +10,11 @@ ARG BUILDER_IMAGE=rust:1.95-bookworm
 
 FROM ${RUNTIME_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --home-dir /var/lib/mobula --create-home mobula
-# Allocators give freed memory back: glibc from these many bytes on, mimalloc after so many ms from so many KiB on. As `mobula up`
-# has it (cli/src/up/service.rs).
+# Allocators give freed memory back: glibc from so many bytes on, mimalloc after so many ms. As `mobula up` has it
+# (cli/src/up/service.rs).
 ENV MALLOC_TRIM_THRESHOLD_=131072 \
     MALLOC_MMAP_THRESHOLD_=32768 \
-    MIMALLOC_PURGE_DELAY=20 \
-    MIMALLOC_MINIMAL_PURGE_SIZE=1024
+    MIMALLOC_PURGE_DELAY=20
 ENV MOBULA_LOG_FORMAT=json \
     ORT_DYLIB_PATH=/opt/onnxruntime/lib/libonnxruntime.so
 USER 10001

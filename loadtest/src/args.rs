@@ -177,7 +177,7 @@ pub struct CommonArgs {
 #[derive(Clone, Default, Group)]
 #[group(skip)]
 pub struct AccessArgs {
-    /// API key, sent with every request
+    /// API key, sent with every request; where one of two targets is called under TLS, to no other
     #[arg(long, value_name = "KEY", env = "MOBULA_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 

@@ -202,13 +202,12 @@ impl Keeper {
 
 /// How allocators give freed memory back, which left alone keep what loading a model took. glibc (mallopt(3)): free ends of the heap
 /// from its own first value on, which it would raise to 64 MiB as soon as a large block is freed, and blocks of 32 KiB, tensors of
-/// a file that is read, each by itself. mimalloc: free pages of a MiB together after 20 ms; its own 1,000 ms pass while nothing more
-/// is freed, and then nothing looks.
-const MALLOC: [(&str, &str); 4] = [
+/// a file that is read, each by itself. mimalloc: after 20 ms; its own 1,000 ms pass while nothing more is freed, and then nothing
+/// looks.
+const MALLOC: [(&str, &str); 3] = [
     ("MALLOC_TRIM_THRESHOLD_", "131072"),
     ("MALLOC_MMAP_THRESHOLD_", "32768"),
     ("MIMALLOC_PURGE_DELAY", "20"),
-    ("MIMALLOC_MINIMAL_PURGE_SIZE", "1024"),
 ];
 
 fn spawn(spec: &Spec) -> std::io::Result<Child> {

@@ -26,7 +26,7 @@ pub struct Access {
     tls: Option<Arc<ClientConfig>>,
     server_name: Option<ServerName<'static>>,
     /// The whole header.
-    pub(super) authorization: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
 }
 
 /// What is dialled.
@@ -71,6 +71,12 @@ impl Access {
             server_name: name.transpose()?,
             authorization,
         })
+    }
+
+    /// What says who calls. A key that goes to one target under TLS goes to no other in the clear.
+    pub(super) fn authorization(&self, secure: bool) -> Option<HeaderValue> {
+        let may = secure || self.tls.is_none();
+        self.authorization.clone().filter(|_| may)
     }
 
     /// A door that speaks a protocol, named as in ALPN; nothing when a certificate could not be for its host.

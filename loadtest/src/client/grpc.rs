@@ -70,7 +70,7 @@ impl Client {
             door,
             uri,
             timeout: timeout.parse().ok()?,
-            authorization: common.access.authorization.clone(),
+            authorization: common.access.authorization(secure),
             cards: (0..mix.cards())
                 .map(|card| encode(&mix.card(card), &common.model))
                 .collect(),

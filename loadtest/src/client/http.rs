@@ -40,7 +40,7 @@ impl Client {
         Some(Self {
             door: common.access.door(authority(host)?, secure, b"http/1.1")?,
             host: host.parse().ok()?,
-            authorization: common.access.authorization.clone(),
+            authorization: common.access.authorization(secure),
             cards: cards.collect::<Option<_>>()?,
             first: common.connections.max(1),
             idle: Mutex::new(Vec::new()),

@@ -62,7 +62,7 @@ pub(crate) async fn answered<M, T>(
         match send(permit.channel(), request).await {
             Ok(answer) => {
                 permit.accepted();
-                permit.worked();
+                permit.helped();
                 return Ok((answer, Arc::clone(permit.replica())));
             }
             Err(status) => failed(job, &permit, classify(status, false))?,

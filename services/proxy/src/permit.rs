@@ -56,13 +56,13 @@ impl Permit {
 
     /// It is drawn; that took so long.
     pub(crate) fn drawn(&mut self, took: Duration) {
-        self.worked();
+        self.replica.book(|book| book.did());
         self.took = Some(took);
     }
 
-    /// The replica did what it was asked for.
-    pub(crate) fn worked(&self) {
-        self.replica.book(|book| book.did());
+    /// The replica did a small call.
+    pub(crate) fn helped(&self) {
+        self.pool.helped(&self.replica);
     }
 
     /// The replica.

@@ -102,6 +102,8 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct State {
     replicas: Vec<Arc<Replica>>,
+    /// Whether they draw whole pictures.
+    draws: bool,
     queue: Queue<Waiter>,
     /// How far predictions have been right.
     trust: Trust,
@@ -144,6 +146,7 @@ impl Pool {
     pub(crate) fn new(application: &str, deployment: &str, settings: Settings) -> Self {
         let state = State {
             replicas: Vec::new(),
+            draws: false,
             queue: Queue::new(settings.bounds),
             trust: Trust::default(),
             tiers: Tiers::default(),
@@ -182,6 +185,7 @@ impl Pool {
         self.age
             .send_if_modified(|age| std::mem::replace(age, bounds.age) != bounds.age);
         state.backpressure = Backpressure::of(route);
+        state.draws = route.kind() == WorkerKind::Inference && route.stages.is_empty();
         let before = std::mem::take(&mut state.replicas);
         let here = (&*self.settings.node, &*self.settings.zone);
         for endpoint in &route.replicas {

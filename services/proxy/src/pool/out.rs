@@ -36,6 +36,13 @@ impl Pool {
         );
     }
 
+    /// A replica did a small call. Beside pictures it says nothing of whether those are drawn, and must not hide that they are not.
+    pub(crate) fn helped(&self, replica: &Replica) {
+        if !self.lock().draws {
+            replica.book(|book| book.did());
+        }
+    }
+
     /// Replicas that get less than their share now, in the words of the contract.
     pub(crate) fn restrained(&self) -> Vec<pb::RestrainedReplica> {
         let now = self.now();

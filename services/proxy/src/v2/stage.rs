@@ -4,6 +4,7 @@
 //! `model.stage` is a stage's name. What they give one after the other is the picture that the whole pipeline draws, to the
 //! bit. A prompt that changes on the way, or mixes texts, is the whole pipeline's alone, and refused here.
 
+mod call;
 mod denoise;
 mod prompt;
 mod run;

@@ -5,7 +5,7 @@
 //! order that a convolution reads. So the network is optimized once and written, and all sessions are made of what was written.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
@@ -14,6 +14,38 @@ use ort::value::{DynValue, Tensor};
 use super::super::Error;
 use super::edit;
 use super::session::{Context, Network, load_error, refused};
+
+/// A file for a moment. Where the system has paths for open files it has no name, and so is gone with the process however that ends.
+pub(super) struct Scratch {
+    path: PathBuf,
+    #[cfg(target_os = "linux")]
+    _file: File,
+    #[cfg(not(target_os = "linux"))]
+    _file: tempfile::NamedTempFile,
+}
+
+impl Scratch {
+    /// A file in the folder for temporary files (`TMPDIR`).
+    pub(super) fn new() -> std::io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd as _;
+            let file = tempfile::tempfile()?;
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            Ok(Self { path, _file: file })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let file = tempfile::NamedTempFile::new()?;
+            let path = file.path().to_owned();
+            Ok(Self { path, _file: file })
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// A network that was optimized and written, and what its sessions have in common.
 pub(super) struct Common<'a> {
@@ -24,8 +56,8 @@ pub(super) struct Common<'a> {
 }
 
 impl<'a> Common<'a> {
-    /// A network from the file that its optimized form was written to. None when it still has weights in files of its own: those
-    /// would be looked for beside that one.
+    /// A network from the file that its optimized form was written to. None when it was not written, or still has weights in files
+    /// of its own: those would be looked for beside that one.
     ///
     /// # Errors
     /// [`Error::Model`] when it cannot be read.
@@ -34,7 +66,7 @@ impl<'a> Common<'a> {
         let file = File::open(written).map_err(unread)?;
         let size = file.metadata().map_err(unread)?.len();
         let found = edit::weights(file, size).map_err(|why| refused(part, &why))?;
-        if found.elsewhere {
+        if size == 0 || found.elsewhere {
             return Ok(None);
         }
         let mut weights = Vec::new();

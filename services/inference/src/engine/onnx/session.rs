@@ -336,7 +336,8 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     context.setup.providers.register(builder, graphs)
 }
 
-/// Has the optimized graph written. The warning that it is for this machine alone is for those who keep it.
+/// Has the optimized graph written. Such a session tells of errors only: its warning that what is written is for this machine alone
+/// is for those who keep that.
 fn writes(builder: SessionBuilder, file: &Path) -> ort::Result<SessionBuilder> {
     let builder = builder.with_optimized_model_path(file)?;
     Ok(builder.with_log_level(LogLevel::Error)?)

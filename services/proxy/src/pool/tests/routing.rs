@@ -5,6 +5,10 @@ use crate::permit::Permit;
 
 /// Replicas in zones, with room for many requests; a row takes a millisecond.
 fn many(pool: &Arc<Pool>, replicas: &[(&str, &str)]) {
+    many_of(pool, WorkerKind::Unspecified, replicas);
+}
+
+fn many_of(pool: &Arc<Pool>, kind: WorkerKind, replicas: &[(&str, &str)]) {
     let endpoint = |(id, zone): &(&str, &str)| ReplicaEndpoint {
         replica_id: (*id).to_owned(),
         address: "127.0.0.1:1".into(),
@@ -18,6 +22,7 @@ fn many(pool: &Arc<Pool>, replicas: &[(&str, &str)]) {
     let route = DeploymentRoute {
         max_ongoing_requests: 100,
         max_queued_requests: -1,
+        kind: kind.into(),
         replicas: replicas.iter().map(endpoint).collect(),
         ..Default::default()
     };
@@ -74,6 +79,29 @@ async fn a_replica_that_fails_what_it_takes_is_left_out_and_comes_back_slowly() 
     tokio::time::advance(Duration::from_secs(10)).await;
     let (_held, at) = running(&pool, 20).await;
     assert_eq!(at.iter().filter(|id| *id == "bad").count(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_calls_do_not_hide_that_pictures_fail_and_count_where_there_is_nothing_else() {
+    for (kind, is_out) in [(WorkerKind::Inference, true), (WorkerKind::Preprocess, false)] {
+        let pool = pool(100);
+        many_of(&pool, kind, &[("good", "a"), ("bad", "a")]);
+        for _ in 0..5 {
+            fail(&pool, "bad", 1).await;
+            // Two calls of every three go well.
+            for _ in 0..2 {
+                let bad = pool
+                    .lock()
+                    .replicas
+                    .iter()
+                    .find(|replica| replica.id == "bad")
+                    .cloned();
+                pool.helped(&bad.unwrap());
+            }
+        }
+        let (_held, at) = running(&pool, 20).await;
+        assert_eq!(at.iter().all(|id| id == "good"), is_out, "{kind:?}: {at:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,11 @@
 //! Stages on workers: what was read of a request goes to any replica that has the stage, and comes back as tensors.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
 use mobula_kit::grpc::MAX_MESSAGE_BYTES;
 use mobula_proto::{
     inference::v1::{
@@ -18,25 +20,21 @@ use tracing::{Instrument as _, debug_span};
 
 use super::{
     super::{
-        ask::{Answer, Ask},
-        catalog::Which,
+        ask::Answer,
         datatype::Datatype,
-        given::Given,
-        infer::{Oip, Terms, sooner},
-        pipeline::{self, EVERY},
         spec::{IMAGE, MASK, PIXELS, SEED},
-        tensor::{Tensor, shown, wrong},
+        tensor::{Tensor, wrong},
     },
-    Stage,
+    call::Asked,
     denoise::{self, Draw},
     text::{self, Windows},
     tokenize::{self, Texts},
-    vae::{self, Decode, Encode},
+    vae::{Decode, Encode},
 };
 use crate::{
     Error, aside,
     draw::common,
-    generate::{Aside, Beside, Job, MAX_MOVES, Served},
+    generate::{Job, Served},
     infotext,
     place::Place,
     pool::{Pool, Want},
@@ -49,112 +47,16 @@ use mobula_serving::route::Cost;
 /// Steps that texts are tokenized for: so many that one which changes on the way is seen to.
 const STEPS: u32 = 1_000;
 
-/// A call under way; gives its id, too.
-type Answering<'a> = BoxFuture<'a, Result<(Arc<str>, Answer), Error>>;
-
-/// A request that was read.
-enum Asked {
-    Tokenize(Texts),
-    Encode(Windows),
-    Denoise(Box<Draw>),
-    Decode(Decode),
-    Moments(Encode),
-}
-
-impl Oip {
-    /// Has one stage of a model answer.
-    pub(in crate::v2) fn stage(&self, stage: Stage, which: Which, ask: Ask, terms: Terms) -> Answering<'_> {
-        Box::pin(self.answer(stage, which, ask, terms))
-    }
-
-    async fn answer(
-        &self,
-        stage: Stage,
-        which: Which,
-        ask: Ask,
-        terms: Terms,
-    ) -> Result<(Arc<str>, Answer), Error> {
-        let mut given = Given::new(ask.inputs, ask.parameters);
-        given.only(stage.names(), &[EVERY]);
-        let common = pipeline::common(&mut given);
-        if stage != Stage::VaeDecoder {
-            for name in &ask.outputs {
-                if !stage.outputs().iter().any(|spec| spec.name == name) {
-                    let names: Vec<_> = stage.outputs().iter().map(|spec| spec.name).collect();
-                    let why = format!("is no output; there are {}", names.join(", "));
-                    given.wrong(shown(name.clone()), why);
-                }
-            }
-        }
-        let asked = match stage {
-            Stage::Tokenize => Some(Asked::Tokenize(tokenize::read(&mut given, self.max_prompts))),
-            Stage::TextEncoder => {
-                let clip_skip = given.small("clip_skip").unwrap_or_default();
-                let windows = text::windows(&mut given, ("input_ids", "input_ids_2"), clip_skip);
-                Some(Asked::Encode(windows))
-            }
-            Stage::Denoiser => Some(Asked::Denoise(Box::new(denoise::read(&mut given)))),
-            Stage::VaeDecoder => Some(Asked::Decode(vae::decode(&mut given, &ask.outputs))),
-            Stage::VaeEncoder => vae::encode(&mut given).map(Asked::Moments),
-        };
-        let mut problems = terms.problems;
-        problems.extend(given.problems);
-        let Some(mut asked) = asked.filter(|_| problems.is_empty()) else {
-            return Err(Error::Invalid(problems));
-        };
-        let beside = Beside {
-            application: which.application.name.clone(),
-            model_id: which.model_id.clone(),
-            request_id: terms.request_id,
-            stage: stage.name(),
-            caller: terms.caller,
-            deadline: sooner(terms.deadline, common.timeout),
-            priority: match i32::from(common.priority) {
-                0 => terms.priority,
-                priority => priority,
-            },
-            door: terms.door,
-        };
-        if let Asked::Denoise(draw) = &mut asked {
-            draw.request.priority = beside.priority;
-        }
-        let call = self.generator.beside(beside)?;
-        let ran = call.run(move |call| Box::pin(async move { wherever(&asked, call).await }));
-        let (id, mut answer) = ran.await?;
-        if !ask.outputs.is_empty() {
-            answer.outputs.retain(|tensor| ask.outputs.contains(&tensor.name));
-        }
-        Ok((id, answer))
-    }
-}
-
-/// Where its application is served: a call that waits at deployments which others take the place of goes to those.
-async fn wherever(asked: &Asked, call: &Aside) -> Result<Answer, Error> {
-    let mut moves = 0;
-    loop {
-        let served = call.served().await?;
-        let visit = Visit {
-            job: call.job(),
-            is_first: moves == 0,
-        };
-        match run(asked, visit, served).await {
-            Err(why @ Error::Moved { .. }) if moves < MAX_MOVES => {
-                tracing::info!(request_id = &*call.job().id, %why, "a stage's call goes to other deployments");
-                moves += 1;
-            }
-            ran => return ran,
-        }
-    }
-}
-
 /// A call at some deployments; it is admitted, and paid for, by the first that it comes to.
 #[derive(Clone, Copy)]
-struct Visit<'a> {
-    job: &'a Job,
-    is_first: bool,
+pub(super) struct Visit<'a> {
+    pub(super) job: &'a Job,
+    /// Whether one has let it in.
+    pub(super) admitted: &'a AtomicBool,
 }
 
-async fn run(asked: &Asked, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+/// Has a stage answer.
+pub(super) async fn run(asked: &Asked, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
     match asked {
         Asked::Tokenize(texts) => tokenized(texts, visit, &served).await,
         Asked::Encode(windows) => encoded(windows, visit, served).await,
@@ -197,11 +99,12 @@ fn admitted(pool: &Arc<Pool>, visit: Visit<'_>, served: &Served, rows: usize) ->
         deadline: job.deadline,
         ..Want::least((&job.claim, job.failfast), served.model_id.as_ref())
     };
-    if visit.is_first {
-        Ok(pool.admit(want)?.place)
-    } else {
-        Ok(pool.place(want))
+    if visit.admitted.load(Ordering::Relaxed) {
+        return Ok(pool.place(want));
     }
+    let place = pool.admit(want)?.place;
+    visit.admitted.store(true, Ordering::Relaxed);
+    Ok(place)
 }
 
 async fn encoded(windows: &Windows, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
@@ -259,14 +162,15 @@ async fn denoised(draw: &Draw, visit: Visit<'_>, mut served: Served) -> Result<A
     }
     job.trail.rows(plan.seeds.len());
     let costs = (plan.cost, draw.bytes());
-    let place = if visit.is_first {
+    let place = if visit.admitted.load(Ordering::Relaxed) {
+        served.place(job, costs)
+    } else {
         let charge = job.charge(plan.pixels())?;
         let place = served.admit(job, costs)?.place;
         // What a replica begins is paid for.
         charge.keep();
+        visit.admitted.store(true, Ordering::Relaxed);
         place
-    } else {
-        served.place(job, costs)
     };
     let prompt = draw.prompt.clone();
     let negative = draw.negative.clone().unwrap_or_default();

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
 use tokio::time::Instant;
 
 use super::super::super::{Error, Shape};
-use super::super::common::Common;
+use super::super::common::{Common, Scratch};
 use super::super::lanes::{self, Choice, Lanes};
 use super::super::session::Context;
 use super::probe::Probe;
@@ -30,7 +29,7 @@ pub(super) struct Plan {
     /// How many times as fast as the pool they are; none when it is to be found out.
     gain: Option<f64>,
     /// Where the network is written in the form that their sessions have in common.
-    written: Option<NamedTempFile>,
+    written: Option<Scratch>,
 }
 
 impl Plan {
@@ -51,7 +50,7 @@ impl Plan {
         if count < 2 {
             return Ok(None);
         }
-        let written = NamedTempFile::new()
+        let written = Scratch::new()
             .inspect_err(
                 |why| tracing::warn!(%why, "no temporary file: lanes have a copy of the weights each"),
             )
@@ -61,12 +60,7 @@ impl Plan {
 
     /// Where sessions write the network.
     pub(super) fn written(&self) -> Option<&Path> {
-        self.written.as_ref().map(NamedTempFile::path)
-    }
-
-    /// Has nothing written; lanes have copies of the weights then.
-    pub(super) fn writes_nothing(&mut self) {
-        self.written = None;
+        self.written.as_ref().map(Scratch::path)
     }
 }
 
@@ -96,13 +90,17 @@ impl Unet {
                     tracing::warn!(%why, "the pool has a copy of the weights");
                     self.source.open(context)
                 })?;
-                lanes
+                lanes.or_else(|why| {
+                    tracing::warn!(%why, "lanes have a copy of the weights each");
+                    opened(plan.count, || self.source.open(&own))
+                })
             }
         };
         match opened {
             Ok(lanes) => self.lanes = Some(Lanes::new(lanes, plan.gain.unwrap_or(f64::INFINITY))),
             Err(error) if plan.gain.is_none() => {
                 tracing::warn!(%error, "lanes cannot be had; calls are divided by operators");
+                self.shares_nothing(context);
             }
             Err(error) => return Err(error),
         }
@@ -138,10 +136,7 @@ impl Unet {
             Some(lanes) if keeps => lanes.set_gain(gain),
             _ => {
                 self.lanes = None;
-                // One session alone takes less memory with weights of its own.
-                if std::mem::take(&mut self.shares) {
-                    self.network = self.source.open(context)?;
-                }
+                self.shares_nothing(context);
             }
         }
         self.settled = Some(Division {
@@ -149,6 +144,20 @@ impl Unet {
             gain,
         });
         Ok(())
+    }
+
+    /// Gives the pool weights of its own, of which one session alone takes less memory.
+    fn shares_nothing(&mut self, context: &Context<'_>) {
+        if !self.shares {
+            return;
+        }
+        match self.source.open(context) {
+            Ok(network) => {
+                self.network = network;
+                self.shares = false;
+            }
+            Err(why) => tracing::warn!(%why, "the pool keeps what it had in common with lanes"),
+        }
     }
 
     /// How many times as fast as the pool lanes are; 0 when they do not give the same bytes.

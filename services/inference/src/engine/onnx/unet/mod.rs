@@ -72,37 +72,20 @@ pub(super) struct Unet {
 impl Unet {
     /// Loads the network for text states and other values of these widths.
     pub(super) fn load(model: &Model, widths: Widths, context: &Context<'_>) -> Result<Self, Error> {
-        let mut plan = Plan::of(model, context)?;
-        let mut opened = Self::opened(model, widths, context, plan.as_ref());
-        if let (Err(why), Some(plan)) = (&opened, plan.as_mut().filter(|plan| plan.written().is_some())) {
-            // The folder for temporary files may be full, or the model may be wrong, which shows now.
-            tracing::debug!(%why, "the UNet is opened again without being written");
-            plan.writes_nothing();
-            opened = Self::opened(model, widths, context, Some(&*plan));
-        }
-        let mut unet = opened?;
+        let plan = Plan::of(model, context)?;
+        // The session that is opened last is the one that stays, and so what is written last.
+        let writing = Context {
+            written: plan.as_ref().and_then(Plan::written),
+            ..Context::new(context.runtime, context.setup, &context.signal)
+        };
+        let mut unet = match Self::prepared(model, widths, &writing) {
+            Some(unet) => unet,
+            None => Self::found_out(model, widths, &writing)?,
+        };
         unet.bound = Bound::new(context);
         match plan {
             Some(plan) => unet.with_lanes(&plan, context),
             None => Ok(unet),
-        }
-    }
-
-    /// The network as it can be had, written where that is planned.
-    fn opened(
-        model: &Model,
-        widths: Widths,
-        context: &Context<'_>,
-        plan: Option<&Plan>,
-    ) -> Result<Self, Error> {
-        // The session that is opened last is the one that stays, and so what is written last.
-        let writing = Context {
-            written: plan.and_then(Plan::written),
-            ..Context::new(context.runtime, context.setup, &context.signal)
-        };
-        match Self::prepared(model, widths, &writing) {
-            Some(unet) => Ok(unet),
-            None => Self::found_out(model, widths, &writing),
         }
     }
 

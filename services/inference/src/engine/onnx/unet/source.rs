@@ -1,5 +1,6 @@
 //! What a UNet's sessions are made of: a file as it is, or with its timestep edited in memory.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::super::super::Error;
@@ -61,8 +62,24 @@ impl Source {
         }
     }
 
-    /// Makes a session.
+    /// Makes a session; without writing the network where that is asked for and fails. What is then in the file is emptied.
     pub(super) fn open(&self, context: &Context<'_>) -> Result<Network, Error> {
+        let Some(written) = context.written else {
+            return self.opened(context);
+        };
+        self.opened(context).or_else(|why| {
+            let plain = Context {
+                own: context.own,
+                ..Context::new(context.runtime, context.setup, &context.signal)
+            };
+            let network = self.opened(&plain)?;
+            tracing::warn!(%why, "the network cannot be written: lanes have a copy of the weights each");
+            File::create(written).map_err(|_| why)?;
+            Ok(network)
+        })
+    }
+
+    fn opened(&self, context: &Context<'_>) -> Result<Network, Error> {
         let Some(edit) = self.edit else {
             return Network::from_file(PART, &self.file, context);
         };
