@@ -8,6 +8,7 @@
 //! a shape whose bytes differ stays with the pool. Invariant: whether there are lanes changes no byte of an output.
 
 use std::ops::Range;
+use std::thread::ScopedJoinHandle;
 
 use super::super::Error;
 use super::session::{Input, Network, Output};
@@ -172,9 +173,7 @@ impl Lanes {
                 .collect();
             let first = part(first, inputs, own, output, out);
             let beside = beside.into_iter().map(|lane| match lane {
-                Ok(lane) => lane
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Ok(lane) => joined(lane),
                 Err(error) => Err(Error::Run {
                     part: "lane",
                     why: format!("no thread can be had: {error}"),
@@ -194,6 +193,13 @@ impl Lanes {
         self.outputs.fill(Vec::new());
         self.networks.iter_mut()
     }
+}
+
+/// What a thread came to; its panic is the caller's.
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The shape of a lane's output, when no lane failed; an interruption of one is the call's.

@@ -28,6 +28,7 @@ use super::staged::Staged;
 const MAX_FILE: u64 = 2 << 30;
 
 /// What sessions of one engine share.
+#[derive(Clone)]
 pub(super) struct Context<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) setup: &'a Setup,

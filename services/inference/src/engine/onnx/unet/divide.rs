@@ -1,14 +1,13 @@
 //! How the UNet's calls are divided among the cores: lanes are made, measured beside the pool, and kept where they are faster.
 
 use std::path::Path;
-use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::super::{Error, Shape};
 use super::super::common::{Common, Scratch};
-use super::super::lanes::{self, Choice, Lanes};
+use super::super::lanes::{self, Choice, Lanes, joined};
 use super::super::session::Context;
 use super::probe::Probe;
 use super::{CHANNELS, PART, Unet};
@@ -69,7 +68,7 @@ impl Unet {
     pub(super) fn with_lanes(mut self, plan: &Plan, context: &Context<'_>) -> Result<Self, Error> {
         let own = Context {
             own: Some((context.runtime.threads.max(1) / plan.count).max(1)),
-            ..Context::new(context.runtime, context.setup, &context.signal)
+            ..context.clone()
         };
         let common = plan.written().map(|file| Common::read(PART, file)).transpose();
         let common = common.map(Option::flatten).unwrap_or_else(|why| {
@@ -197,11 +196,4 @@ fn opened<T: Send, E: Send>(count: usize, open: impl Fn() -> Result<T, E> + Sync
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(&open)).collect();
         threads.into_iter().map(joined).collect()
     })
-}
-
-/// What a thread came to; its panic is the caller's.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -76,7 +76,7 @@ impl Unet {
         // The session that is opened last is the one that stays, and so what is written last.
         let writing = Context {
             written: plan.as_ref().and_then(Plan::written),
-            ..Context::new(context.runtime, context.setup, &context.signal)
+            ..context.clone()
         };
         let mut unet = match Self::prepared(model, widths, &writing) {
             Some(unet) => unet,

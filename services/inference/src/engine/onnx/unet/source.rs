@@ -69,8 +69,8 @@ impl Source {
         };
         self.opened(context).or_else(|why| {
             let plain = Context {
-                own: context.own,
-                ..Context::new(context.runtime, context.setup, &context.signal)
+                written: None,
+                ..context.clone()
             };
             let network = self.opened(&plain)?;
             tracing::warn!(%why, "the network cannot be written: lanes have a copy of the weights each");
