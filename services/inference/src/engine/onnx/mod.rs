@@ -13,6 +13,7 @@ mod edit;
 mod encoder;
 mod lanes;
 mod library;
+mod pictures;
 mod provider;
 mod report;
 mod session;

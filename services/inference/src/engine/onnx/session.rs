@@ -20,6 +20,7 @@ use super::super::Error;
 use super::dialect::{Dtype, Port, Ports};
 use super::edit::{self, Refused};
 use super::library::Runtime;
+use super::pictures::Pictures;
 use super::setup::Setup;
 use super::signal::Signal;
 use super::staged::Staged;
@@ -66,6 +67,8 @@ pub(super) struct Network {
     used: bool,
     /// One for each input, kept for their memory.
     staged: Vec<Staged>,
+    /// What rows of one picture share, where the network was edited for it.
+    pictures: Option<Pictures>,
 }
 
 /// How a network's runs are made.
@@ -77,6 +80,7 @@ pub(super) enum Mode {
 }
 
 /// One run's input: a port of the model, its shape and its values.
+#[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) port: &'a Port,
     pub(super) shape: &'a [usize],
@@ -202,6 +206,11 @@ impl Network {
             change(&mut options)?;
             Ok(options)
         };
+        let picture = session
+            .inputs()
+            .iter()
+            .find(|input| input.name() == edit::PICTURE);
+        let pictures = picture.map(|input| Pictures::new(describe(input)));
         let arenas = context.setup.providers.arenas();
         let silent = options(&|options| options.set_log_level(LogLevel::Fatal))
             .map_err(|error: ort::Error| run_error(part, &error))?;
@@ -216,12 +225,14 @@ impl Network {
             mode: Mode::Plain,
             used: false,
             staged: Vec::new(),
+            pictures,
         })
     }
 
-    /// What the network takes and gives.
+    /// What the network takes and gives, as its file has it.
     pub(super) fn ports(&self) -> Ports {
-        let describe = |outlets: &[Outlet]| outlets.iter().map(describe).collect();
+        let own = |port: &Port| port.name != edit::PICTURE;
+        let describe = |outlets: &[Outlet]| outlets.iter().map(describe).filter(own).collect();
         Ports {
             part: self.part,
             inputs: describe(self.session.inputs()),
@@ -259,7 +270,8 @@ impl Network {
         }
     }
 
-    /// Runs it and appends the outputs in f32; returns their shapes.
+    /// Runs it and appends the outputs in f32; returns their shapes. Where rows share what they have in common by picture, the first
+    /// two inputs are `sample` and `timestep`.
     pub(super) fn run(
         &mut self,
         inputs: &[Input<'_>],
@@ -267,6 +279,8 @@ impl Network {
     ) -> Result<Vec<Vec<usize>>, Error> {
         let part = self.part;
         self.used = true;
+        let shared = self.pictures.as_mut().map(|pictures| pictures.shared(inputs));
+        let inputs = shared.as_deref().unwrap_or(inputs);
         self.staged.resize_with(inputs.len(), Staged::default);
         let mut feed = Vec::with_capacity(inputs.len());
         for (input, staged) in inputs.iter().zip(&mut self.staged) {

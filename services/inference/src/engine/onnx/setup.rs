@@ -17,6 +17,8 @@ pub struct Setup {
     pub(super) bucket: usize,
     /// Whether UNet calls run on memory that stays bound; always on a device with memory of its own.
     pub(super) io_binding: bool,
+    /// Whether UNets are rewritten to go faster where the CPU computes.
+    pub(super) rewrite: bool,
     /// How the CPU's cores are divided.
     pub(super) lanes: Choice,
     /// What lanes may take of memory when nobody asked for a number of them, bytes.
@@ -39,6 +41,7 @@ impl Default for Setup {
             tile_above: TILE_ABOVE,
             bucket: BUCKET,
             io_binding: false,
+            rewrite: true,
             lanes: Choice::Fixed(1),
             lane_memory: lanes::MEMORY,
             stages: Stages::ALL,
@@ -48,7 +51,7 @@ impl Default for Setup {
 
 impl Setup {
     /// The options that [`Setup::take`] knows.
-    pub const KNOWN: &str = "providers, <provider>.<option>, tile_above, bucket, io_binding, lanes";
+    pub const KNOWN: &str = "providers, <provider>.<option>, tile_above, bucket, io_binding, rewrite, lanes";
 
     /// Makes settings from a worker's flags: providers by name with commas between them, where tiles begin, and lanes: `auto` or
     /// a number.
@@ -113,6 +116,9 @@ impl Setup {
         if let Some(on) = options.remove("io_binding") {
             setup.io_binding = whole("io_binding", &on, 0, 1)? == 1;
         }
+        if let Some(on) = options.remove("rewrite") {
+            setup.rewrite = whole("rewrite", &on, 0, 1)? == 1;
+        }
         if let Some(number) = options.remove("lanes") {
             setup.lanes = choice(&number)?;
         }
@@ -153,6 +159,11 @@ impl Setup {
     /// Whether calls could be divided at all: lanes are for the CPU's cores, and bound memory belongs to one session.
     pub(super) fn divides(&self) -> bool {
         self.providers.is_cpu() && !self.io_binding
+    }
+
+    /// Whether UNets are rewritten: what was measured to go faster was measured on the CPU, and bound memory knows its inputs by name.
+    pub(super) fn rewrites(&self) -> bool {
+        self.rewrite && self.divides()
     }
 
     /// Refuses lanes that were asked for where calls cannot be divided.
@@ -261,6 +272,7 @@ mod tests {
             ("tile_above", "tiny"),
             ("bucket", "0"),
             ("io_binding", "2"),
+            ("rewrite", "yes"),
             ("lanes", "17"),
             ("lanes", "many"),
             ("providers", "tpu"),

@@ -5,7 +5,10 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use super::{Refused, Tap, batched, check_external, extended, float32, real, tapped, weights, with_graph};
+use super::{
+    Refused, Tap, batched, check_external, extended, float32, once_a_picture, real, tapped, weights,
+    with_graph,
+};
 
 /// Vocabularies that are lengthened: tokens and width. Those of the tiny models and of the first files for fuzzing.
 const TABLES: [(usize, usize); 2] = [(522, 16), (6, 4)];
@@ -19,6 +22,7 @@ pub(crate) fn every(model: &[u8], folder: &Path) -> Vec<(&'static str, Result<Ve
         ("batched", batched(model, "timestep", "sample")),
         ("real", real(model, "timestep")),
         ("float32", float32(model, folder)),
+        ("once_a_picture", once_a_picture(model, "sample", "timestep")),
     ];
     for (before, width) in TABLES {
         let rows = vec![0.5; 2 * width];

@@ -67,6 +67,8 @@ pub(super) struct Graph<'a> {
     producers: Vec<Option<usize>>,
     /// Which values depend on an input of the graph.
     alive: Vec<bool>,
+    /// Inputs of the graph that are no constants.
+    inputs: Vec<usize>,
 }
 
 impl<'a> Graph<'a> {
@@ -80,6 +82,7 @@ impl<'a> Graph<'a> {
             numbers: HashMap::new(),
             producers: Vec::new(),
             alive: Vec::new(),
+            inputs: Vec::new(),
         };
         let constants: HashMap<&str, ()> = all
             .fields
@@ -94,6 +97,9 @@ impl<'a> Graph<'a> {
                     let value = all.number(name);
                     // Old files list their constants among the inputs.
                     all.alive[value] = !constants.contains_key(name);
+                    if all.alive[value] {
+                        all.inputs.push(value);
+                    }
                 }
                 GRAPH_NODE => all.add(&field),
                 _ => {}
@@ -146,6 +152,22 @@ impl<'a> Graph<'a> {
 
     pub(super) fn name(&self, value: usize) -> &'a str {
         self.names[value]
+    }
+
+    /// Values in all; they are numbered from 0.
+    pub(super) fn values(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The inputs that are no constants.
+    pub(super) fn inputs(&self) -> &[usize] {
+        &self.inputs
+    }
+
+    /// The outputs that something makes.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = usize> {
+        let outputs = self.fields.iter().filter(|field| field.number == GRAPH_OUTPUT);
+        outputs.filter_map(|field| self.find(text(field.bytes, VALUE_NAME)))
     }
 
     /// Whether a value depends on an input of the graph.

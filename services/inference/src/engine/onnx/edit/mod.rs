@@ -9,6 +9,7 @@ mod external;
 mod float;
 mod graph;
 mod layers;
+mod pictures;
 mod real;
 mod stream;
 mod timestep;
@@ -20,6 +21,7 @@ pub(crate) use every::every;
 pub(crate) use external::check as check_external;
 pub(crate) use float::float32;
 pub(crate) use layers::{Tap, tapped};
+pub(crate) use pictures::{PICTURE, once_a_picture};
 pub(crate) use real::real;
 pub(crate) use timestep::batched;
 pub(crate) use vocabulary::extended;
@@ -52,6 +54,8 @@ pub(crate) enum Refused {
     Computed { name: String, op: String },
     #[error("{0}")]
     Layers(String),
+    #[error("rows of a picture cannot share what they have in common: {0}")]
+    Pictures(&'static str),
     #[error("{0}")]
     Vocabulary(String),
     #[error("tensor {name}: {why}")]

@@ -147,7 +147,7 @@ pub(super) fn with_tensor(
 }
 
 /// The dimensions of a `ValueInfoProto`, as messages.
-fn shape(value: &[u8]) -> Vec<&[u8]> {
+pub(super) fn shape(value: &[u8]) -> Vec<&[u8]> {
     let inner = |message, number| {
         wire::fields(message)
             .flatten()

@@ -8,6 +8,7 @@ mod finite;
 mod lanes;
 mod memory;
 mod reference;
+mod rewrite;
 
 fn runtime() -> Runtime {
     Runtime {

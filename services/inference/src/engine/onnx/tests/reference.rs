@@ -54,6 +54,15 @@ impl Kept {
         let pairs = got.iter().step_by(stride).zip(&self.values);
         pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     }
+
+    /// The same as a part of the largest value: rounding of sums is, and kernels of different processors sum in different orders.
+    fn part(&self, got: &[f32], stride: usize) -> f32 {
+        let largest = self
+            .values
+            .iter()
+            .fold(1.0, |most: f32, value| most.max(value.abs()));
+        self.difference(got, stride) / largest
+    }
 }
 
 fn file() -> File {
@@ -204,15 +213,15 @@ fn the_vae_is_that_of_diffusers_whole_and_in_tiles() {
                 .decode(&wave(5, shape.values()), shape, &mut planes)
                 .unwrap();
             assert!(decoded.again.is_empty());
-            let off = vae.decoded.difference(&planes, stride);
-            assert!(off < 5e-5, "{name}, {kind}: the picture differs by {off}");
+            let off = vae.decoded.part(&planes, stride);
+            assert!(off < 1e-5, "{name}, {kind}: the picture differs by {off}");
             engine
                 .encode_images(&wave(6, 3 * 80 * 112), 112, 80, &mut moments)
                 .unwrap();
-            let off = vae.mean.difference(&moments.mean, stride);
-            assert!(off < 5e-5, "{name}, {kind}: the mean differs by {off}");
-            let off = vae.deviation.difference(&moments.deviation, stride);
-            assert!(off < 5e-5, "{name}, {kind}: the deviation differs by {off}");
+            let off = vae.mean.part(&moments.mean, stride);
+            assert!(off < 1e-5, "{name}, {kind}: the mean differs by {off}");
+            let off = vae.deviation.part(&moments.deviation, stride);
+            assert!(off < 1e-5, "{name}, {kind}: the deviation differs by {off}");
         }
         let [whole, tiled] = ["whole", "tiled"].map(|kind| &case.vae[kind].decoded.values);
         assert!(

@@ -3,11 +3,12 @@
 //! A scalar timestep is made one per row by the edit in `timestep`, a whole one is made real by the edit in `real`, and the edited
 //! network is used only when it gives the original's bytes on equal timesteps and, with one per row, each row's own bytes on
 //! different ones. Where that fails, the original serves: rows of equal timesteps share a call, and timesteps are cut to whole ones.
-//! Calls of several rows may be divided among the cores; see `divide`.
+//! Calls of several rows may be divided among the cores, see `divide`, and networks rewritten to go faster, see `rewrite`.
 //! A network that `mobula-inference prepare` edited and checked before is used as it is, while its digests fit.
 
 mod divide;
 mod probe;
+mod rewrite;
 mod source;
 
 use std::path::Path;
@@ -78,10 +79,18 @@ impl Unet {
             written: plan.as_ref().and_then(Plan::written),
             ..context.clone()
         };
-        let mut unet = match Self::prepared(model, widths, &writing) {
-            Some(unet) => unet,
-            None => Self::found_out(model, widths, &writing)?,
+        let first = if context.setup.rewrites() {
+            context
+        } else {
+            &writing
         };
+        let mut unet = match Self::prepared(model, widths, first) {
+            Some(unet) => unet,
+            None => Self::found_out(model, widths, first)?,
+        };
+        if context.setup.rewrites() && !unet.rewritten(&writing)? && plan.is_some() {
+            unet.network = unet.source.open(&writing)?;
+        }
         unet.bound = Bound::new(context);
         match plan {
             Some(plan) => unet.with_lanes(&plan, context),
@@ -209,6 +218,12 @@ impl Unet {
     /// Sessions among which the rows of a call are divided; 1 is the pool.
     pub(super) fn lanes(&self) -> usize {
         self.lanes.as_ref().map_or(1, Lanes::count)
+    }
+
+    /// Whether it is another network than the file's that gives the same.
+    #[cfg(test)]
+    pub(super) fn is_rewritten(&self) -> bool {
+        self.source.is_rewritten()
     }
 
     /// Whether all sessions have their weights in common.

@@ -10,6 +10,8 @@ use super::{CHANNELS, Call, Form, PART, Unet};
 pub(super) struct Probe {
     shape: Shape,
     timesteps: Vec<f32>,
+    /// Whether rows at one timestep have one sample.
+    pictures: bool,
 }
 
 impl Probe {
@@ -17,7 +19,23 @@ impl Probe {
         Self {
             shape,
             timesteps: timesteps.to_vec(),
+            pictures: false,
         }
+    }
+
+    /// Rows at one timestep are of one picture.
+    pub(super) fn of_pictures(shape: Shape, timesteps: &[f32]) -> Self {
+        Self {
+            pictures: true,
+            ..Self::new(shape, timesteps)
+        }
+    }
+
+    /// The row whose sample a row has.
+    fn first(&self, row: usize) -> usize {
+        let timestep = |row: &usize| self.timesteps[*row].to_bits();
+        let same = |other: &usize| self.pictures && timestep(other) == timestep(&row);
+        (0..row).find(same).unwrap_or(row)
     }
 }
 
@@ -92,12 +110,7 @@ impl Unet {
 
     /// Whether two runs gave the same: the very bits where kernels do not depend on the batch, else nearly the same numbers.
     pub(super) fn same(&self, a: &[u32], b: &[u32]) -> bool {
-        if self.exact {
-            return a == b;
-        }
-        let value = |bits: &u32| f32::from_bits(*bits);
-        let near = |(a, b): (&u32, &u32)| (value(a) - value(b)).abs() <= NEAR * (1.0 + value(a).abs());
-        a.len() == b.len() && a.iter().zip(b).all(near)
+        if self.exact { a == b } else { near(a, b, NEAR) }
     }
 
     /// Runs some rows of a probe; returns the bits of the output, which must be numbers.
@@ -132,7 +145,10 @@ impl Unet {
         Waves {
             shape: probe.shape,
             tokens: widths.window,
-            samples: all(0, self.input_channels * positions),
+            samples: rows
+                .clone()
+                .flat_map(|row| wave(probe.first(row), self.input_channels * positions))
+                .collect(),
             timesteps: probe.timesteps[rows.clone()].to_vec(),
             states: all(9, widths.window * widths.states),
             pooled: all(5, widths.pooled),
@@ -171,3 +187,10 @@ impl Waves {
 
 /// Kernels that depend on the batch differ by the order of their sums; float16 has 11 bits.
 const NEAR: f32 = 2e-2;
+
+/// Whether numbers, given as bits, are off by no more than a part of one more than their size.
+pub(super) fn near(a: &[u32], b: &[u32], part: f32) -> bool {
+    let value = |bits: &u32| f32::from_bits(*bits);
+    let near = |(a, b): (&u32, &u32)| (value(a) - value(b)).abs() <= part * (1.0 + value(a).abs());
+    a.len() == b.len() && a.iter().zip(b).all(near)
+}

@@ -1,4 +1,4 @@
-//! What a UNet's sessions are made of: a file as it is, or with its timestep edited in memory.
+//! What a UNet's sessions are made of: a file as it is, or with its timestep edited in memory, or rewritten to go faster.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use super::super::super::Error;
 use super::super::dialect::Dtype;
 use super::super::edit;
 use super::super::session::{self, Context, Network};
+use super::rewrite::Rewrite;
 use super::{Form, PART};
 
 /// A network's graph.
@@ -14,6 +15,7 @@ use super::{Form, PART};
 pub(super) struct Source {
     file: PathBuf,
     edit: Option<Edit>,
+    rewrite: Option<Rewrite>,
 }
 
 /// What is changed about the timestep.
@@ -59,7 +61,21 @@ impl Source {
         Self {
             file: file.to_owned(),
             edit,
+            rewrite: None,
         }
+    }
+
+    /// The same, rewritten.
+    pub(super) fn rewritten(&self, rewrite: Rewrite) -> Self {
+        Self {
+            rewrite: Some(rewrite),
+            ..self.clone()
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_rewritten(&self) -> bool {
+        self.rewrite.is_some()
     }
 
     /// Makes a session; without writing the network where that is asked for and fails. What is then in the file is emptied.
@@ -80,10 +96,17 @@ impl Source {
     }
 
     fn opened(&self, context: &Context<'_>) -> Result<Network, Error> {
-        let Some(edit) = self.edit else {
+        if self.edit.is_none() && self.rewrite.is_none() {
             return Network::from_file(PART, &self.file, context);
+        }
+        let mut bytes = match self.edit {
+            Some(edit) => edit.apply(&self.file)?,
+            None => session::read(PART, &self.file)?,
         };
+        if let Some(rewrite) = self.rewrite {
+            bytes = rewrite.apply(bytes)?;
+        }
         let folder = self.file.parent().unwrap_or(&self.file);
-        Network::from_memory(PART, &edit.apply(&self.file)?, folder, context)
+        Network::from_memory(PART, &bytes, folder, context)
     }
 }
