@@ -17,6 +17,11 @@ use crate::engine::{Info, Shape};
 
 /// Throughput that a call may fall short of the best one for being shorter: short ticks are short waits.
 const SLACK: f64 = 0.03;
+/// A call of this length holds nobody up for long: its rows are as many as may be, so that a measurement on a busy machine, which lives
+/// as long as the group, does not cost throughput for the sake of shorter waits.
+const SHORT: Duration = Duration::from_millis(100);
+/// Throughput that a short call may fall short of the best one: more than measurements are off by.
+const SHORT_SLACK: f64 = 0.2;
 /// Curves that are kept for shapes that nobody draws now.
 const MAX_KNOWN: usize = 64;
 
@@ -91,13 +96,21 @@ impl Groups {
             Some(at) => self.known.remove(at).1,
             None => filled.map_or_else(|| self.curve(key), |rows| flat(self.curve(key), rows)),
         };
-        let cap = filled.unwrap_or_else(|| curve.cap(self.max_rows, SLACK).min(self.most(key.shape)));
+        let cap = filled.unwrap_or_else(|| self.cap(&curve).min(self.most(key.shape)));
         self.active.push(Group {
             key: number,
             cap,
             weight: 1,
             curve,
         });
+    }
+
+    /// Rows of a call.
+    fn cap(&self, curve: &Curve) -> usize {
+        let enough = curve.cap(self.max_rows, SLACK);
+        let least = curve.rate(enough) * (1.0 - SHORT_SLACK);
+        let short = |rows: &usize| curve.predict(*rows) <= SHORT && curve.rate(*rows) >= least;
+        (enough..=self.max_rows).rev().find(short).unwrap_or(enough)
     }
 
     /// Lets go of groups that nobody needs any more; their curves are kept for a while.
@@ -190,6 +203,22 @@ mod tests {
             tokens,
             fast: false,
         }
+    }
+
+    #[test]
+    fn calls_that_hold_nobody_up_have_all_rows_unless_fewer_are_clearly_faster() {
+        let groups = Groups::new(16, 16 * 16, Vec::new());
+        let cap = |micros: [u64; 5]| {
+            groups.cap(&Curve::from_pairs([1, 2, 4, 8, 16].into_iter().zip(micros)).unwrap())
+        };
+        // Measured while others computed: the longer a call, the more came between.
+        assert_eq!(cap([9_000, 10_000, 21_000, 44_000, 90_000]), 16);
+        // Beyond two rows the device does one after the other.
+        assert_eq!(cap([90_000, 100_000, 200_000, 400_000, 800_000]), 2);
+        // Four rows are still short, eight are not.
+        assert_eq!(cap([20_000, 40_000, 80_000, 160_000, 320_000]), 5);
+        // What no longer fits a cache.
+        assert_eq!(cap([4_000, 6_000, 10_000, 30_000, 60_000]), 5);
     }
 
     #[test]
