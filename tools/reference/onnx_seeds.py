@@ -97,6 +97,30 @@ def half() -> ModelProto:
     )
 
 
+def upsample() -> ModelProto:
+    """A doubling of pixels and a convolution of constants behind it, once in float32 and once in float16 with a cast."""
+    kernels = np.linspace(-1, 1, 36).reshape(2, 2, 3, 3)
+    resize = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
+    conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    return model(
+        [value("latent_sample", FLOAT, "batch", 2, "h", "w")],
+        [
+            node("Constant", "", "scales", value=constant("v", np.array([1, 1, 2, 2], np.float32))),
+            helper.make_node("Resize", ["latent_sample", "", "scales"], ["doubled"], **resize),
+            node("Conv", "doubled kernels bias", "once", **conv),
+            node("Cast", "half", "cast", to=FLOAT),
+            helper.make_node("Resize", ["once", "", "scales"], ["again"], **resize),
+            node("Conv", "again cast", "sample", **conv),
+        ],
+        [value("sample", FLOAT, "batch", 2, "4*h", "4*w")],
+        [
+            constant("kernels", kernels.astype(np.float32)),
+            constant("bias", np.ones(2, np.float32)),
+            constant("half", kernels.astype(np.float16)),
+        ],
+    )
+
+
 def outside() -> ModelProto:
     """Weights in a file that is not inside the model's folder."""
     made = half()
@@ -133,6 +157,7 @@ SEEDS = {
     "timestep-rows": unet(WHOLE, rank=1),
     "text": text_encoder(),
     "half": half(),
+    "upsample": upsample(),
     "outside": outside(),
     "cycle": cycle(),
     "absurd": absurd(),

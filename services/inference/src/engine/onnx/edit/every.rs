@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use super::{
-    Refused, Tap, batched, check_external, extended, float32, once_a_picture, real, tapped, weights,
+    Refused, Tap, batched, check_external, extended, float32, folded, once_a_picture, real, tapped, weights,
     with_graph,
 };
 
@@ -34,6 +34,8 @@ pub(crate) fn every(model: &[u8], folder: &Path) -> Vec<(&'static str, Result<Ve
             all.push(("tapped", tapped));
         }
     }
+    // A graph with nothing to fold stays as it is.
+    all.extend(folded(model).transpose().map(|folded| ("folded", folded)));
     let limit = 16 * model.len() + (64 << 10);
     for (name, edited) in &all {
         let Ok(edited) = edited else { continue };

@@ -4,6 +4,8 @@
 //! only what is computed with them does not; so the same weights in float32 give the picture.
 //!
 //! It changes types and nothing else, in nested graphs too. Weights in other files are read and put into the result.
+//!
+//! Here too: the values of tensors of real numbers, read and written.
 
 use std::path::Path;
 
@@ -14,8 +16,8 @@ use super::external::{External, MAX_DEPTH, too_deep};
 use super::graph::{
     ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, ATTRIBUTE_NAME, ATTRIBUTE_NUMBER, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS,
     FLOAT, FLOAT16, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_NODE, GRAPH_OUTPUT, GRAPH_VALUE_INFO,
-    NODE_ATTRIBUTE, TENSOR_EXTERNAL, TENSOR_LOCATION, TENSOR_NAME, TENSOR_RAW, TENSOR_TYPE,
-    TENSOR_TYPE_ELEMENT, TENSOR_WHOLE, TYPE_TENSOR, VALUE_TYPE, dims, number, text,
+    NODE_ATTRIBUTE, TENSOR_DIMS, TENSOR_EXTERNAL, TENSOR_LOCATION, TENSOR_NAME, TENSOR_RAW, TENSOR_REAL,
+    TENSOR_TYPE, TENSOR_TYPE_ELEMENT, TENSOR_WHOLE, TYPE_TENSOR, VALUE_TYPE, dims, number, text,
 };
 use super::timestep::with_tensor;
 use super::wire::{self, Field, Malformed};
@@ -157,7 +159,68 @@ fn values(tensor: &[u8], folder: &Path) -> Result<Vec<f16>, Refused> {
     }
 }
 
-fn only(message: &[u8], number: u64) -> Result<Option<Field<'_>>, Malformed> {
+/// The values of a float32 or float16 tensor that are in the file itself; none of another tensor.
+pub(super) fn reals(tensor: &[u8]) -> Result<Option<Vec<f32>>, Refused> {
+    if External::of(tensor)?.is_some() || number(tensor, TENSOR_LOCATION) != 0 {
+        return Ok(None);
+    }
+    match number(tensor, TENSOR_TYPE) {
+        FLOAT16 => {
+            let halves = values(tensor, Path::new(""))?;
+            let mut values = vec![0.0; halves.len()];
+            halves.convert_to_f32_slice(&mut values);
+            Ok(Some(values))
+        }
+        FLOAT => {
+            let count = dims(tensor)?.into_iter().try_fold(1_u64, u64::checked_mul);
+            let values = match only(tensor, TENSOR_RAW)? {
+                Some(raw) => quads(raw.bytes),
+                None => wire::collect(tensor)?
+                    .iter()
+                    .filter(|field| field.number == TENSOR_REAL)
+                    // Packed, or one number behind its tag.
+                    .flat_map(|field| {
+                        quads(if field.bytes.is_empty() {
+                            &field.raw[1..]
+                        } else {
+                            field.bytes
+                        })
+                    })
+                    .collect(),
+            };
+            Ok((count == Some(values.len() as u64)).then_some(values))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn quads(bytes: &[u8]) -> Vec<f32> {
+    let (quads, _) = bytes.as_chunks();
+    quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect()
+}
+
+/// A tensor of those values; of float16 when `kind` says so.
+pub(super) fn tensor(name: &str, kind: u64, dims: &[usize], values: &[f32]) -> Vec<u8> {
+    let bytes: Vec<u8> = if kind == FLOAT16 {
+        values
+            .iter()
+            .flat_map(|value| f16::from_f32(*value).to_le_bytes())
+            .collect()
+    } else {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    };
+    let mut tensor = Vec::with_capacity(bytes.len() + 64);
+    for dim in dims {
+        wire::put_number(&mut tensor, TENSOR_DIMS, *dim as u64);
+    }
+    wire::put_number(&mut tensor, TENSOR_TYPE, kind);
+    wire::put_bytes(&mut tensor, TENSOR_NAME, name.as_bytes());
+    wire::put_bytes(&mut tensor, TENSOR_RAW, &bytes);
+    tensor
+}
+
+/// The first field of that number.
+pub(super) fn only(message: &[u8], number: u64) -> Result<Option<Field<'_>>, Malformed> {
     let found = wire::collect(message)?
         .into_iter()
         .find(|field| field.number == number);

@@ -23,13 +23,16 @@ pub(super) const NODE_ATTRIBUTE: u64 = 5;
 pub(super) const NODE_DOMAIN: u64 = 7;
 pub(super) const ATTRIBUTE_NAME: u64 = 1;
 pub(super) const ATTRIBUTE_NUMBER: u64 = 3;
+pub(super) const ATTRIBUTE_TEXT: u64 = 4;
 pub(super) const ATTRIBUTE_TENSOR: u64 = 5;
 pub(super) const ATTRIBUTE_GRAPH: u64 = 6;
+pub(super) const ATTRIBUTE_NUMBERS: u64 = 8;
 pub(super) const ATTRIBUTE_TENSORS: u64 = 10;
 pub(super) const ATTRIBUTE_GRAPHS: u64 = 11;
 pub(super) const ATTRIBUTE_TYPE: u64 = 20;
 pub(super) const TENSOR_DIMS: u64 = 1;
 pub(super) const TENSOR_TYPE: u64 = 2;
+pub(super) const TENSOR_REAL: u64 = 4;
 pub(super) const TENSOR_WHOLE: u64 = 5;
 pub(super) const TENSOR_NAME: u64 = 8;
 pub(super) const TENSOR_RAW: u64 = 9;
@@ -45,6 +48,9 @@ pub(super) const DIM_PARAM: u64 = 2;
 /// `TensorProto.DataType`.
 pub(super) const FLOAT: u64 = 1;
 pub(super) const FLOAT16: u64 = 10;
+/// `AttributeProto.AttributeType.INT` and `INTS`.
+const INT: u64 = 2;
+const INTS: u64 = 7;
 
 /// One node.
 pub(super) struct Node<'a> {
@@ -63,6 +69,8 @@ pub(super) struct Graph<'a> {
     pub(super) nodes: Vec<Node<'a>>,
     names: Vec<&'a str>,
     numbers: HashMap<&'a str, usize>,
+    /// The constants by their names; the first of a name.
+    constants: HashMap<&'a str, &'a [u8]>,
     /// Which node makes a value.
     producers: Vec<Option<usize>>,
     /// Which values depend on an input of the graph.
@@ -80,23 +88,24 @@ impl<'a> Graph<'a> {
             nodes: Vec::new(),
             names: Vec::new(),
             numbers: HashMap::new(),
+            constants: HashMap::new(),
             producers: Vec::new(),
             alive: Vec::new(),
             inputs: Vec::new(),
         };
-        let constants: HashMap<&str, ()> = all
-            .fields
-            .iter()
-            .filter(|field| field.number == GRAPH_INITIALIZER)
-            .map(|field| (text(field.bytes, TENSOR_NAME), ()))
-            .collect();
+        for field in &all.fields {
+            if field.number == GRAPH_INITIALIZER {
+                let name = text(field.bytes, TENSOR_NAME);
+                all.constants.entry(name).or_insert(field.bytes);
+            }
+        }
         for field in all.fields.clone() {
             match field.number {
                 GRAPH_INPUT => {
                     let name = text(field.bytes, VALUE_NAME);
                     let value = all.number(name);
                     // Old files list their constants among the inputs.
-                    all.alive[value] = !constants.contains_key(name);
+                    all.alive[value] = !all.constants.contains_key(name);
                     if all.alive[value] {
                         all.inputs.push(value);
                     }
@@ -177,7 +186,18 @@ impl<'a> Graph<'a> {
 
     /// The node that makes a value.
     pub(super) fn producer(&self, value: usize) -> Option<&Node<'a>> {
-        self.producers[value].map(|index| &self.nodes[index])
+        self.maker(value).map(|index| &self.nodes[index])
+    }
+
+    /// The place of the node that makes a value.
+    pub(super) fn maker(&self, value: usize) -> Option<usize> {
+        self.producers[value]
+    }
+
+    /// Whether a value or constant has a name that begins so.
+    pub(super) fn has_prefix(&self, prefix: &str) -> bool {
+        let mut names = self.names.iter().chain(self.constants.keys());
+        names.any(|name| name.starts_with(prefix))
     }
 
     /// The values that a value is made of, itself included.
@@ -197,10 +217,7 @@ impl<'a> Graph<'a> {
 
     /// The constant of a name, as its `TensorProto`.
     pub(super) fn constant(&self, name: &str) -> Option<&'a [u8]> {
-        self.fields
-            .iter()
-            .find(|field| field.number == GRAPH_INITIALIZER && text(field.bytes, TENSOR_NAME) == name)
-            .map(|field| field.bytes)
+        self.constants.get(name).copied()
     }
 
     /// The declaration of an output, as its `ValueInfoProto`.
@@ -212,20 +229,38 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// The dimensions of a `TensorProto`; packed or not.
+/// The dimensions of a `TensorProto`.
 pub(super) fn dims(tensor: &[u8]) -> Result<Vec<u64>, wire::Malformed> {
-    let mut dims = Vec::new();
-    for field in wire::collect(tensor)?
+    numbers(tensor, TENSOR_DIMS)
+}
+
+/// The whole numbers of a repeated field; packed or not.
+pub(super) fn numbers(message: &[u8], number: u64) -> Result<Vec<u64>, wire::Malformed> {
+    let mut numbers = Vec::new();
+    for field in wire::collect(message)?
         .iter()
-        .filter(|field| field.number == TENSOR_DIMS)
+        .filter(|field| field.number == number)
     {
         if field.bytes.is_empty() {
-            dims.push(field.value);
+            numbers.push(field.value);
         } else {
-            dims.extend(wire::packed(field.bytes)?);
+            numbers.extend(wire::packed(field.bytes)?);
         }
     }
-    Ok(dims)
+    Ok(numbers)
+}
+
+/// The attributes of a node, as `AttributeProto`s.
+pub(super) fn attributes(node: &[u8]) -> impl Iterator<Item = &[u8]> {
+    wire::fields(node)
+        .flatten()
+        .filter(|field| field.number == NODE_ATTRIBUTE)
+        .map(|field| field.bytes)
+}
+
+/// The attribute of a node with that name.
+pub(super) fn attribute<'a>(node: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    attributes(node).find(|attribute| text(attribute, ATTRIBUTE_NAME) == name)
 }
 
 /// The number in a field; 0 when absent.
@@ -261,4 +296,24 @@ pub(super) fn node(op: &str, inputs: &[&str], output: &str) -> Vec<u8> {
     wire::put_bytes(&mut node, NODE_NAME, output.as_bytes());
     wire::put_bytes(&mut node, NODE_OP_TYPE, op.as_bytes());
     node
+}
+
+/// Appends an attribute that is a number to a node.
+pub(super) fn put_number(node: &mut Vec<u8>, name: &str, value: u64) {
+    let mut attribute = Vec::new();
+    wire::put_bytes(&mut attribute, ATTRIBUTE_NAME, name.as_bytes());
+    wire::put_number(&mut attribute, ATTRIBUTE_NUMBER, value);
+    wire::put_number(&mut attribute, ATTRIBUTE_TYPE, INT);
+    wire::put_bytes(node, NODE_ATTRIBUTE, &attribute);
+}
+
+/// Appends an attribute that is a list of numbers to a node.
+pub(super) fn put_numbers(node: &mut Vec<u8>, name: &str, values: &[u64]) {
+    let mut attribute = Vec::new();
+    wire::put_bytes(&mut attribute, ATTRIBUTE_NAME, name.as_bytes());
+    for value in values {
+        wire::put_number(&mut attribute, ATTRIBUTE_NUMBERS, *value);
+    }
+    wire::put_number(&mut attribute, ATTRIBUTE_TYPE, INTS);
+    wire::put_bytes(node, NODE_ATTRIBUTE, &attribute);
 }

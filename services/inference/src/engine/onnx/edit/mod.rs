@@ -13,6 +13,7 @@ mod pictures;
 mod real;
 mod stream;
 mod timestep;
+mod upsample;
 mod vocabulary;
 mod weights;
 pub(crate) mod wire;
@@ -24,9 +25,10 @@ pub(crate) use layers::{Tap, tapped};
 pub(crate) use pictures::{PICTURE, once_a_picture};
 pub(crate) use real::real;
 pub(crate) use timestep::batched;
+pub(crate) use upsample::folded;
 pub(crate) use vocabulary::extended;
 pub(crate) use weights::weights;
-use wire::Malformed;
+use wire::{Field, Malformed};
 
 #[cfg(test)]
 pub(crate) use graph::{GRAPH_INPUT, VALUE_NAME, text};
@@ -78,20 +80,30 @@ pub(crate) fn with_graph(
     edit: impl FnOnce(&[u8]) -> Result<Vec<u8>, Refused>,
 ) -> Result<Vec<u8>, Refused> {
     let top = wire::collect(model)?;
+    let edited = edit(only_graph(&top)?)?;
+    Ok(replaced(&top, &edited))
+}
+
+/// The graph of a model whose fields are given.
+fn only_graph<'a>(top: &[Field<'a>]) -> Result<&'a [u8], Refused> {
     let mut graphs = top.iter().filter(|field| field.number == graph::MODEL_GRAPH);
-    let (Some(only), None) = (graphs.next(), graphs.next()) else {
-        return Err(Refused::NoGraph);
-    };
-    let edited = edit(only.bytes)?;
-    let mut out = Vec::with_capacity(model.len() + 64);
-    for field in &top {
+    match (graphs.next(), graphs.next()) {
+        (Some(only), None) => Ok(only.bytes),
+        _ => Err(Refused::NoGraph),
+    }
+}
+
+/// The fields of a model with another graph.
+fn replaced(top: &[Field<'_>], graph: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(graph.len() + 1024);
+    for field in top {
         if field.number == graph::MODEL_GRAPH {
-            wire::put_bytes(&mut out, graph::MODEL_GRAPH, &edited);
+            wire::put_bytes(&mut out, graph::MODEL_GRAPH, graph);
         } else {
             out.extend_from_slice(field.raw);
         }
     }
-    Ok(out)
+    out
 }
 
 #[cfg(test)]

@@ -5,12 +5,10 @@
 //!
 //! It refuses a graph in which the ids do not select rows of one table of real numbers.
 
-use half::f16;
-
+use super::float::tensor;
 use super::graph::{
-    ATTRIBUTE_NAME, ATTRIBUTE_NUMBER, ATTRIBUTE_TYPE, FLOAT, FLOAT16, GRAPH_INITIALIZER, GRAPH_NODE,
-    GRAPH_VALUE_INFO, Graph, NODE_ATTRIBUTE, NODE_INPUT, Node, TENSOR_DIMS, TENSOR_NAME, TENSOR_RAW,
-    TENSOR_TYPE, dims, node, number,
+    FLOAT, FLOAT16, GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_VALUE_INFO, Graph, NODE_INPUT, Node, TENSOR_TYPE,
+    dims, node, number, put_number,
 };
 use super::wire;
 use super::{Refused, with_graph};
@@ -19,8 +17,6 @@ use super::{Refused, with_graph};
 const MOVERS: [&str; 5] = ["Cast", "Reshape", "Identity", "Unsqueeze", "Squeeze"];
 /// Such operators between the ids and the table at most.
 const MAX_MOVES: usize = 8;
-/// `AttributeProto.AttributeType.INT`.
-const INT: u64 = 2;
 
 /// Returns the model with rows added to the table that `ids` selects from. `rows` is `[n, width]`; the table must have `before` rows.
 ///
@@ -55,7 +51,8 @@ pub(crate) fn extended(
                 out.extend_from_slice(field.raw);
             }
         }
-        wire::put_bytes(&mut out, GRAPH_INITIALIZER, &tensor(NEW, kind, width, rows));
+        let new = tensor(NEW, kind, &[rows.len() / width, width], rows);
+        wire::put_bytes(&mut out, GRAPH_INITIALIZER, &new);
         Ok(out)
     })
 }
@@ -104,12 +101,8 @@ fn check(graph: &Graph<'_>, table: &str, before: usize, width: usize) -> Result<
 }
 
 fn concat(a: &str, b: &str, output: &str) -> Vec<u8> {
-    let mut axis = Vec::new();
-    wire::put_bytes(&mut axis, ATTRIBUTE_NAME, b"axis");
-    wire::put_number(&mut axis, ATTRIBUTE_NUMBER, 0);
-    wire::put_number(&mut axis, ATTRIBUTE_TYPE, INT);
     let mut node = node("Concat", &[a, b], output);
-    wire::put_bytes(&mut node, NODE_ATTRIBUTE, &axis);
+    put_number(&mut node, "axis", 0);
     node
 }
 
@@ -125,23 +118,6 @@ fn with_first_input(node: &[u8], input: &str) -> Vec<u8> {
         }
     }
     out
-}
-
-fn tensor(name: &str, kind: u64, width: usize, rows: &[f32]) -> Vec<u8> {
-    let bytes: Vec<u8> = if kind == FLOAT16 {
-        rows.iter()
-            .flat_map(|value| f16::from_f32(*value).to_le_bytes())
-            .collect()
-    } else {
-        rows.iter().flat_map(|value| value.to_le_bytes()).collect()
-    };
-    let mut tensor = Vec::with_capacity(bytes.len() + 64);
-    wire::put_number(&mut tensor, TENSOR_DIMS, (rows.len() / width) as u64);
-    wire::put_number(&mut tensor, TENSOR_DIMS, width as u64);
-    wire::put_number(&mut tensor, TENSOR_TYPE, kind);
-    wire::put_bytes(&mut tensor, TENSOR_NAME, name.as_bytes());
-    wire::put_bytes(&mut tensor, TENSOR_RAW, &bytes);
-    tensor
 }
 
 fn refuse(why: String) -> Refused {

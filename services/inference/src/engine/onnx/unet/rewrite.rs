@@ -16,39 +16,52 @@ use super::{Form, PART, Unet};
 const NEAR: f32 = 1e-4;
 const NEAR_HALF: f32 = 2e-2;
 
+/// Files beyond it are left as they are, bytes: while a rewritten one is loaded, it is in memory three times. Graphs with weights in
+/// other files are small.
+const MAX_FILE: u64 = 1 << 30;
+
 /// What is rewritten.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rewrite {
     /// What rows of one picture have in common is computed once.
     once: bool,
+    /// Doublings of pixels are folded into the convolutions behind them.
+    folded: bool,
 }
 
 impl Rewrite {
-    /// What is worth trying, best first.
-    const ALL: [Self; 1] = [Self { once: true }];
-
-    /// The bytes of a network, rewritten.
-    pub(super) fn apply(self, mut bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    /// The bytes of a network, rewritten; none where there is nothing to rewrite.
+    pub(super) fn apply(self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let refused = |why: edit::Refused| session::refused(PART, &why);
-        if self.once {
-            bytes = edit::once_a_picture(&bytes, "sample", "timestep").map_err(refused)?;
+        let mut edited = None;
+        if self.folded {
+            edited = edit::folded(bytes).map_err(refused)?;
         }
-        Ok(bytes)
+        if self.once {
+            let before = edited.as_deref().unwrap_or(bytes);
+            match edit::once_a_picture(before, "sample", "timestep") {
+                Ok(after) => edited = Some(after),
+                Err(why) => tracing::debug!(%why, "rows of a picture share nothing"),
+            }
+        }
+        Ok(edited)
     }
 }
 
 impl Unet {
-    /// The network rewritten, where that is asked for and can be done.
+    /// Takes the network rewritten in its place, where that is asked for and can be done; says whether it did.
     pub(super) fn rewritten(&mut self, context: &Context<'_>) -> Result<bool, Error> {
-        let others = [&self.ports.pooled, &self.ports.time_ids, &self.ports.guidance];
-        // With other inputs hardly anything is made of sample and timestep alone.
-        if !context.setup.rewrites() || self.form != Form::Rows || others.iter().any(|port| port.is_some()) {
+        if !context.setup.rewrites() || self.source.bytes() > MAX_FILE {
             return Ok(false);
         }
-        let probe = Probe::of_pictures(self.smallest(), &[501.0, 501.0, 100.0]);
+        let others = [&self.ports.pooled, &self.ports.time_ids, &self.ports.guidance];
+        // With other inputs hardly anything is made of sample and timestep alone.
+        let once = self.form == Form::Rows && others.iter().all(|port| port.is_none());
+        let last = if self.form == Form::Rows { 100.0 } else { 501.0 };
+        let probe = Probe::of_pictures(self.smallest(), &[501.0, 501.0, last]);
         let expected = self.probe(&probe, 0..3)?;
-        for rewrite in Rewrite::ALL {
-            let source = self.source.rewritten(rewrite);
+        for folded in [true, false] {
+            let source = self.source.rewritten(Rewrite { once, folded });
             match source.open(context) {
                 Ok(network) => {
                     let plain = std::mem::replace(&mut self.network, network);
@@ -57,9 +70,9 @@ impl Unet {
                         return Ok(true);
                     }
                     self.network = plain;
-                    tracing::warn!(?rewrite, "the UNet rewritten differs from the original");
+                    tracing::warn!(once, folded, "the UNet rewritten differs from the original");
                 }
-                Err(why) => tracing::debug!(%why, ?rewrite, "the UNet is not rewritten"),
+                Err(why) => tracing::debug!(%why, once, folded, "the UNet is not rewritten"),
             }
         }
         Ok(false)

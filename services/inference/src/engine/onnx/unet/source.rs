@@ -73,6 +73,11 @@ impl Source {
         }
     }
 
+    /// The size of its file; 0 when there is none.
+    pub(super) fn bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |file| file.len())
+    }
+
     #[cfg(test)]
     pub(super) fn is_rewritten(&self) -> bool {
         self.rewrite.is_some()
@@ -104,7 +109,10 @@ impl Source {
             None => session::read(PART, &self.file)?,
         };
         if let Some(rewrite) = self.rewrite {
-            bytes = rewrite.apply(bytes)?;
+            bytes = rewrite.apply(&bytes)?.ok_or_else(|| Error::Model {
+                part: PART,
+                why: "there is nothing to rewrite".to_owned(),
+            })?;
         }
         let folder = self.file.parent().unwrap_or(&self.file);
         Network::from_memory(PART, &bytes, folder, context)
