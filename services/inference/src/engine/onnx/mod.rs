@@ -11,6 +11,7 @@ mod decoder;
 mod dialect;
 mod edit;
 mod encoder;
+mod fused;
 mod lanes;
 mod library;
 mod pictures;

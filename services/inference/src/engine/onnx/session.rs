@@ -19,6 +19,7 @@ use ort::value::{Outlet, TensorElementType, TensorValueTypeMarker, Value};
 use super::super::Error;
 use super::dialect::{Dtype, Port, Ports};
 use super::edit::{self, Refused};
+use super::fused;
 use super::library::Runtime;
 use super::pictures::Pictures;
 use super::setup::Setup;
@@ -335,6 +336,10 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     // The pattern of one shape is of no use to the next, and keeps a second block of memory.
     let builder = builder
         .with_memory_pattern(false)
+        .map_err(|error| failed(error.to_string()))?;
+    // Files that were edited have operators of ours in them.
+    let builder = fused::domain()
+        .and_then(|domain| Ok(builder.with_operators(domain)?))
         .map_err(|error| failed(error.to_string()))?;
     let builder = match context.written {
         None => builder,

@@ -6,8 +6,8 @@ use std::io::Cursor;
 use std::path::Path;
 
 use super::{
-    Refused, Tap, batched, check_external, extended, float32, folded, once_a_picture, real, tapped, weights,
-    with_graph,
+    Refused, Tap, batched, check_external, extended, float32, folded, fused, once_a_picture, real, tapped,
+    weights, with_graph,
 };
 
 /// Vocabularies that are lengthened: tokens and width. Those of the tiny models and of the first files for fuzzing.
@@ -24,6 +24,9 @@ pub(crate) fn every(model: &[u8], folder: &Path) -> Vec<(&'static str, Result<Ve
         ("float32", float32(model, folder)),
         ("once_a_picture", once_a_picture(model, "sample", "timestep")),
     ];
+    if let Some(fused) = fused(model).transpose() {
+        all.push(("fused", fused));
+    }
     for (before, width) in TABLES {
         let rows = vec![0.5; 2 * width];
         all.push(("extended", extended(model, "input_ids", before, width, &rows)));

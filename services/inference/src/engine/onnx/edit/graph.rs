@@ -10,6 +10,9 @@ use super::wire::{self, Field};
 
 // Field numbers of onnx.proto (onnx/onnx, `onnx/onnx.proto`, stable since IR version 3).
 pub(super) const MODEL_GRAPH: u64 = 7;
+pub(super) const MODEL_OPSET: u64 = 8;
+pub(super) const OPSET_DOMAIN: u64 = 1;
+pub(super) const OPSET_VERSION: u64 = 2;
 pub(crate) const GRAPH_NODE: u64 = 1;
 pub(super) const GRAPH_INITIALIZER: u64 = 5;
 pub(crate) const GRAPH_INPUT: u64 = 11;
@@ -18,7 +21,7 @@ pub(super) const GRAPH_VALUE_INFO: u64 = 13;
 pub(super) const NODE_INPUT: u64 = 1;
 pub(super) const NODE_OUTPUT: u64 = 2;
 pub(super) const NODE_NAME: u64 = 3;
-pub(super) const NODE_OP_TYPE: u64 = 4;
+pub(crate) const NODE_OP_TYPE: u64 = 4;
 pub(super) const NODE_ATTRIBUTE: u64 = 5;
 pub(super) const NODE_DOMAIN: u64 = 7;
 pub(super) const ATTRIBUTE_NAME: u64 = 1;

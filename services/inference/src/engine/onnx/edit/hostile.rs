@@ -200,6 +200,12 @@ fn an_edit_of_a_whole_model_is_what_it_says() {
         refused.contains("[522, 16]") && refused.contains("523"),
         "{refused}"
     );
+    // What has norms is edited once.
+    let own = fused(&file(FILES[3])).unwrap().unwrap();
+    assert_eq!(
+        (fused(&own).unwrap(), fused(&file(FILES[0])).unwrap()),
+        (None, None)
+    );
     // Nothing of float16 is left: another pass changes nothing.
     let wide = float32(&file(FILES[3]), Path::new("/")).unwrap();
     assert_eq!(float32(&wide, Path::new("/")).unwrap(), wide);

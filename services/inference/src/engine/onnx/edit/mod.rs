@@ -4,11 +4,14 @@
 //! Files come from anywhere: whatever the bytes are, an edit ends with a model or with [`Refused`], without a panic and without
 //! more memory than the file and what it says of its own tensors' bytes. Callers check by numbers what can be checked so.
 
+mod constants;
 mod every;
 mod external;
 mod float;
+mod fused;
 mod graph;
 mod layers;
+mod patterns;
 mod pictures;
 mod real;
 mod stream;
@@ -21,6 +24,7 @@ pub(crate) mod wire;
 pub(crate) use every::every;
 pub(crate) use external::check as check_external;
 pub(crate) use float::float32;
+pub(crate) use fused::fused;
 pub(crate) use layers::{Tap, tapped};
 pub(crate) use pictures::{PICTURE, once_a_picture};
 pub(crate) use real::real;
@@ -31,7 +35,7 @@ pub(crate) use weights::weights;
 use wire::{Field, Malformed};
 
 #[cfg(test)]
-pub(crate) use graph::{GRAPH_INPUT, VALUE_NAME, text};
+pub(crate) use graph::{GRAPH_INPUT, GRAPH_NODE, NODE_OP_TYPE, VALUE_NAME, text};
 
 /// Why a model was not edited.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

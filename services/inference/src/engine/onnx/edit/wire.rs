@@ -26,6 +26,12 @@ impl<'a> Field<'a> {
     pub(crate) fn text(&self) -> &'a str {
         std::str::from_utf8(self.bytes).unwrap_or_default()
     }
+
+    /// The value of a field that is a 32-bit float.
+    pub(crate) fn float(&self) -> Option<f32> {
+        let bits = self.raw.last_chunk().filter(|_| self.raw[0] & 7 == 5);
+        bits.map(|bits| f32::from_le_bytes(*bits))
+    }
 }
 
 /// Iterates over the fields of a message, in order; ends after the first malformed one.
@@ -131,6 +137,12 @@ pub(crate) fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
     put_varint(out, value);
 }
 
+/// Appends the field of a 32-bit float.
+pub(crate) fn put_float(out: &mut Vec<u8>, number: u64, value: f32) {
+    put_varint(out, (number << 3) | 5);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7F) as u8 | 0x80);
@@ -185,6 +197,12 @@ mod tests {
             put_number(&mut out, number, content.len() as u64);
             let read = collect(&out).unwrap();
             prop_assert_eq!((read.len(), read[0].number, read[0].raw), (1, number, &out[..]));
+            prop_assert_eq!(read[0].float(), None);
+            out.clear();
+            put_float(&mut out, number, content.len() as f32);
+            let read = collect(&out).unwrap();
+            prop_assert_eq!((read.len(), read[0].number, read[0].raw), (1, number, &out[..]));
+            prop_assert_eq!(read[0].float(), Some(content.len() as f32));
         }
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::engine::{Condition, conformance};
 
 mod finite;
+mod fused;
 mod lanes;
 mod memory;
 mod reference;
