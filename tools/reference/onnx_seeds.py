@@ -132,6 +132,54 @@ def outside() -> ModelProto:
     return made
 
 
+def norm() -> ModelProto:
+    """A group norm with its activation, and a gate whose halves are slices with computed ends."""
+    return model(
+        [value("sample", FLOAT, "batch", 4, "h", "w"), value("x", FLOAT, "batch", "line", 3)],
+        [
+            node("Reshape", "sample groups", "folded"),
+            node("InstanceNormalization", "folded ones zeros", "normed", epsilon=1e-5),
+            node("Shape", "sample", "shape"),
+            node("Reshape", "normed shape", "unfolded"),
+            node("Mul", "unfolded scale", "scaled"),
+            node("Add", "scaled shift", "shifted"),
+            node("Sigmoid", "shifted", "sigmoid"),
+            node("Mul", "shifted sigmoid", "out_sample"),
+            node("MatMul", "x weights", "product"),
+            node("Cast", "half_bias", "bias", to=FLOAT),
+            node("Add", "bias product", "both"),
+            node("Shape", "both", "sizes"),
+            node("Gather", "sizes last", "width"),
+            node("Div", "width two", "middle"),
+            node("Mul", "middle two", "end"),
+            node("Slice", "both zero middle last", "first"),
+            node("Slice", "both middle end last", "second"),
+            node("Div", "second root", "over"),
+            node("Erf", "over", "erf"),
+            node("Add", "erf one", "more"),
+            node("Mul", "second more", "twice"),
+            node("Mul", "twice half", "gelu"),
+            node("Mul", "first gelu", "y"),
+        ],
+        [value("out_sample", FLOAT, "batch", 4, "h", "w"), value("y", FLOAT, "batch", "line", 4)],
+        [
+            constant("groups", np.array([0, 2, -1])),
+            constant("ones", np.ones(2, np.float32)),
+            constant("zeros", np.zeros(2, np.float32)),
+            constant("scale", np.ones((4, 1, 1), np.float32)),
+            constant("shift", np.ones((4, 1, 1), np.float32)),
+            constant("weights", np.ones((3, 8), np.float32)),
+            constant("half_bias", np.ones(8, np.float16)),
+            constant("last", np.array([-1])),
+            constant("two", np.array([2])),
+            constant("zero", np.array([0])),
+            constant("root", np.array(2**0.5, np.float32)),
+            constant("one", np.array(1, np.float32)),
+            constant("half", np.array(0.5, np.float32)),
+        ],
+    )
+
+
 def cycle() -> ModelProto:
     made = text_encoder()
     made.graph.node[0].input[1] = "x4"
@@ -158,6 +206,7 @@ SEEDS = {
     "text": text_encoder(),
     "half": half(),
     "upsample": upsample(),
+    "norm": norm(),
     "outside": outside(),
     "cycle": cycle(),
     "absurd": absurd(),

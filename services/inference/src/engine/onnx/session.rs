@@ -37,6 +37,8 @@ pub(super) struct Context<'a> {
     pub(super) signal: Arc<Signal>,
     /// Threads of its own that a session gets; none shares the pool.
     pub(super) own: Option<usize>,
+    /// Whether a session's graph has operators of ours. Files that somebody else made must not reach them.
+    pub(super) operators: bool,
     /// Where a session's graph is written when it is optimized.
     pub(super) written: Option<&'a Path>,
 }
@@ -49,6 +51,7 @@ impl<'a> Context<'a> {
             setup,
             signal: Arc::clone(signal),
             own: None,
+            operators: false,
             written: None,
         }
     }
@@ -337,10 +340,12 @@ fn builder(context: &Context<'_>, part: &str) -> Result<SessionBuilder, Error> {
     let builder = builder
         .with_memory_pattern(false)
         .map_err(|error| failed(error.to_string()))?;
-    // Files that were edited have operators of ours in them.
-    let builder = fused::domain()
-        .and_then(|domain| Ok(builder.with_operators(domain)?))
-        .map_err(|error| failed(error.to_string()))?;
+    let builder = match context.operators {
+        false => builder,
+        true => fused::domain()
+            .and_then(|domain| Ok(builder.with_operators(domain)?))
+            .map_err(|error| failed(error.to_string()))?,
+    };
     let builder = match context.written {
         None => builder,
         Some(file) => writes(builder, file).map_err(|error| failed(error.to_string()))?,

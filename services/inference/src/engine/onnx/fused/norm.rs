@@ -45,7 +45,8 @@ impl Norm {
             ));
         }
         let channels = channels / self.groups;
-        Ok((channels * side(2) * side(3), channels))
+        // A tensor without values may have sides of any length.
+        Ok((channels.saturating_mul(side(2)).saturating_mul(side(3)), channels))
     }
 
     /// Normalizes one group; `scale` and `bias` have a value for each of its channels.
@@ -311,6 +312,7 @@ mod tests {
         let check = |shape: &[i64], scales, biases| norm.group(shape, &vec![0.0; scales], &vec![0.0; biases]);
         assert_eq!(check(&[3, 6, 4, 5], 6, 6).unwrap(), (60, 3));
         assert_eq!(check(&[0, 6, 0, 5], 6, 6).unwrap(), (0, 3));
+        assert!(check(&[0, 6, i64::MAX, i64::MAX], 6, 6).is_ok());
         for (shape, scales, biases) in [
             (&[3, 5, 4, 5][..], 5, 5),
             (&[3, 6, 4], 6, 6),

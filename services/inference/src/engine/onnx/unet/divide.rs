@@ -66,6 +66,7 @@ impl Plan {
 impl Unet {
     /// Makes lanes, and the pool's session again where it can have its weights in common with them.
     pub(super) fn with_lanes(mut self, plan: &Plan, context: &Context<'_>) -> Result<Self, Error> {
+        let context = &self.source.with_operators(context);
         let own = Context {
             own: Some((context.runtime.threads.max(1) / plan.count).max(1)),
             ..context.clone()

@@ -27,15 +27,28 @@ pub(super) struct Rewrite {
     once: bool,
     /// Doublings of pixels are folded into the convolutions behind them.
     folded: bool,
+    /// Norms and gates are operators of ours.
+    fused: bool,
 }
 
 impl Rewrite {
-    /// The bytes of a network, rewritten; none where there is nothing to rewrite.
+    /// Whether it puts operators of ours into the graph.
+    pub(super) fn has_operators(self) -> bool {
+        self.fused
+    }
+
+    /// The bytes of a network, rewritten; none where there is nothing to rewrite, or to fuse where that is asked for.
     pub(super) fn apply(self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let refused = |why: edit::Refused| session::refused(PART, &why);
         let mut edited = None;
+        if self.fused {
+            let fused = edit::fused(bytes).map_err(refused)?;
+            let Some(fused) = fused else { return Ok(None) };
+            edited = Some(fused);
+        }
         if self.folded {
-            edited = edit::folded(bytes).map_err(refused)?;
+            let before = edited.as_deref().unwrap_or(bytes);
+            edited = edit::folded(before).map_err(refused)?.or(edited);
         }
         if self.once {
             let before = edited.as_deref().unwrap_or(bytes);
@@ -60,8 +73,9 @@ impl Unet {
         let last = if self.form == Form::Rows { 100.0 } else { 501.0 };
         let probe = Probe::of_pictures(self.smallest(), &[501.0, 501.0, last]);
         let expected = self.probe(&probe, 0..3)?;
-        for folded in [true, false] {
-            let source = self.source.rewritten(Rewrite { once, folded });
+        for (fused, folded) in [(true, true), (false, true), (false, false)] {
+            let rewrite = Rewrite { once, folded, fused };
+            let source = self.source.rewritten(rewrite);
             match source.open(context) {
                 Ok(network) => {
                     let plain = std::mem::replace(&mut self.network, network);
@@ -70,9 +84,9 @@ impl Unet {
                         return Ok(true);
                     }
                     self.network = plain;
-                    tracing::warn!(once, folded, "the UNet rewritten differs from the original");
+                    tracing::warn!(?rewrite, "the UNet rewritten differs from the original");
                 }
-                Err(why) => tracing::debug!(%why, once, folded, "the UNet is not rewritten"),
+                Err(why) => tracing::debug!(%why, ?rewrite, "the UNet is not rewritten so"),
             }
         }
         Ok(false)

@@ -73,6 +73,14 @@ impl Source {
         }
     }
 
+    /// The same context, for sessions of this network.
+    pub(super) fn with_operators<'a>(&self, context: &Context<'a>) -> Context<'a> {
+        Context {
+            operators: self.rewrite.is_some_and(Rewrite::has_operators),
+            ..context.clone()
+        }
+    }
+
     /// The size of its file; 0 when there is none.
     pub(super) fn bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |file| file.len())
@@ -115,6 +123,6 @@ impl Source {
             })?;
         }
         let folder = self.file.parent().unwrap_or(&self.file);
-        Network::from_memory(PART, &bytes, folder, context)
+        Network::from_memory(PART, &bytes, folder, &self.with_operators(context))
     }
 }
