@@ -132,6 +132,30 @@ def outside() -> ModelProto:
     return made
 
 
+def pictures() -> ModelProto:
+    """A network of a picture's sample and timestep before the prompt comes in, with a size that is computed from it."""
+    return model(
+        [
+            value("sample", FLOAT, "batch", 2, "h", "w"),
+            value("timestep", FLOAT, "batch"),
+            value("encoder_hidden_states", FLOAT, "batch", 2, 1, 1),
+        ],
+        [
+            node("Conv", "sample kernels", "drawn", kernel_shape=[1, 1]),
+            node("Reshape", "timestep column", "time"),
+            node("Add", "drawn time", "timed"),
+            node("Shape", "timed", "shape"),
+            node("Mul", "timed encoder_hidden_states", "mixed"),
+            node("Reshape", "mixed shape", "out_sample"),
+        ],
+        [value("out_sample", FLOAT, "batch", 2, "h", "w")],
+        [
+            constant("kernels", np.ones((2, 2, 1, 1), np.float32)),
+            constant("column", np.array([-1, 1, 1, 1])),
+        ],
+    )
+
+
 def norm() -> ModelProto:
     """A group norm with its activation, and a gate whose halves are slices with computed ends."""
     return model(
@@ -207,6 +231,7 @@ SEEDS = {
     "half": half(),
     "upsample": upsample(),
     "norm": norm(),
+    "pictures": pictures(),
     "outside": outside(),
     "cycle": cycle(),
     "absurd": absurd(),

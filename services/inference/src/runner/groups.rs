@@ -110,7 +110,12 @@ impl Groups {
         let enough = curve.cap(self.max_rows, SLACK);
         let least = curve.rate(enough) * (1.0 - SHORT_SLACK);
         let short = |rows: &usize| curve.predict(*rows) <= SHORT && curve.rate(*rows) >= least;
-        (enough..=self.max_rows).rev().find(short).unwrap_or(enough)
+        // More rows than were measured may be more than memory holds.
+        let measured = curve.pairs().last().map_or(0, |(rows, _)| rows as usize);
+        (enough..=self.max_rows.min(measured))
+            .rev()
+            .find(short)
+            .unwrap_or(enough)
     }
 
     /// Lets go of groups that nobody needs any more; their curves are kept for a while.
@@ -217,6 +222,9 @@ mod tests {
         assert_eq!(cap([90_000, 100_000, 200_000, 400_000, 800_000]), 2);
         // Four rows are still short, eight are not.
         assert_eq!(cap([20_000, 40_000, 80_000, 160_000, 320_000]), 5);
+        // Eight rows failed when it was measured.
+        let curve = Curve::from_pairs([(1, 5_000), (2, 9_000), (4, 17_000)]).unwrap();
+        assert_eq!(groups.cap(&curve), 4);
         // What no longer fits a cache.
         assert_eq!(cap([4_000, 6_000, 10_000, 30_000, 60_000]), 5);
     }

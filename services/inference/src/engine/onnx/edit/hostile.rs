@@ -91,6 +91,7 @@ fn the_first_files_for_fuzzing_have_something_for_every_edit_and_are_edited_or_r
         ("half", "external"),
         ("upsample", "folded"),
         ("norm", "fused"),
+        ("pictures", "once_a_picture"),
     ] {
         assert!(has(seed, edit), "{seed} {edit}: {made:?}");
     }

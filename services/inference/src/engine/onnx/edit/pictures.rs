@@ -5,8 +5,8 @@
 //! takes `sample` and `timestep` by picture; where a value that is made of those alone meets one that the prompt is in, a `Gather`
 //! hands each row its picture's. Sizes are not handed on, but computed again from what was: their number of rows is another.
 //!
-//! It refuses a network without such a part. The caller checks the edited network by numbers before it is used: it must give
-//! the original's bytes.
+//! It refuses a network without such a part. The caller checks the edited network by numbers before it is used. In float32 it gives
+//! the original's bytes; in float16, which the CPU computes in float32, a value that is handed on is rounded once more.
 
 use super::graph::{
     DIM_PARAM, GRAPH_INPUT, GRAPH_NODE, GRAPH_VALUE_INFO, Graph, NODE_INPUT, NODE_NAME, NODE_OUTPUT, Node,

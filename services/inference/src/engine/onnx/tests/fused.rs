@@ -97,6 +97,7 @@ fn run(network: &mut Network, first: usize, rows: usize, side: usize) -> Vec<f32
 /// The largest difference relative to the largest value.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
+    assert!(a.iter().chain(b).all(|value| value.is_finite()));
     let size = a.iter().fold(0.0_f32, |size, a| size.max(a.abs()));
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
 }

@@ -72,6 +72,7 @@ fn a_rewritten_network_gives_what_the_original_gives() {
             .into_iter()
             .zip(drawn(&mut rewritten, &ROWS));
         for (row, (expected, got)) in pairs.enumerate() {
+            assert!(got.iter().all(|value| value.is_finite()), "{name}, row {row}");
             let largest = expected
                 .iter()
                 .fold(1.0, |most: f32, value| most.max(value.abs()));

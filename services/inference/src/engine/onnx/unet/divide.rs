@@ -123,7 +123,7 @@ impl Unet {
             width: side(model.sample_size.1),
         };
         // Two rows each: one would leave out what a second row costs.
-        let probe = Probe::new(shape, &vec![501.0; 2 * lanes]);
+        let probe = Probe::of_pictures(shape, &vec![501.0; 2 * lanes]);
         let gain = self.compare(&probe, 2 * lanes)?;
         let keeps = gain >= WORTH;
         tracing::info!(

@@ -88,8 +88,8 @@ impl Unet {
             Some(unet) => unet,
             None => Self::found_out(model, widths, first)?,
         };
-        if context.setup.rewrites() && !unet.rewritten(&writing)? && plan.is_some() {
-            unet.network = unet.source.open(&writing)?;
+        if context.setup.rewrites() {
+            unet = unet.rewritten(&writing)?;
         }
         unet.bound = Bound::new(context);
         match plan {

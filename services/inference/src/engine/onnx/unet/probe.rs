@@ -10,8 +10,8 @@ use super::{CHANNELS, Call, Form, PART, Unet};
 pub(super) struct Probe {
     shape: Shape,
     timesteps: Vec<f32>,
-    /// Whether rows at one timestep have one sample.
-    pictures: bool,
+    /// Rows beside each other that have one sample.
+    each: usize,
 }
 
 impl Probe {
@@ -19,23 +19,16 @@ impl Probe {
         Self {
             shape,
             timesteps: timesteps.to_vec(),
-            pictures: false,
+            each: 1,
         }
     }
 
-    /// Rows at one timestep are of one picture.
+    /// As guidance has them: two rows of each picture.
     pub(super) fn of_pictures(shape: Shape, timesteps: &[f32]) -> Self {
         Self {
-            pictures: true,
+            each: 2,
             ..Self::new(shape, timesteps)
         }
-    }
-
-    /// The row whose sample a row has.
-    fn first(&self, row: usize) -> usize {
-        let timestep = |row: &usize| self.timesteps[*row].to_bits();
-        let same = |other: &usize| self.pictures && timestep(other) == timestep(&row);
-        (0..row).find(same).unwrap_or(row)
     }
 }
 
@@ -147,7 +140,7 @@ impl Unet {
             tokens: widths.window,
             samples: rows
                 .clone()
-                .flat_map(|row| wave(probe.first(row), self.input_channels * positions))
+                .flat_map(|row| wave(row - row % probe.each, self.input_channels * positions))
                 .collect(),
             timesteps: probe.timesteps[rows.clone()].to_vec(),
             states: all(9, widths.window * widths.states),

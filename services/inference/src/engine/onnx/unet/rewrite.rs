@@ -16,9 +16,9 @@ use super::{Form, PART, Unet};
 const NEAR: f32 = 1e-4;
 const NEAR_HALF: f32 = 2e-2;
 
-/// Files beyond it are left as they are, bytes: while a rewritten one is loaded, it is in memory three times. Graphs with weights in
+/// Files beyond it are left as they are, bytes: while they are rewritten, they are in memory up to four times. Graphs with weights in
 /// other files are small.
-const MAX_FILE: u64 = 1 << 30;
+const MAX_FILE: u64 = 512 << 20;
 
 /// What is rewritten.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,18 @@ pub(super) struct Rewrite {
 }
 
 impl Rewrite {
+    /// What is tried, best first.
+    fn all(once: bool) -> impl Iterator<Item = Self> {
+        let edits =
+            [(true, true), (false, true), (false, false)].map(|(fused, folded)| Self { once, folded, fused });
+        let without = [(true, true), (false, true)].map(|(fused, folded)| Self {
+            once: false,
+            folded,
+            fused,
+        });
+        edits.into_iter().chain(without.into_iter().filter(move |_| once))
+    }
+
     /// Whether it puts operators of ours into the graph.
     pub(super) fn has_operators(self) -> bool {
         self.fused
@@ -62,34 +74,50 @@ impl Rewrite {
 }
 
 impl Unet {
-    /// Takes the network rewritten in its place, where that is asked for and can be done; says whether it did.
-    pub(super) fn rewritten(&mut self, context: &Context<'_>) -> Result<bool, Error> {
-        if !context.setup.rewrites() || self.source.bytes() > MAX_FILE {
-            return Ok(false);
-        }
-        let others = [&self.ports.pooled, &self.ports.time_ids, &self.ports.guidance];
-        // With other inputs hardly anything is made of sample and timestep alone.
-        let once = self.form == Form::Rows && others.iter().all(|port| port.is_none());
-        let last = if self.form == Form::Rows { 100.0 } else { 501.0 };
-        let probe = Probe::of_pictures(self.smallest(), &[501.0, 501.0, last]);
-        let expected = self.probe(&probe, 0..3)?;
-        for (fused, folded) in [(true, true), (false, true), (false, false)] {
-            let rewrite = Rewrite { once, folded, fused };
-            let source = self.source.rewritten(rewrite);
-            match source.open(context) {
-                Ok(network) => {
-                    let plain = std::mem::replace(&mut self.network, network);
-                    if self.is_as(&probe, &expected).unwrap_or(false) {
-                        self.source = source;
-                        return Ok(true);
+    /// The network rewritten, where that is asked for and can be done, else as it is.
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be loaded again as it was.
+    pub(super) fn rewritten(mut self, context: &Context<'_>) -> Result<Self, Error> {
+        let rows = self.form == Form::Rows;
+        let shape = self.smallest();
+        let probe = if rows {
+            Probe::of_pictures(shape, &[501.0, 501.0, 100.0])
+        } else {
+            Probe::new(shape, &[501.0; 3])
+        };
+        let expected = self.probe(&probe, 0..3);
+        // Two large networks at once may be more than memory holds.
+        drop(self.network);
+        if let (Ok(expected), true) = (expected, self.source.bytes() <= MAX_FILE) {
+            let others = [&self.ports.pooled, &self.ports.time_ids, &self.ports.guidance];
+            // With other inputs hardly anything is made of sample and timestep alone.
+            let once = rows && others.iter().all(|port| port.is_none());
+            for rewrite in Rewrite::all(once) {
+                let source = self.source.rewritten(rewrite);
+                match source.open(context) {
+                    Ok(network) => {
+                        self.network = network;
+                        let plain = std::mem::replace(&mut self.source, source);
+                        match self.is_as(&probe, &expected) {
+                            Ok(true) => return Ok(self),
+                            Ok(false) => {
+                                tracing::warn!(?rewrite, "the UNet rewritten differs from the original")
+                            }
+                            Err(why) => tracing::warn!(%why, ?rewrite, "the UNet rewritten does not run"),
+                        }
+                        self.source = plain;
+                        drop(self.network);
                     }
-                    self.network = plain;
-                    tracing::warn!(?rewrite, "the UNet rewritten differs from the original");
+                    Err(why) if source.is_found() => {
+                        tracing::warn!(%why, ?rewrite, "the UNet rewritten cannot be loaded");
+                    }
+                    Err(why) => tracing::debug!(%why, ?rewrite, "the UNet is not rewritten so"),
                 }
-                Err(why) => tracing::debug!(%why, ?rewrite, "the UNet is not rewritten so"),
             }
         }
-        Ok(false)
+        self.network = self.source.open(context)?;
+        Ok(self)
     }
 
     /// Whether rows give what was expected, and the same bytes together and alone.

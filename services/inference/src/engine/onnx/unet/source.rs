@@ -81,6 +81,23 @@ impl Source {
         }
     }
 
+    /// The bytes of the network with all edits; none where there is nothing to rewrite.
+    fn edited(&self) -> Result<Option<Vec<u8>>, Error> {
+        let bytes = match self.edit {
+            Some(edit) => edit.apply(&self.file)?,
+            None => session::read(PART, &self.file)?,
+        };
+        match self.rewrite {
+            None => Ok(Some(bytes)),
+            Some(rewrite) => rewrite.apply(&bytes),
+        }
+    }
+
+    /// Whether there is something to rewrite.
+    pub(super) fn is_found(&self) -> bool {
+        matches!(self.edited(), Ok(Some(_)))
+    }
+
     /// The size of its file; 0 when there is none.
     pub(super) fn bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |file| file.len())
@@ -112,16 +129,10 @@ impl Source {
         if self.edit.is_none() && self.rewrite.is_none() {
             return Network::from_file(PART, &self.file, context);
         }
-        let mut bytes = match self.edit {
-            Some(edit) => edit.apply(&self.file)?,
-            None => session::read(PART, &self.file)?,
-        };
-        if let Some(rewrite) = self.rewrite {
-            bytes = rewrite.apply(&bytes)?.ok_or_else(|| Error::Model {
-                part: PART,
-                why: "there is nothing to rewrite".to_owned(),
-            })?;
-        }
+        let bytes = self.edited()?.ok_or_else(|| Error::Model {
+            part: PART,
+            why: "there is nothing to rewrite".to_owned(),
+        })?;
         let folder = self.file.parent().unwrap_or(&self.file);
         Network::from_memory(PART, &bytes, folder, &self.with_operators(context))
     }
