@@ -2,12 +2,10 @@
 //!
 //! It reads what stands in the file itself, through casts and identities. Anything else is no constant.
 
-use std::collections::HashMap;
-
 use super::float::reals;
 use super::graph::{
-    ATTRIBUTE_NUMBER, ATTRIBUTE_TENSOR, FLOAT, GRAPH_INITIALIZER, Graph, TENSOR_LOCATION, TENSOR_NAME,
-    TENSOR_RAW, TENSOR_TYPE, attribute, dims, number, text,
+    ATTRIBUTE_NUMBER, ATTRIBUTE_TENSOR, FLOAT, Graph, TENSOR_LOCATION, TENSOR_RAW, TENSOR_TYPE, attribute,
+    dims, number,
 };
 use super::wire;
 
@@ -23,7 +21,6 @@ const TENSOR_LONGS: u64 = 7;
 /// Which values of a graph are constants.
 pub(super) struct Constants<'g, 'a> {
     graph: &'g Graph<'a>,
-    initializers: HashMap<usize, &'a [u8]>,
 }
 
 /// One of them.
@@ -36,15 +33,7 @@ pub(super) struct Constant<'a> {
 
 impl<'g, 'a> Constants<'g, 'a> {
     pub(super) fn of(graph: &'g Graph<'a>) -> Self {
-        let all = graph
-            .fields
-            .iter()
-            .filter(|field| field.number == GRAPH_INITIALIZER);
-        let numbered = |tensor: &'a [u8]| Some((graph.find(text(tensor, TENSOR_NAME))?, tensor));
-        Self {
-            graph,
-            initializers: all.filter_map(|field| numbered(field.bytes)).collect(),
-        }
+        Self { graph }
     }
 
     /// The constant that a value is.
@@ -55,8 +44,8 @@ impl<'g, 'a> Constants<'g, 'a> {
             kind: cast.unwrap_or_else(|| number(tensor, TENSOR_TYPE)),
         };
         for _ in 0..MAX_STEPS {
-            if let Some(tensor) = self.initializers.get(&value) {
-                return Some(constant(*tensor, cast));
+            if let Some(tensor) = self.graph.constant(self.graph.name(value)) {
+                return Some(constant(tensor, cast));
             }
             let node = self.graph.producer(value)?;
             match node.op {

@@ -8,9 +8,8 @@ use std::collections::HashMap;
 
 use super::super::fused::{DOMAIN, VERSION};
 use super::graph::{
-    ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_NODE, GRAPH_OUTPUT,
-    GRAPH_VALUE_INFO, Graph, MODEL_OPSET, NODE_ATTRIBUTE, OPSET_DOMAIN, OPSET_VERSION, TENSOR_NAME,
-    VALUE_NAME, text,
+    ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_NODE, GRAPH_VALUE_INFO, Graph,
+    MODEL_OPSET, NODE_ATTRIBUTE, OPSET_DOMAIN, OPSET_VERSION, TENSOR_NAME, VALUE_NAME, text,
 };
 use super::patterns::{Finder, Found};
 use super::wire;
@@ -108,10 +107,7 @@ fn rewritten(graph: &Graph<'_>, found: &HashMap<usize, Found>) -> Vec<u8> {
 
 /// Which values the outputs are made of.
 fn needed(graph: &Graph<'_>, found: &HashMap<usize, Found>) -> Vec<bool> {
-    let outputs = graph.fields.iter().filter(|field| field.number == GRAPH_OUTPUT);
-    let mut open: Vec<usize> = outputs
-        .filter_map(|field| graph.find(text(field.bytes, VALUE_NAME)))
-        .collect();
+    let mut open: Vec<usize> = graph.outputs().collect();
     let mut needed = vec![false; graph.values()];
     while let Some(value) = open.pop() {
         if std::mem::replace(&mut needed[value], true) {

@@ -5,17 +5,16 @@
 
 use super::constants::Constants;
 use super::graph::{
-    ATTRIBUTE_NUMBER, ATTRIBUTE_TEXT, ATTRIBUTE_TYPE, GRAPH_OUTPUT, Graph, NODE_ATTRIBUTE, NODE_DOMAIN, Node,
-    VALUE_NAME, attribute, node, number, text,
+    ATTRIBUTE_NAME, ATTRIBUTE_NUMBER, ATTRIBUTE_TEXT, ATTRIBUTE_TYPE, Graph, NODE_ATTRIBUTE, NODE_DOMAIN,
+    Node, attribute, node, number, put_number, text,
 };
 use super::wire;
 
 /// Operators between a shape and an end of a slice at most; exporters write four.
 const MAX_ARITHMETIC: usize = 24;
-/// `AttributeProto.f`, and `AttributeProto.AttributeType.FLOAT` and `INT`.
+/// `AttributeProto.f`, and `AttributeProto.AttributeType.FLOAT`.
 const ATTRIBUTE_FLOAT: u64 = 2;
 const TYPE_FLOAT: u64 = 1;
-const TYPE_INT: u64 = 2;
 
 /// A node that takes the place of others.
 pub(super) struct Found {
@@ -45,10 +44,8 @@ impl<'g, 'a> Finder<'g, 'a> {
             }
         }
         let mut given = vec![false; graph.values()];
-        for field in graph.fields.iter().filter(|field| field.number == GRAPH_OUTPUT) {
-            if let Some(value) = graph.find(text(field.bytes, VALUE_NAME)) {
-                given[value] = true;
-            }
+        for value in graph.outputs() {
+            given[value] = true;
         }
         Self {
             constants: Constants::of(graph),
@@ -110,18 +107,9 @@ impl<'g, 'a> Finder<'g, 'a> {
         let activation = self.activation(shifted);
         let place = activation.unwrap_or(adding);
         let mut node = self.node("GroupNorm", &[x, scale, bias], place)?;
-        put_attribute(&mut node, "groups", |out| {
-            wire::put_number(out, ATTRIBUTE_NUMBER, groups as u64);
-            wire::put_number(out, ATTRIBUTE_TYPE, TYPE_INT);
-        });
-        put_attribute(&mut node, "epsilon", |out| {
-            wire::put_float(out, ATTRIBUTE_FLOAT, epsilon(normalize));
-            wire::put_number(out, ATTRIBUTE_TYPE, TYPE_FLOAT);
-        });
-        put_attribute(&mut node, "silu", |out| {
-            wire::put_number(out, ATTRIBUTE_NUMBER, u64::from(activation.is_some()));
-            wire::put_number(out, ATTRIBUTE_TYPE, TYPE_INT);
-        });
+        put_number(&mut node, "groups", groups as u64);
+        put_float(&mut node, "epsilon", epsilon(normalize));
+        put_number(&mut node, "silu", u64::from(activation.is_some()));
         Some(Found {
             place,
             inputs: vec![x, scale, bias],
@@ -385,9 +373,11 @@ fn epsilon(node: &Node<'_>) -> f32 {
     given.unwrap_or(1e-5)
 }
 
-fn put_attribute(node: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
+/// Appends an attribute that is a float to a node.
+fn put_float(node: &mut Vec<u8>, name: &str, value: f32) {
     let mut attribute = Vec::new();
-    wire::put_bytes(&mut attribute, super::graph::ATTRIBUTE_NAME, name.as_bytes());
-    value(&mut attribute);
+    wire::put_bytes(&mut attribute, ATTRIBUTE_NAME, name.as_bytes());
+    wire::put_float(&mut attribute, ATTRIBUTE_FLOAT, value);
+    wire::put_number(&mut attribute, ATTRIBUTE_TYPE, TYPE_FLOAT);
     wire::put_bytes(node, NODE_ATTRIBUTE, &attribute);
 }

@@ -79,16 +79,13 @@ impl Unet {
             written: plan.as_ref().and_then(Plan::written),
             ..context.clone()
         };
-        let first = if context.setup.rewrites() {
-            context
-        } else {
-            &writing
-        };
+        let rewrites = rewrite::is_wanted(context.setup, &model.part(PART));
+        let first = if rewrites { context } else { &writing };
         let mut unet = match Self::prepared(model, widths, first) {
             Some(unet) => unet,
             None => Self::found_out(model, widths, first)?,
         };
-        if context.setup.rewrites() {
+        if rewrites {
             unet = unet.rewritten(&writing)?;
         }
         unet.bound = Bound::new(context);

@@ -4,10 +4,13 @@
 //! row the same bytes in company as alone. Whether it is used depends on the model's files and the replica's options, never on a
 //! measurement: replicas of a model draw the same bytes.
 
+use std::path::Path;
+
 use super::super::super::Error;
 use super::super::dialect::Dtype;
 use super::super::edit;
 use super::super::session::{self, Context};
+use super::super::setup::Setup;
 use super::probe::{Probe, near};
 use super::{Form, PART, Unet};
 
@@ -73,8 +76,13 @@ impl Rewrite {
     }
 }
 
+/// Whether a network is to be rewritten, of a file that is not too large for it.
+pub(super) fn is_wanted(setup: &Setup, file: &Path) -> bool {
+    setup.rewrites() && file.metadata().is_ok_and(|file| file.len() <= MAX_FILE)
+}
+
 impl Unet {
-    /// The network rewritten, where that is asked for and can be done, else as it is.
+    /// The network rewritten, where that can be done, else as it is.
     ///
     /// # Errors
     /// [`Error`] when it cannot be loaded again as it was.
@@ -89,7 +97,7 @@ impl Unet {
         let expected = self.probe(&probe, 0..3);
         // Two large networks at once may be more than memory holds.
         drop(self.network);
-        if let (Ok(expected), true) = (expected, self.source.bytes() <= MAX_FILE) {
+        if let Ok(expected) = expected {
             let others = [&self.ports.pooled, &self.ports.time_ids, &self.ports.guidance];
             // With other inputs hardly anything is made of sample and timestep alone.
             let once = rows && others.iter().all(|port| port.is_none());

@@ -98,11 +98,6 @@ impl Source {
         matches!(self.edited(), Ok(Some(_)))
     }
 
-    /// The size of its file; 0 when there is none.
-    pub(super) fn bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |file| file.len())
-    }
-
     #[cfg(test)]
     pub(super) fn is_rewritten(&self) -> bool {
         self.rewrite.is_some()
