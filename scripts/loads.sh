@@ -5,14 +5,17 @@
 #   scripts/loads.sh overload burst         only these
 #   MOBULA_SOAK_SECONDS=120 scripts/loads.sh soak
 # Settings: MOBULA_BIN_DIR (target/release), MOBULA_LOAD_MODEL (the demo model; fake: an engine that sleeps as long as a GPU
-# would compute, for machines whose cores are in use), MOBULA_LOAD_SECONDS (30), MOBULA_SOAK_SECONDS (3600).
+# would compute, for machines whose cores are in use), MOBULA_LOAD_SECONDS (30), MOBULA_LOAD_ROUNDS (3, of overload),
+# MOBULA_SOAK_SECONDS (3600).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly BIN=${MOBULA_BIN_DIR:-target/release} MODEL=${MOBULA_LOAD_MODEL:-demo}
-readonly SECONDS_EACH=${MOBULA_LOAD_SECONDS:-30} SOAK=${MOBULA_SOAK_SECONDS:-3600}
+readonly SECONDS_EACH=${MOBULA_LOAD_SECONDS:-30} ROUNDS=${MOBULA_LOAD_ROUNDS:-3} SOAK=${MOBULA_SOAK_SECONDS:-3600}
 # As long as callers wait: some twenty times what a picture takes alone.
 readonly PATIENCE=4
+# Answers that no load excuses.
+readonly BAD='.counts | .failed + .transport + .wrong'
 missed=0
 # shellcheck source=scripts/mesh.sh
 . scripts/mesh.sh
@@ -61,22 +64,28 @@ capacity() {
   capacity=$(figure closed .rates.answered)
 }
 
+# By turns, since machines are not always equally fast: what is good at capacity and near it, and then beyond it.
 run_overload() {
   start_mesh
   capacity
-  local peak=0 good
-  for part in 0.8 0.9 1.0; do
-    load "at$part" --rate "$(reckon "$capacity * $part" 2)" --warmup 5s --duration "${SECONDS_EACH}s"
-    good=$(figure "at$part" .rates.good)
-    peak=$(awk "BEGIN {print ($good > $peak) ? $good : $peak}")
+  local peak good percents=() failed=0
+  for _ in $(seq "$ROUNDS"); do
+    peak=0
+    for part in 0.9 1.0; do
+      load "at$part" --rate "$(reckon "$capacity * $part" 2)" --warmup 5s --duration "${SECONDS_EACH}s"
+      good=$(figure "at$part" .rates.good)
+      peak=$(awk "BEGIN {print ($good > $peak) ? $good : $peak}")
+    done
+    load beyond --rate "$(reckon "$capacity * 1.5" 2)" --warmup 10s --duration "${SECONDS_EACH}s"
+    good=$(figure beyond .rates.good)
+    percents+=("$(reckon "100 * $good / $peak")")
+    failed=$((failed + $(figure beyond "$BAD")))
+    echo "overload  capacity $(reckon "$capacity")/s; good within $PATIENCE s at most $(reckon "$peak")/s, at 1.5 times capacity $(reckon "$good")/s: ${percents[-1]} %"
+    echo "          refused $(figure beyond .counts.refused), late $(figure beyond .counts.deadline), failed $(figure beyond "$BAD") of $(figure beyond .counts.due); a refusal took p99 $(figure beyond .refusal_ms.p99) ms"
   done
-  load beyond --rate "$(reckon "$capacity * 1.5" 2)" --warmup 10s --duration "${SECONDS_EACH}s"
-  good=$(figure beyond .rates.good)
   stop_mesh
-  echo "overload  capacity $(reckon "$capacity")/s; good within $PATIENCE s at most $(reckon "$peak")/s, at 1.5 times capacity $(reckon "$good")/s: $(reckon "100 * $good / $peak" 0) %"
-  echo "          refused $(figure beyond .counts.refused), late $(figure beyond .counts.deadline), failed $(figure beyond '.counts | .failed + .transport + .wrong') of $(figure beyond .counts.due); a refusal took p99 $(figure beyond .refusal_ms.p99) ms"
-  ask "90 % of the peak" "$good >= 0.9 * $peak"
-  ask "nothing failed" "$(figure beyond '.counts | .failed + .transport + .wrong') == 0"
+  ask "90 % of the peak, in the median of $ROUNDS rounds" "$(printf '%s\n' "${percents[@]}" | sort -n | sed -n "$(((ROUNDS + 1) / 2))p") >= 90"
+  ask "nothing failed" "$failed == 0"
 }
 
 run_burst() {
@@ -90,9 +99,9 @@ run_burst() {
   stop_mesh
   local late
   late=$(figure burst "[.series[] | select(.at >= $since)] | (map(.good) | add) / ([1, (map(.due) | add)] | max)")
-  echo "burst     $low/s, 60 s of $high/s, $low/s: due $(figure burst .counts.due), good $(figure burst .counts.good), refused $(figure burst .counts.refused), late $(figure burst .counts.deadline), failed $(figure burst '.counts | .failed + .transport + .wrong')"
+  echo "burst     $low/s, 60 s of $high/s, $low/s: due $(figure burst .counts.due), good $(figure burst .counts.good), refused $(figure burst .counts.refused), late $(figure burst .counts.deadline), failed $(figure burst "$BAD")"
   echo "          from 5 s after the burst on $(reckon "100 * $late" 1) % good"
-  ask "nothing failed" "$(figure burst '.counts | .failed + .transport + .wrong') == 0"
+  ask "nothing failed" "$(figure burst "$BAD") == 0"
   ask "no process ended" "\"$(tr '\n' ' ' <<<"$before")\" == \"$(tr '\n' ' ' <<<"$after")\""
   ask "back to normal 5 s after it: 99 % good" "$late >= 0.99"
 }
@@ -110,9 +119,9 @@ run_soak() {
   local early late
   early=$(awk '{v[NR] = $1} END {for (i = int(NR / 4); i < NR / 2; i++) if (v[i] > most) most = v[i]; print most}' "$work/resident")
   late=$(awk '{v[NR] = $1} END {for (i = int(NR * 3 / 4); i <= NR; i++) if (v[i] > most) most = v[i]; print most}' "$work/resident")
-  echo "soak      $SOAK s at $(figure soak '.load'): $(figure soak .counts.due) due, $(figure soak .good_percent) % good, failed $(figure soak '.counts | .failed + .transport + .wrong')"
+  echo "soak      $SOAK s at $(figure soak '.load'): $(figure soak .counts.due) due, $(figure soak .good_percent) % good, failed $(figure soak "$BAD")"
   echo "          memory at most $early MiB in the second quarter, $late MiB in the last"
-  ask "nothing failed" "$(figure soak '.counts | .failed + .transport + .wrong') == 0"
+  ask "nothing failed" "$(figure soak "$BAD") == 0"
   ask "memory within 5 %" "$late <= 1.05 * $early"
 }
 

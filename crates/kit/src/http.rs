@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, response::IntoResponse as _};
-use http::{Request, Response, StatusCode};
+use axum::{body::Body, response::IntoResponse as _};
+use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{
     body::{Body as _, Incoming},
     service::service_fn,
@@ -26,7 +26,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use tower::Service;
 
 use crate::{
     Stop,
@@ -49,13 +49,27 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// read to be told so, or its sender sees a broken connection instead.
 const HEAD_MAX: usize = 2 << 20;
 
+/// What answers requests; an axum `Router` is one. It is asked without `poll_ready`: whatever is busy waits in its future.
+pub trait App:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> App for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
 /// Serves until the stop is triggered and what was under way has ended, or until the drain's deadline.
-pub async fn serve(listener: impl Into<Listener>, app: Router, stop: Stop) {
+pub async fn serve(listener: impl Into<Listener>, app: impl App, stop: Stop) {
     serve_to(guests(), listener.into(), app, stop).await;
 }
 
 /// The same for these guests.
-pub(crate) async fn serve_to(guests: Arc<Guests>, listener: Listener, app: Router, stop: Stop) {
+pub(crate) async fn serve_to(guests: Arc<Guests>, listener: Listener, app: impl App, stop: Stop) {
     let closing = CancellationToken::new();
     accept::connections((listener, guests), NOTICE, &closing, &stop, |accepted| {
         serve_connection(accepted, app.clone(), closing.clone(), stop.clone())
@@ -65,7 +79,7 @@ pub(crate) async fn serve_to(guests: Arc<Guests>, listener: Listener, app: Route
 
 /// Serves one connection: until its caller leaves, or asks for nothing; or, draining, until its request is over; or until
 /// the deadline.
-async fn serve_connection(accepted: Accepted, app: Router, closing: CancellationToken, stop: Stop) {
+async fn serve_connection(accepted: Accepted, app: impl App, closing: CancellationToken, stop: Stop) {
     let Some((stream, secured)) = accepted.open(Protocol::Http, &closing).await else {
         return;
     };
@@ -100,21 +114,34 @@ async fn serve_connection(accepted: Accepted, app: Router, closing: Cancellation
 }
 
 /// Answers one request; 408 where its body was late and the handler found no words of its own for that.
-async fn answer(app: Router, request: Request<Incoming>) -> Response<Body> {
+async fn answer(mut app: impl App, request: Request<Incoming>) -> Response<Body> {
+    let is_head = request.method() == Method::HEAD;
     let late = (!request.body().is_end_stream()).then(Arc::<AtomicBool>::default);
-    let answered = match &late {
-        Some(late) => {
-            app.oneshot(request.map(|body| Arriving::http(body, Arc::clone(late))))
-                .await
-        }
-        None => app.oneshot(request).await,
-    };
-    let Ok(response) = answered;
+    let request = request.map(|body| match &late {
+        Some(late) => Body::new(Arriving::http(body, Arc::clone(late))),
+        None => Body::empty(),
+    });
+    let Ok(mut response) = app.call(request).await;
     let is_late = late.is_some_and(|late| late.load(Ordering::Acquire));
     if is_late && response.status() != StatusCode::REQUEST_TIMEOUT && !response.status().is_success() {
-        return (StatusCode::REQUEST_TIMEOUT, format!("{Late}\n")).into_response();
+        response = (StatusCode::REQUEST_TIMEOUT, format!("{Late}\n")).into_response();
+    }
+    if is_head {
+        keep_head(&mut response);
     }
     response
+}
+
+/// Leaves of an answer what HEAD asks for; its length is that of the body that GET would have. Over HTTP/2 hyper would send
+/// the body.
+fn keep_head(response: &mut Response<Body>) {
+    let body = std::mem::take(response.body_mut());
+    if let Some(length) = body.size_hint().exact() {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
 }
 
 /// True for the error of a body that was late, whatever it is wrapped in: for who answers that in words of its own.

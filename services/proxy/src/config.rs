@@ -141,7 +141,7 @@ const MAX_HELD_IMAGE_BYTES: u64 = 1 << 30;
 /// A thousand pictures of 512 x 512.
 const MAX_KEPT_IMAGE_BYTES: u64 = 256 << 20;
 
-/// Some two thousand prompts of a window or two.
+/// Some sixteen hundred prompts of a window or two.
 const MAX_KEPT_TOKEN_BYTES: u64 = 4 << 20;
 /// Bytes of a request beside its prompts and files, with room.
 const REQUEST_REST: usize = 1 << 20;

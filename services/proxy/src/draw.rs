@@ -11,6 +11,7 @@ mod request;
 mod stages;
 mod tell;
 mod told;
+mod whole;
 
 pub(crate) use self::request::common;
 
@@ -193,9 +194,8 @@ impl<'a> Draw<'a> {
         loop {
             let asked = Instant::now();
             let emit = &self.job.emit;
-            let acquired = place
-                .acquire_telling(|standing| emit.offer(waiting(standing)))
-                .await;
+            let tell = |standing| emit.offer(waiting(standing));
+            let acquired = place.acquire_telling(emit.is_followed().then_some(tell)).await;
             self.queued += asked.elapsed();
             self.job.trail.without(place.take_without());
             self.job.trail.timings(self.merged(Timings::default()));

@@ -23,17 +23,60 @@ use crate::{Error, registry::Entry};
 
 type Work = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
+/// How a door reads a request's events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Each as it comes.
+    #[default]
+    Follows,
+    /// To their end, for the pictures and what is said of them: nothing else is sent, so that its work is not begun anew, from
+    /// the top of its futures, for each step that nobody reads.
+    Collects,
+}
+
+impl Reader {
+    fn wants(self, event: &Event) -> bool {
+        match event {
+            Event::Image(_) | Event::Done(_) => true,
+            Event::Accepted(_)
+            | Event::Waiting(_)
+            | Event::Started(_)
+            | Event::Step(_)
+            | Event::Preview(_)
+            | Event::Restarted(_) => self == Self::Follows,
+        }
+    }
+}
+
 /// The sending side: room for one event.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Emit(Arc<Mutex<Option<Event>>>);
+pub(crate) struct Emit {
+    slot: Arc<Mutex<Option<Event>>>,
+    reader: Reader,
+}
 
 impl Emit {
-    /// Sends an event, after the one before it was taken.
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self {
+            slot: Arc::default(),
+            reader,
+        }
+    }
+
+    /// True when its reader hears of each event.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.reader == Reader::Follows
+    }
+
+    /// Sends an event, after the one before it was taken; one that the reader does not want is forgotten.
     pub(crate) async fn send(&self, event: Event) {
+        if !self.reader.wants(&event) {
+            return;
+        }
         let mut event = Some(event);
         // No waker is kept: whoever takes the event polls the work again, which polls this.
         poll_fn(|_| {
-            let mut slot = lock(&self.0);
+            let mut slot = lock(&self.slot);
             if slot.is_some() {
                 return Poll::Pending;
             }
@@ -45,11 +88,13 @@ impl Emit {
 
     /// Sends an event if its reader is ready for it, and else forgets it: one that is old news by then.
     pub(crate) fn offer(&self, event: Event) {
-        lock(&self.0).get_or_insert(event);
+        if self.reader.wants(&event) {
+            lock(&self.slot).get_or_insert(event);
+        }
     }
 
     fn take(&self) -> Option<Event> {
-        lock(&self.0).take()
+        lock(&self.slot).take()
     }
 }
 
@@ -225,7 +270,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};
-    use mobula_proto::image::v1::Step;
+    use mobula_proto::image::v1::{Done, Image, Step, Waiting};
 
     use super::*;
 
@@ -259,6 +304,33 @@ mod tests {
         assert!(matches!(events.next().await, Some(Err(Error::DeadlinePassed))));
         assert!(events.next().await.is_none());
         assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_who_collects_reads_pictures_and_the_end_alone() {
+        let picture = |index| {
+            Event::Image(Image {
+                index,
+                ..Image::default()
+            })
+        };
+        let emit = Emit::new(Reader::Collects);
+        let work = {
+            let emit = emit.clone();
+            async move {
+                for i in 0..5 {
+                    emit.send(step(i)).await;
+                    emit.offer(Event::Waiting(Waiting::default()));
+                    emit.send(picture(i)).await;
+                }
+                emit.send(Event::Done(Done::default())).await;
+                Ok(())
+            }
+        };
+        let read: Vec<_> = Events::new(emit, work).map(Result::unwrap).collect().await;
+        let mut expected: Vec<_> = (0..5).map(picture).collect();
+        expected.push(Event::Done(Done::default()));
+        assert_eq!(read, expected);
     }
 
     #[tokio::test]

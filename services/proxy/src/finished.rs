@@ -27,7 +27,7 @@ pub(crate) struct Finished {
 }
 
 impl Drawn {
-    /// Takes in an event.
+    /// Takes in an event; of one that is not looked at here nothing is sent to doors that collect (`events::Reader`).
     pub(crate) fn take(&mut self, event: Event) {
         match event {
             Event::Image(image) => self.images.push(image),

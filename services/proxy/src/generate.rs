@@ -39,7 +39,7 @@ use crate::{
     Config, Error,
     caller::{Caller, Charge, Under},
     clock::Clock,
-    events::{Emit, Events},
+    events::{Emit, Events, Reader},
     hold::{Held, Holder},
     keys::Keys,
     metrics::{Door, Metrics},
@@ -71,6 +71,8 @@ pub(crate) struct Call {
     pub(crate) problems: Vec<Problem>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) door: Door,
+    /// How it reads the events.
+    pub(crate) reader: Reader,
     /// Who asks.
     pub(crate) caller: Arc<Caller>,
     /// The span that the request's own spans belong to.
@@ -162,7 +164,7 @@ impl Generator {
         let entry = taken.map_err(|error| meter.refused(error))?;
         let deadline = self.deadline(call.deadline, call.door);
         call.span.record("request_id", &*id);
-        let emit = Emit::default();
+        let emit = Emit::new(call.reader);
         let job = Job {
             shared: Arc::clone(&self.0),
             id: Arc::clone(&id),

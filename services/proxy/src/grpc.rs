@@ -26,7 +26,7 @@ use tracing::{debug_span, field::Empty};
 use crate::{
     Error,
     caller::Caller,
-    events::Events,
+    events::{Events, Reader},
     failfast,
     generate::{Call, Generator},
     metrics::Door,
@@ -120,6 +120,7 @@ impl ImageService for Images {
             problems,
             deadline,
             door: Door::Grpc,
+            reader: Reader::Follows,
             caller: Caller::of(&extensions),
             span,
         };

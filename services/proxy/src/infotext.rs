@@ -11,7 +11,10 @@
 mod seldom;
 mod xmp;
 
-use std::fmt::Write as _;
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write as _},
+};
 
 use mobula_proto::{image::v1::Provenance, inference::v1::TextChunk};
 
@@ -24,6 +27,8 @@ use crate::{
 const SOFTWARE: &str = concat!("Mobula ", env!("CARGO_PKG_VERSION"));
 /// Characters of the digest in the infotext; A1111 shows ten.
 const SHORT_DIGEST: usize = 10;
+/// Bytes of an infotext beside its prompts, where nothing seldom is in it.
+const PARTS_BYTES: usize = 256;
 
 /// The model that draws.
 #[derive(Debug, Clone, Copy)]
@@ -94,65 +99,53 @@ fn chunk(keyword: &'static str, text: String) -> TextChunk {
 
 /// The infotext as A1111's `create_infotext` writes it.
 fn infotext(plan: &Plan, model: Model<'_>, seed: u64) -> String {
-    let mut text = String::with_capacity(plan.prompt.len() + plan.negative_prompt.len() + 256);
+    let mut text = String::with_capacity(plan.prompt.len() + plan.negative_prompt.len() + PARTS_BYTES);
     text.push_str(&plan.prompt);
     if !plan.negative_prompt.is_empty() {
         text.push_str("\nNegative prompt: ");
         text.push_str(&plan.negative_prompt);
     }
-    let (sampler, schedule) = sampler(plan);
-    let mut parts = vec![("Steps", plan.steps.to_string()), ("Sampler", sampler)];
-    parts.extend(schedule.map(|schedule| ("Schedule type", schedule)));
-    parts.extend([
-        ("CFG scale", plan.guidance_scale.to_string()),
-        ("Seed", seed.to_string()),
-        ("Size", format!("{}x{}", plan.width, plan.height)),
-        (
-            "Model hash",
-            model
-                .digest
-                .get(..SHORT_DIGEST)
-                .unwrap_or(model.digest)
-                .to_owned(),
-        ),
-        ("Model", quoted(model.name)),
-    ]);
-    parts.extend(seldom::parts(plan));
-    parts.push((
-        "Version",
-        concat!("mobula ", env!("CARGO_PKG_VERSION")).to_owned(),
-    ));
-    for (i, (name, value)) in parts.into_iter().enumerate() {
-        let before = if i == 0 { "\n" } else { ", " };
+    let mut before = "\n";
+    let mut add = |name: &str, value: &dyn Display| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{before}{name}: {value}");
+        before = ", ";
+    };
+    let (sampler, schedule) = sampler(plan);
+    add("Steps", &plan.steps);
+    add("Sampler", &sampler);
+    if let Some(schedule) = schedule {
+        add("Schedule type", &schedule);
     }
+    add("CFG scale", &plan.guidance_scale);
+    add("Seed", &seed);
+    add("Size", &format_args!("{}x{}", plan.width, plan.height));
+    add(
+        "Model hash",
+        &model.digest.get(..SHORT_DIGEST).unwrap_or(model.digest),
+    );
+    add("Model", &quoted(model.name));
+    seldom::parts(plan, &mut add);
+    add("Version", &concat!("mobula ", env!("CARGO_PKG_VERSION")));
     text
 }
 
 /// The names that A1111 gives a scheduler and its schedule; those it does not have keep theirs.
-fn sampler(plan: &Plan) -> (String, Option<String>) {
-    let Some(named) = Named::read(&plan.chosen.scheduler) else {
-        let schedule = &plan.chosen.schedule;
-        return (
-            quoted(&plan.chosen.scheduler),
-            (!schedule.is_empty()).then(|| names::schedule_label(schedule).to_owned()),
-        );
-    };
+fn sampler(plan: &Plan) -> (Cow<'_, str>, Option<&str>) {
     let asked = Some(&*plan.chosen.schedule).filter(|schedule| !schedule.is_empty());
-    let schedule = named.schedule.or(asked);
-    (
-        named.base.label.to_owned(),
-        schedule.map(|schedule| names::schedule_label(schedule).to_owned()),
-    )
+    let (label, schedule) = match Named::read(&plan.chosen.scheduler) {
+        Some(named) => (named.base.label.into(), named.schedule.or(asked)),
+        None => (quoted(&plan.chosen.scheduler), asked),
+    };
+    (label, schedule.map(names::schedule_label))
 }
 
 /// A value with a comma, colon or line break is a JSON string, as A1111's `quote` makes it.
-fn quoted(value: &str) -> String {
+fn quoted(value: &str) -> Cow<'_, str> {
     if value.contains([',', ':', '\n']) {
-        serde_json::Value::from(value).to_string()
+        serde_json::Value::from(value).to_string().into()
     } else {
-        value.to_owned()
+        value.into()
     }
 }
 

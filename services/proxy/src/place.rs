@@ -118,7 +118,7 @@ impl Place {
         self.wait_for(None).await
     }
 
-    /// Waits for a replica, and tells where it stands each time that this changes.
+    /// Waits for a replica, and tells where it stands each time that this changes, if anybody wants to know.
     ///
     /// # Errors
     /// [`Error::NoReplica`] when none was there for the whole of the limit, [`Error::TooLate`] when its deadline came too near
@@ -126,9 +126,11 @@ impl Place {
     /// needs, [`Error::Moved`] when other deployments serve its application.
     pub(crate) async fn acquire_telling(
         &mut self,
-        mut tell: impl FnMut(Standing) + Send,
+        mut tell: Option<impl FnMut(Standing) + Send>,
     ) -> Result<Permit, Error> {
-        self.wait_for(Some(&mut tell)).await
+        let tell = tell.as_mut();
+        self.wait_for(tell.map(|tell| tell as &mut (dyn FnMut(Standing) + Send)))
+            .await
     }
 
     async fn wait_for(&mut self, tell: Tell<'_>) -> Result<Permit, Error> {

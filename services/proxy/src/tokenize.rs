@@ -3,11 +3,13 @@
 
 mod kept;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use mobula_proto::{
     common::v1::Prompt,
     control::v1::ModelInfo,
+    inference::v1::GenerateRequest,
     preprocess::v1::{TokenizeRequest, TokenizedText},
 };
 use prost::Message as _;
@@ -32,6 +34,8 @@ pub(crate) struct Tokens {
     pub(crate) prompt: TokenizedText,
     /// Empty where the model does not see it.
     pub(crate) negative: TokenizedText,
+    /// See [`Tokens::written`].
+    written: OnceLock<Bytes>,
 }
 
 /// What is tokenized for one model.
@@ -43,9 +47,22 @@ pub(crate) struct For<'a> {
 }
 
 impl Tokens {
-    /// About so much memory: numbers are small on the wire, and four bytes each here.
+    /// A request's message that has these prompts and nothing else; made once, however many pictures are drawn of them.
+    pub(crate) fn written(&self) -> Bytes {
+        let written = self.written.get_or_init(|| {
+            let prompts = GenerateRequest {
+                prompt: self.prompt.prompt.clone(),
+                negative_prompt: self.negative.prompt.clone(),
+                ..GenerateRequest::default()
+            };
+            prompts.encode_to_vec().into()
+        });
+        Bytes::clone(written)
+    }
+
+    /// About so much memory: numbers are small on the wire, and four bytes each here; and both are kept.
     fn bytes(&self) -> usize {
-        4 * (self.prompt.encoded_len() + self.negative.encoded_len())
+        (1 + 4) * (self.prompt.encoded_len() + self.negative.encoded_len())
     }
 }
 
@@ -125,6 +142,7 @@ fn tokens(texts: Vec<TokenizedText>, asked: usize) -> Result<Tokens, Error> {
     Ok(Tokens {
         prompt: next(),
         negative: next(),
+        written: OnceLock::new(),
     })
 }
 
@@ -182,6 +200,7 @@ mod tests {
         let tokens = |prompt, negative| Tokens {
             prompt: text(3, prompt),
             negative: text(3, negative),
+            ..Tokens::default()
         };
         let field = |tokens: &Tokens| fits(tokens, &model).unwrap_err().violations().remove(0).0;
         assert_eq!(field(&tokens(200, 10)), "prompt");
@@ -189,12 +208,32 @@ mod tests {
         let short = Tokens {
             prompt: text(2, 100),
             negative: text(2, 10),
+            ..Tokens::default()
         };
         assert!(fits(&short, &model).is_ok());
         assert!(
             fits(&tokens(200, 10), &ModelInfo::default()).is_ok(),
             "no limit is told"
         );
+    }
+
+    #[test]
+    fn prompts_are_written_as_a_request_has_them() {
+        for (prompt, negative) in [(2, Some(1)), (1, None)] {
+            let tokens = Tokens {
+                prompt: text(prompt, 100),
+                negative: negative.map_or_else(TokenizedText::default, |windows| text(windows, 10)),
+                ..Tokens::default()
+            };
+            let expected = GenerateRequest {
+                prompt: tokens.prompt.prompt.clone(),
+                negative_prompt: tokens.negative.prompt.clone(),
+                ..GenerateRequest::default()
+            };
+            for _ in 0..2 {
+                assert_eq!(GenerateRequest::decode(tokens.written()), Ok(expected.clone()));
+            }
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What a replica is asked for.
 
+use bytes::Bytes;
 use mobula_proto::{
     common::v1::{Prompt, PromptSpan},
     image::v1::PromptSyntax,
     inference::v1 as inference,
 };
 
-use super::{Draw, Half};
+use super::{Draw, Half, whole};
 use crate::{infotext, validate::Plan};
 
 /// Guidance that is none.
@@ -15,6 +16,31 @@ const UNGUIDED: f32 = 1.0;
 impl Draw<'_> {
     /// The request to a replica that draws: what this half has not brought yet.
     pub(super) fn request(&self, replica: &str) -> inference::GenerateRequest {
+        let (tokens, behind) = (&self.drawer().tokens, self.steps_behind());
+        let prompt = |prompt: &Option<Prompt>| prompt.as_ref().map(|prompt| rest(prompt, behind));
+        inference::GenerateRequest {
+            prompt: prompt(&tokens.prompt.prompt),
+            negative_prompt: prompt(&tokens.negative.prompt),
+            ..self.promptless(replica)
+        }
+    }
+
+    /// The same request, with its prompts as they were written before where they are the whole ones.
+    pub(super) fn asked(&self, replica: &str) -> whole::Asked {
+        if self.steps_behind() > 0 {
+            return whole::Asked {
+                request: Box::new(self.request(replica)),
+                prompts: Bytes::new(),
+            };
+        }
+        whole::Asked {
+            request: Box::new(self.promptless(replica)),
+            prompts: self.drawer().tokens.written(),
+        }
+    }
+
+    /// The request without its prompts.
+    fn promptless(&self, replica: &str) -> inference::GenerateRequest {
         let plan = self.plan;
         let drawer = self.drawer();
         let (from, to) = match &self.half {
@@ -23,14 +49,10 @@ impl Draw<'_> {
             Half::Last(from, _) => (*from, 1.0),
         };
         let interval = plan.interval(from, to);
-        let behind = self.steps_behind();
-        let prompt = |prompt: &Option<Prompt>| prompt.as_ref().map(|prompt| rest(prompt, behind));
         let mut request = inference::GenerateRequest {
             replica_id: replica.to_owned(),
             request_id: self.job.id.as_ref().to_owned(),
             model_id: drawer.served.id().to_owned(),
-            prompt: prompt(&drawer.tokens.prompt.prompt),
-            negative_prompt: prompt(&drawer.tokens.negative.prompt),
             guidance_scale: match interval {
                 Some(_) => plan.guidance_scale,
                 None => UNGUIDED.min(plan.guidance_scale),

@@ -21,6 +21,7 @@ use super::{
     Draw, Half,
     agree::{Asked, noted},
     told::Told,
+    whole,
 };
 use crate::{
     Error, aside,
@@ -54,17 +55,17 @@ fn client(channel: Channel) -> InferenceServiceClient<Channel> {
 impl Draw<'_> {
     /// Asks the replica of a permit for what it is at.
     pub(super) async fn ask(&self, permit: &Permit) -> Result<Told, Status> {
-        let mut client = client(permit.channel());
         let replica = &permit.replica().id;
         if self.decodes {
+            let mut client = client(permit.channel());
             let asked = self.outgoing(self.latents_to_decode(replica));
             return Ok(Told::Decoded(Box::pin(client.decode(asked)).await?.into_inner()));
         }
-        let mut request = self.request(replica);
         let Some(encoded) = &self.drawer().encoded else {
-            let asked = self.outgoing(request);
-            return Ok(Told::Whole(client.generate(asked).await?.into_inner()));
+            let asked = self.outgoing(self.asked(replica));
+            return Ok(Told::Whole(whole::generate(permit.channel(), asked).await?));
         };
+        let (mut client, mut request) = (client(permit.channel()), self.request(replica));
         // Files are written, and pictures are encoded, elsewhere.
         (request.init_image, request.text_chunks) = (None, Vec::new());
         let asked = self.outgoing(DenoiseRequest {

@@ -1,5 +1,7 @@
 //! HTTP answers. Pure.
 
+use std::fmt::Write as _;
+
 use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::{
-    caller::MODEL_ID,
+    caller,
     fastapi::{self, Given},
     query::Query,
 };
@@ -28,6 +30,20 @@ use crate::{
 
 /// nginx's code for a request that was given up by its caller; Ray Serve uses it too.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+/// Headers that say what a picture was made with.
+const SEED: HeaderName = HeaderName::from_static("x-mobula-seed");
+const STEPS: HeaderName = HeaderName::from_static("x-mobula-steps");
+const SCHEDULER: HeaderName = HeaderName::from_static("x-mobula-scheduler");
+const GUIDANCE_SCALE: HeaderName = HeaderName::from_static("x-mobula-guidance-scale");
+const MODEL: HeaderName = HeaderName::from_static("x-mobula-model");
+const MODEL_ID: HeaderName = HeaderName::from_static("x-mobula-model-id");
+const MODEL_DIGEST: HeaderName = HeaderName::from_static("x-mobula-model-digest");
+const IMAGE_DIGEST: HeaderName = HeaderName::from_static("x-mobula-image-digest");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Headers that a picture has at most, with those that name its request and its date.
+const PICTURE_HEADERS: usize = 16;
+/// Bytes of a usual Server-Timing.
+const TIMING_BYTES: usize = 192;
 
 /// A plain text, as Ray's proxy answers.
 pub(super) fn text(status: StatusCode, text: impl Into<Body>) -> Response {
@@ -77,28 +93,29 @@ pub(super) fn redirect(to: &str) -> Response {
 }
 
 /// A picture with what it was made with.
-pub(super) fn picture(image: Image, parameters: &Parameters, timings: Timings) -> Response {
+pub(super) fn picture(image: Image, parameters: Parameters, timings: Timings) -> Response {
     let media_type = media_type(image.format());
     let mut response = Response::new(Body::from(image.data));
     let headers = response.headers_mut();
+    headers.reserve(PICTURE_HEADERS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    let mut add = |name: &'static str, value: &str| {
+    headers.insert(SEED, image.seed.into());
+    headers.insert(STEPS, parameters.steps.into());
+    let mut add = |name, value: String| {
         // A name from the configuration may hold what a header may not; then it is left out.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
         }
     };
-    add("x-mobula-seed", &image.seed.to_string());
-    add("x-mobula-scheduler", &parameters.scheduler);
-    add("x-mobula-steps", &parameters.steps.to_string());
-    add("x-mobula-guidance-scale", &parameters.guidance_scale.to_string());
-    add("x-mobula-model", &parameters.model);
+    add(SCHEDULER, parameters.scheduler);
+    add(GUIDANCE_SCALE, parameters.guidance_scale.to_string());
+    add(MODEL, parameters.model);
     if !parameters.model_id.is_empty() {
-        add("x-mobula-model-id", &parameters.model_id);
+        add(MODEL_ID, parameters.model_id);
     }
-    add("x-mobula-model-digest", &parameters.model_digest);
-    add("x-mobula-image-digest", &image.digest);
-    add("server-timing", &server_timing(&timings));
+    add(MODEL_DIGEST, parameters.model_digest);
+    add(IMAGE_DIGEST, image.digest);
+    add(SERVER_TIMING, server_timing(&timings));
     response
 }
 
@@ -122,11 +139,13 @@ fn server_timing(t: &Timings) -> String {
         ("image", t.image_us),
         ("total", t.total_us),
     ];
-    let parts: Vec<_> = stages
-        .iter()
-        .map(|(name, micros)| format!("{name};dur={}.{:03}", micros / 1000, micros % 1000))
-        .collect();
-    parts.join(", ")
+    let mut text = String::with_capacity(TIMING_BYTES);
+    for (name, micros) in stages {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{comma}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+    }
+    text
 }
 
 /// What went wrong.
@@ -190,7 +209,7 @@ fn problems(error: &Error) -> Option<Vec<Problem>> {
 
 fn detail(problem: &Problem, query: &Query) -> Value {
     let name = query.given_as(&problem.field);
-    let is_header = name.starts_with("x-") || MODEL_ID.contains(&name);
+    let is_header = name.starts_with("x-") || caller::MODEL_ID.contains(&name);
     let place = if is_header { "header" } else { "query" };
     fastapi::detail(
         problem,

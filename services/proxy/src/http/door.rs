@@ -1,13 +1,13 @@
 //! Paths, and the way of one request through the generator and back.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::State, response::Response};
+use axum::{body::Body, response::Response};
+use futures::FutureExt as _;
 use http::{Method, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt as _, Limited};
-use mobula_kit::{Stop, trace};
+use mobula_kit::{Stop, http::App, trace};
 use serde_json::{Map, Value};
-use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug_span, field::Empty};
 
 use super::{answer, caller, gate, openai, query::Query, v2};
@@ -15,7 +15,7 @@ use crate::{
     Error,
     caller::Caller,
     error::JUST_DEPLOYED,
-    events::Events,
+    events::{Events, Reader},
     finished::{Finished, NO_PICTURE},
     generate::{Call, Generator},
     metrics::{Door, Method as Label, Metrics, Seen},
@@ -31,7 +31,7 @@ const BODY_MAX: usize = 1 << 20;
 /// A body that is not complete by then holds a connection for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Shared {
     generator: Generator,
     metrics: Arc<Metrics>,
@@ -41,24 +41,37 @@ struct Shared {
 }
 
 /// The pages and the door of a generator.
-pub(super) fn app((metrics, openai, oip): (Arc<Metrics>, openai::Door, Oip), stop: Stop) -> Router {
-    Router::new()
-        .fallback(answer_request)
-        .with_state(Shared {
-            generator: oip.generator.clone(),
-            metrics,
-            openai,
-            oip,
-            stop,
-        })
-        // Outermost: a panic is this request's 500, not this connection's end.
-        .layer(CatchPanicLayer::new())
+pub(super) fn app((metrics, openai, oip): (Arc<Metrics>, openai::Door, Oip), stop: Stop) -> impl App {
+    let shared = Arc::new(Shared {
+        generator: oip.generator.clone(),
+        metrics,
+        openai,
+        oip,
+        stop,
+    });
+    tower::service_fn(move |request: Request<Body>| {
+        let shared = Arc::clone(&shared);
+        async move {
+            // In a box: connections would carry its room for as long as they live.
+            let answered = Box::pin(answer_request(&shared, request));
+            Ok::<_, Infallible>(caught(answered).await)
+        }
+    })
 }
 
-async fn answer_request(State(shared): State<Shared>, request: Request<Body>) -> Response {
+/// A panic is this request's 500, not this connection's end; its cause is in the log, by the panic hook.
+async fn caught(answered: Pin<Box<impl Future<Output = Response>>>) -> Response {
+    let answered = AssertUnwindSafe(answered).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        let why = "the request made its handler panic; the log of the proxy says where";
+        answer::text(StatusCode::INTERNAL_SERVER_ERROR, why)
+    })
+}
+
+async fn answer_request(shared: &Shared, request: Request<Body>) -> Response {
     let mut seen = Seen::new(&shared.metrics, Label::http(request.method()));
     let mut response = match gate::enter(shared.generator.keys(), request).await {
-        Ok(request) => route(&shared, request, &mut seen).await,
+        Ok(request) => route(shared, request, &mut seen).await,
         Err(refused) => *refused,
     };
     match response.extensions_mut().remove::<openai::Told>() {
@@ -203,6 +216,7 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
         problems,
         deadline,
         door: Door::Http,
+        reader: Reader::Collects,
         caller: Caller::of(&parts.extensions),
         span,
     };
@@ -219,5 +233,20 @@ async fn imagine(shared: &Shared, application: &Application, request: Request<Bo
 async fn collect(events: Events) -> Result<Response, Error> {
     let mut finished = Finished::read(events).await?;
     let image = finished.images.pop().ok_or(NO_PICTURE)?;
-    Ok(answer::picture(image, &finished.made, finished.timings))
+    Ok(answer::picture(image, finished.made, finished.timings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let fine = caught(Box::pin(async { answer::text(StatusCode::OK, "fine") })).await;
+        assert_eq!(fine.status(), StatusCode::OK);
+        let panicked = caught(Box::pin(async { panic!("on purpose") })).await;
+        assert_eq!(panicked.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let why = panicked.into_body().collect().await.unwrap().to_bytes();
+        assert!(why.starts_with(b"the request made its handler panic"), "{why:?}");
+    }
 }

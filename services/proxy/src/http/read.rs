@@ -43,6 +43,9 @@ pub(super) fn integer(text: &str) -> Option<Integer> {
 /// Undoes form encoding; a percent sign without two hexadecimal digits stands for itself, as in Python.
 pub(super) fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
+    if memchr::memchr2(b'%', b'+', bytes).is_none() {
+        return bytes.to_vec();
+    }
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mobula_kit::{Stop, listen::Listener};
+use tower::Layer as _;
 use tower_http::cors::CorsLayer;
 
 use super::{door, openai};
@@ -16,9 +17,6 @@ pub(crate) async fn serve(
     stop: Stop,
 ) {
     let app = door::app((metrics, openai, oip), stop.clone());
-    let app = match cors {
-        Some(cors) => app.layer(cors),
-        None => app,
-    };
+    let app = tower::util::option_layer(cors).layer(app);
     mobula_kit::http::serve(listener, app, stop).await;
 }

@@ -1,5 +1,7 @@
 //! Parameters that most pictures are made without, and that are written only where they are not as usual.
 
+use std::fmt::Display;
+
 use mobula_proto::{
     common::v1::{RandomSource, SizeConditions},
     image::v1::PromptSyntax,
@@ -11,20 +13,18 @@ use crate::validate::Plan;
 /// A1111 counts the text encoder's layers from the last one, which is 1; diffusers counts those that are left out.
 const CLIP_SKIP_OF_A1111: u32 = 1;
 
-/// As A1111 names them, in its order.
-pub(super) fn parts(plan: &Plan) -> Vec<(&'static str, String)> {
-    let mut parts = Vec::new();
-    let mut add = |name, value: Option<String>| parts.extend(value.map(|value| (name, value)));
-    let source = plan.source.as_ref();
-    add(
-        "Denoising strength",
-        source.map(|source| source.strength.to_string()),
-    );
-    let skipped = plan.clip_skip.saturating_add(CLIP_SKIP_OF_A1111);
-    add("Clip skip", (plan.clip_skip > 0).then(|| skipped.to_string()));
+/// Adds them as A1111 names them, in its order.
+pub(super) fn parts(plan: &Plan, add: &mut dyn FnMut(&str, &dyn Display)) {
+    if let Some(source) = &plan.source {
+        add("Denoising strength", &source.strength);
+    }
+    if plan.clip_skip > 0 {
+        add("Clip skip", &plan.clip_skip.saturating_add(CLIP_SKIP_OF_A1111));
+    }
     // Where it is silent it means CUDA's numbers.
-    let is_cuda = plan.random == RandomSource::Cuda;
-    add("RNG", (!is_cuda).then(|| "CPU".to_owned()));
+    if plan.random != RandomSource::Cuda {
+        add("RNG", &"CPU");
+    }
     let options = plan.options.unwrap_or_default();
     for (name, value) in [
         ("Eta", options.eta),
@@ -33,22 +33,20 @@ pub(super) fn parts(plan: &Plan) -> Vec<(&'static str, String)> {
         ("Sigma tmax", options.s_tmax),
         ("Sigma noise", options.s_noise),
     ] {
-        add(name, value.map(|value| value.to_string()));
+        if let Some(value) = value {
+            add(name, &value);
+        }
     }
-    let rescale = plan.guidance_rescale;
-    add("CFG Rescale", (rescale > 0.0).then(|| rescale.to_string()));
-    let interval = plan.guidance_interval.filter(|interval| interval.start > 0.0);
-    add(
-        "Skip Early CFG",
-        interval.map(|interval| interval.start.to_string()),
-    );
-    let refine = plan.refine.as_ref();
-    add("Refiner", refine.map(|refine| quoted(&refine.model)));
-    add(
-        "Refiner switch at",
-        refine.map(|refine| refine.switch_at.to_string()),
-    );
-    parts
+    if plan.guidance_rescale > 0.0 {
+        add("CFG Rescale", &plan.guidance_rescale);
+    }
+    if let Some(interval) = plan.guidance_interval.filter(|interval| interval.start > 0.0) {
+        add("Skip Early CFG", &interval.start);
+    }
+    if let Some(refine) = &plan.refine {
+        add("Refiner", &quoted(&refine.model));
+        add("Refiner switch at", &refine.switch_at);
+    }
 }
 
 /// As the mesh names them.

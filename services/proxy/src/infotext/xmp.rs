@@ -16,21 +16,22 @@ const SOURCE_TYPE: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/traine
 /// How chunks of ours begin; behind it they are attributes of our namespace.
 const OURS: &str = "mobula-";
 
+/// Bytes of a packet without attributes, about; and of what is around an attribute's name and value.
+const PACKET_BYTES: usize = 640;
+const ATTRIBUTE_BYTES: usize = "\n   mobula:=\"\"".len();
+
 /// A packet that says that a model made it, by which software, and with the parameters of `chunks` that are ours.
 pub(super) fn packet(chunks: &[&TextChunk]) -> String {
-    let mut attributes = String::new();
-    for chunk in chunks {
-        if let Some(name) = chunk.keyword.strip_prefix(OURS) {
-            // Writing to a String cannot fail.
-            let _ = write!(
-                attributes,
-                "\n   mobula:{}=\"{}\"",
-                camel(name),
-                escaped(&chunk.text)
-            );
-        }
-    }
-    format!(
+    let ours = chunks
+        .iter()
+        .filter_map(|chunk| Some((chunk.keyword.strip_prefix(OURS)?, &*chunk.text)));
+    let room = ours
+        .clone()
+        .map(|(name, text)| name.len() + text.len() + ATTRIBUTE_BYTES);
+    let mut packet = String::with_capacity(PACKET_BYTES + room.sum::<usize>());
+    // Writing to a String cannot fail.
+    let _ = write!(
+        packet,
         "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n\
          <x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\n \
          <rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n  \
@@ -39,39 +40,43 @@ pub(super) fn packet(chunks: &[&TextChunk]) -> String {
          xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\"\n   \
          xmlns:mobula=\"urn:mobula:1\"\n   \
          xmp:CreatorTool=\"{SOFTWARE}\"\n   \
-         Iptc4xmpExt:DigitalSourceType=\"{SOURCE_TYPE}\"{attributes}/>\n \
-         </rdf:RDF>\n\
-         </x:xmpmeta>\n\
-         <?xpacket end=\"r\"?>"
-    )
+         Iptc4xmpExt:DigitalSourceType=\"{SOURCE_TYPE}\""
+    );
+    for (name, text) in ours {
+        packet.push_str("\n   mobula:");
+        push_camel(&mut packet, name);
+        packet.push_str("=\"");
+        push_escaped(&mut packet, text);
+        packet.push('"');
+    }
+    packet.push_str("/>\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>");
+    packet
 }
 
 /// `guidance-scale` as `GuidanceScale`.
-fn camel(name: &str) -> String {
-    let words = name.split('-').map(|word| {
+fn push_camel(out: &mut String, name: &str) {
+    for word in name.split('-') {
         let mut letters = word.chars();
-        let first = letters.next().map(|first| first.to_ascii_uppercase());
-        first.into_iter().chain(letters).collect::<String>()
-    });
-    words.collect()
+        out.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        out.push_str(letters.as_str());
+    }
 }
 
 /// As an attribute of XML 1.0 can hold it; what no XML can hold becomes U+FFFD.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn push_escaped(out: &mut String, text: &str) {
     for letter in text.chars() {
         match letter {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '"' => out.push_str("&quot;"),
             '\t' | '\n' | '\r' => {
+                // Writing to a String cannot fail.
                 let _ = write!(out, "&#{};", letter as u32);
             }
             '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             other => out.push(other),
         }
     }
-    out
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ mod tests {
         };
         Arc::new(Tokens {
             prompt,
-            negative: TokenizedText::default(),
+            ..Tokens::default()
         })
     }
 

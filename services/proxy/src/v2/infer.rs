@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Config, Error, aside,
     caller::Caller,
-    events::Events,
+    events::{Events, Reader},
     finished::Finished,
     generate::{Aside, Beside, Call, Generator},
     metrics::Door,
@@ -125,6 +125,10 @@ impl Oip {
         }
         let deadline = sooner(terms.deadline, common.timeout);
         let several = requests.len() > 1;
+        let reader = match reply.decoupled_by {
+            Some(_) => Reader::Follows,
+            None => Reader::Collects,
+        };
         let mut begun = Begun {
             ids: Vec::with_capacity(requests.len()),
             events: Vec::with_capacity(requests.len()),
@@ -162,6 +166,7 @@ impl Oip {
                 problems: Vec::new(),
                 deadline,
                 door: terms.door,
+                reader,
                 caller: Arc::clone(&begun.caller),
                 span,
             })?;

@@ -43,6 +43,34 @@ async fn requests_may_be_compressed_and_pictures_never_are() {
 }
 
 #[tokio::test]
+async fn head_gets_what_get_does_without_its_body() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 4).await;
+    for is_http2 in [false, true] {
+        let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new())
+            .http2_only(is_http2)
+            .build_http();
+        for (path, status) in [("/-/healthz", 200), ("/-/routes", 200), ("/nowhere", 404)] {
+            let ask = async |method| {
+                let uri = format!("http://{}{path}", mesh.http);
+                let request = http::Request::builder().method(method).uri(uri);
+                let response = client
+                    .request(request.body(Full::default()).unwrap())
+                    .await
+                    .unwrap();
+                assert_eq!(response.status(), status, "{path}");
+                let length = response.headers().get("content-length").cloned();
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                (length.unwrap().to_str().unwrap().parse().unwrap(), body.len())
+            };
+            let (length, read): (usize, _) = ask("GET").await;
+            assert!(length > 0 && read == length, "{path}");
+            assert_eq!(ask("HEAD").await, (length, 0), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn lists_are_compressed_for_who_asks_once_they_are_long() {
     let worker = Worker::start("a").await;
     let mesh = Mesh::start(config(), &[&worker], 4).await;

@@ -32,7 +32,7 @@ use crate::{
     Config, Error,
     caller::Caller,
     clock::Clock,
-    events::Events,
+    events::{Events, Reader},
     finished::Finished,
     generate::{Call, Generator, new_id},
     metrics::{self, Metrics, Seen},
@@ -204,6 +204,10 @@ impl Drawing<'_> {
             problems,
             deadline,
             door: metrics::Door::Http,
+            reader: match reply.stream {
+                true => Reader::Follows,
+                false => Reader::Collects,
+            },
             caller: Arc::clone(&self.caller),
             span,
         };

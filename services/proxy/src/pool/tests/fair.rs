@@ -94,7 +94,7 @@ async fn who_waits_is_told_its_place_when_it_changes() {
     {
         let mut waiting = Box::pin(second.acquire());
         assert!(waiting.as_mut().now_or_never().is_none());
-        let mut last = Box::pin(third.acquire_telling(|standing| told.push(standing)));
+        let mut last = Box::pin(third.acquire_telling(Some(|standing| told.push(standing))));
         let wait = tokio::time::timeout(Duration::from_millis(4_500), &mut last);
         assert!(wait.await.is_err());
         drop(first);
