@@ -153,9 +153,6 @@ impl Place {
         let pool = &self.pool;
         let clock = pool.settings.clock;
         let model_id = self.model_id.as_deref();
-        if let Some(error) = pool.elsewhere(self.of.as_deref()) {
-            return Err(error);
-        }
         let asked = pool.ask(Asking {
             ticket: self.ticket,
             ask: self.asked(),
@@ -167,6 +164,7 @@ impl Place {
         });
         let (mut granted, spot) = match asked {
             Asked::Served(permit) => return Ok(permit),
+            Asked::Elsewhere(error) => return Err(error),
             Asked::Waits(granted, spot) => (granted, spot),
         };
         let _line = Line {

@@ -47,7 +47,7 @@ pub(crate) use self::{
     line::{Asked, Asking},
     standing::{Standing, TELL},
 };
-use self::{backpressure::Backpressure, line::Waiter, outlook::Outlook};
+use self::{backpressure::Backpressure, line::Waiter, outlook::Outlook, parts::Role};
 use crate::{
     channels::Channels,
     clock::Clock,
@@ -123,10 +123,8 @@ struct State {
     armed: Option<Duration>,
     /// When it is shown next how many replicas get less than their share, by the clock.
     shown_at: Option<Duration>,
-    /// Its application is gone.
-    is_closed: bool,
-    /// Its application is served by other deployments now.
-    is_moved: bool,
+    /// Who does what it did.
+    role: Role,
     /// Models of which the other parts of a split application have replicas; none where there are no other parts, or none that
     /// said so.
     whole: Option<BTreeSet<String>>,
@@ -158,8 +156,7 @@ impl Pool {
             models: BTreeMap::new(),
             armed: None,
             shown_at: None,
-            is_closed: false,
-            is_moved: false,
+            role: Role::default(),
             whole: None,
         };
         Self {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use mobula_kit::channel::Dial;
-use mobula_proto::control::v1::{Demand, DeploymentRoute, ModelInfo, RestrainedReplica, WatchRoutesResponse};
+use mobula_proto::control::v1::{Demand, ModelInfo, RestrainedReplica, WatchRoutesResponse};
 use tokio::sync::watch;
 
 use self::{build::Pools, merge::merge};
@@ -283,7 +283,7 @@ impl Fleet {
         let mut moved = Vec::new();
         for route in &current.applications {
             let (application, beside) = self.application(route, &before, pools, channels);
-            moved.extend(beside.into_iter().filter(|pool| !pool.has_replicas()));
+            moved.extend(beside);
             if !route.deleting {
                 applications.push(Arc::new(application));
             }
@@ -300,7 +300,7 @@ impl Fleet {
             if !stays && !there.contains(application.as_str()) {
                 pool.close();
             } else if !stays {
-                pool.update(&DeploymentRoute::default(), channels);
+                pool.retire();
                 moved.push(Arc::clone(pool));
             }
             stays
@@ -319,7 +319,7 @@ impl Fleet {
             grpc_timeout: current.grpc_request_timeout_ms.map(Duration::from_millis),
         }));
         // Those who wait there look for others in the table, which has to be this one.
-        moved.iter().for_each(|pool| pool.set_moved(true));
+        moved.iter().for_each(|pool| pool.move_away());
     }
 }
 

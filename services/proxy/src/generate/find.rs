@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use mobula_proto::control::v1::ModelInfo;
 use mobula_serving::{fair::Claim, route::Cost};
 
-use super::{Job, Shared};
+use super::{Job, MAX_MOVES, Shared};
 use crate::{
     Error,
     place::Place,
@@ -176,6 +176,18 @@ impl Job {
     /// [`Error::UnknownModel`] and its kin when there is none, [`Error::NoReplica`] when none can be had, or none came,
     /// [`Error::Overloaded`] when too many wait.
     pub(super) async fn find(&self, wanted: Wanted<'_>) -> Result<Served, Error> {
+        let mut moves = 0;
+        loop {
+            match self.find_here(wanted).await {
+                // While it waited for a model to be loaded.
+                Err(Error::Moved { .. }) if moves < MAX_MOVES => moves += 1,
+                found => return found,
+            }
+        }
+    }
+
+    /// The same where the application is served now.
+    async fn find_here(&self, wanted: Wanted<'_>) -> Result<Served, Error> {
         let shared = &self.shared;
         shared.heard().await;
         let mut tables = shared.tables.clone();

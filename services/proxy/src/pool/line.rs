@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{Pool, State, standing::Spot};
 use crate::{
+    Error,
     permit::Permit,
     replica::{Replica, Typical},
 };
@@ -67,6 +68,8 @@ pub(crate) enum Asked {
     Served(Permit),
     /// It will come through here; there is where it stands meanwhile.
     Waits(oneshot::Receiver<Result<Permit, TooLate>>, Arc<Spot>),
+    /// It will not come here.
+    Elsewhere(Error),
 }
 
 impl Pool {
@@ -100,9 +103,12 @@ impl Pool {
         self.metrics.bytes.set(state.queue.bytes() as f64);
     }
 
-    /// Gives a replica, or a place in line.
+    /// Gives a replica, or a place in line, or sends the request elsewhere.
     pub(crate) fn ask(self: &Arc<Self>, asking: Asking<'_>) -> Asked {
         let mut state = self.lock();
+        if let Some(error) = self.sends_on(&state, asking.of.map(|of| &**of)) {
+            return Asked::Elsewhere(error);
+        }
         if state.queue.is_empty()
             && let Some(permit) = self.choose(&mut state, asking.ask.cost, (asking.model_id, asking.of))
         {
@@ -318,19 +324,6 @@ impl Pool {
                 pool.pump();
             }
         });
-    }
-
-    /// Nobody is served here any more: those who wait are told so.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.replicas.clear();
-        state.is_closed = true;
-        let waiting = std::iter::from_fn(|| state.queue.pop()).collect::<Vec<_>>();
-        drop(state);
-        for waiter in waiting {
-            self.left();
-            drop(waiter);
-        }
     }
 
     pub(super) fn left(&self) {

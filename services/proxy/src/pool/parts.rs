@@ -5,8 +5,24 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Pool, State};
+use mobula_proto::control::v1::DeploymentRoute;
+
+use super::{Pool, State, Tiers};
 use crate::{Error, replica::Replica};
+
+/// Who does what the pool did, as the table says it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The pool itself.
+    #[default]
+    Serves,
+    /// Others, in the table that comes next: those who wait stay until it is there.
+    Leaves,
+    /// Others: those who wait look for them in the table.
+    Moved,
+    /// Nobody: its application was deleted.
+    Closed,
+}
 
 impl Pool {
     /// Models of which every other part of a split application has a replica: only those are drawn with, as long as any
@@ -27,31 +43,67 @@ impl Pool {
         state.replicas.iter().map(digest).collect()
     }
 
-    /// Its application is served by other deployments, or by this one again.
-    pub(crate) fn set_moved(&self, is_moved: bool) {
-        self.lock().is_moved = is_moved;
+    /// It serves its application, as it may have before.
+    pub(crate) fn serve(&self) {
+        self.lock().role = Role::Serves;
+    }
+
+    /// It has no replica any more, and others serve its application in the table that comes next. Who still comes by the
+    /// table before is let in whatever may wait here, so as to be sent on with the others.
+    pub(crate) fn retire(self: &Arc<Self>) {
+        let now = self.now();
+        let mut state = self.lock();
+        if state.role == Role::Serves {
+            state.role = Role::Leaves;
+        }
+        state.queue.bound(self.settings.bounds);
+        state.replicas.clear();
+        state.tiers = Tiers::default();
+        state.outlook.told(&DeploymentRoute::default(), false, now);
+        self.show_restrained(&mut state, now);
+        self.metrics.replicas.set(0.0);
+    }
+
+    /// Others serve its application, and the table says so.
+    pub(crate) fn move_away(&self) {
+        self.lock().role = Role::Moved;
         self.send_away();
     }
 
-    /// What a request is told that comes to the pool, or is sent away by it; none where it may wait.
+    /// Nobody serves its application any more: those who wait are told so, and those who come by the table before.
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.retire();
+        self.lock().role = Role::Closed;
+        self.send_away();
+    }
+
+    /// What a request is told that is sent away by the pool; none where it may wait.
     pub(crate) fn elsewhere(&self, of: Option<&str>) -> Option<Error> {
-        let state = self.lock();
+        self.sends_on(&self.lock(), of)
+    }
+
+    /// The same of one that comes.
+    pub(super) fn sends_on(&self, state: &State, of: Option<&str>) -> Option<Error> {
         let deployment = || self.name.clone();
-        if state.is_moved {
-            return Some(Error::Moved {
+        match state.role {
+            Role::Moved => Some(Error::Moved {
                 deployment: deployment(),
-            });
+            }),
+            Role::Closed => Some(self.gone_without(state, self.now())),
+            Role::Serves | Role::Leaves => {
+                let lacks = of.is_some_and(|digest| !state.may_have_model(digest));
+                lacks.then(|| Error::OtherModel {
+                    deployment: deployment(),
+                })
+            }
         }
-        let lacks = of.is_some_and(|digest| !state.may_have_model(digest));
-        lacks.then(|| Error::OtherModel {
-            deployment: deployment(),
-        })
     }
 
     /// Sends those away who wait for what is not here any more.
     pub(super) fn send_away(&self) {
         let mut state = self.lock();
-        let waits = |of: Option<&str>| !state.is_moved && of.is_none_or(|of| state.may_have_model(of));
+        let stays = matches!(state.role, Role::Serves | Role::Leaves);
+        let waits = |of: Option<&str>| stays && of.is_none_or(|of| state.may_have_model(of));
         let gone: Vec<_> = state
             .queue
             .iter()

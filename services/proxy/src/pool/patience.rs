@@ -8,7 +8,7 @@ use std::{
 use mobula_serving::admission::Bound;
 use tokio::sync::watch;
 
-use super::Pool;
+use super::{Pool, State, parts::Role};
 use crate::{Error, replica::Replica};
 
 impl Pool {
@@ -41,7 +41,8 @@ impl Pool {
         let now = self.now();
         let state = self.lock();
         let mut replicas = state.replicas.iter();
-        if replicas.any(|replica| replica.book(|book| book.is_reachable(now))) {
+        let is_sent_on = matches!(state.role, Role::Leaves | Role::Moved);
+        if is_sent_on || replicas.any(|replica| replica.book(|book| book.is_reachable(now))) {
             return Ok(());
         }
         let why = match state.outlook.why_none() {
@@ -68,11 +69,13 @@ impl Pool {
 
     /// What a request is told that waited in vain.
     pub(crate) fn no_replica(&self, since: Duration) -> Error {
-        let state = self.lock();
-        let why = if state.is_closed {
-            "its application was deleted"
-        } else {
-            state.outlook.why_none()
+        self.gone_without(&self.lock(), since)
+    }
+
+    pub(super) fn gone_without(&self, state: &State, since: Duration) -> Error {
+        let why = match state.role {
+            Role::Closed => "its application was deleted",
+            Role::Serves | Role::Leaves | Role::Moved => state.outlook.why_none(),
         };
         Error::NoReplica {
             deployment: self.name.clone(),

@@ -37,7 +37,7 @@ fn whole(split: &Split) -> Option<BTreeSet<String>> {
 pub(super) type Pools = HashMap<(String, String), Arc<Pool>>;
 
 impl Fleet {
-    /// An application, and the pools of deployments that are told of and serve nobody who comes now.
+    /// An application, and the pools of deployments that others have taken the place of and that have no replica left.
     pub(super) fn application<'r>(
         &self,
         route: &'r ApplicationRoute,
@@ -51,7 +51,7 @@ impl Fleet {
             let make = || Arc::new(Pool::new(&route.name, &deployment.name, self.settings.clone()));
             let pool = Arc::clone(pools.entry(key).or_insert_with(make));
             pool.metrics.route(&route.route_prefix);
-            pool.set_moved(false);
+            pool.serve();
             pool.update(deployment, channels);
             serving.insert(&deployment.name);
             pool
@@ -77,12 +77,16 @@ impl Fleet {
             pool.set_whole(split.as_ref().and_then(whole));
         }
         let beside = route.deployments.iter().filter(|d| !serving.contains(&*d.name));
-        let beside = beside.filter_map(|deployment| {
+        let leaves = beside.filter_map(|deployment| {
             let pool = pools.get(&(route.name.clone(), deployment.name.clone()))?;
-            pool.update(deployment, channels);
+            if !deployment.replicas.is_empty() {
+                pool.update(deployment, channels);
+                return None;
+            }
+            pool.retire();
             Some(Arc::clone(pool))
         });
-        let beside = beside.collect();
+        let leaves = leaves.collect();
         let reported = pipeline
             .iter()
             .flat_map(|pool| pool.replicas())
@@ -107,6 +111,6 @@ impl Fleet {
             ingress: ingress.map_or_else(make, Arc::clone),
             statistics: statistics.unwrap_or_default(),
         };
-        (application, beside)
+        (application, leaves)
     }
 }

@@ -1,9 +1,9 @@
 use mobula_kit::Stop;
-use mobula_proto::control::v1::{ApplicationRoute, ReplicaEndpoint, WorkerKind};
-use mobula_serving::admission::Bounds;
+use mobula_proto::control::v1::{ApplicationRoute, DeploymentRoute, ReplicaEndpoint, WorkerKind};
+use mobula_serving::{admission::Bounds, fair::Claim};
 
 use super::*;
-use crate::clock::Clock;
+use crate::{clock::Clock, pool::Want};
 
 fn fleet() -> Fleet {
     Fleet::new(Settings {
@@ -130,6 +130,42 @@ async fn what_is_known_of_a_replica_lives_on_from_table_to_table() {
     fleet.apply(&routes("c", &[application("a", "/", &["r3", "r1"])]));
     assert_eq!(ids(&fleet, "a"), ["r3", "r1"]);
     assert!(Arc::ptr_eq(&first, &pool.replicas()[1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_looked_before_an_application_is_served_by_others_is_sent_to_them() {
+    let fleet = fleet();
+    let named = |name: &str, replicas: &[&str]| {
+        let mut application = application("a", "/", replicas);
+        application.deployments[0].name = name.into();
+        application
+    };
+    let pool = || {
+        let table = Arc::clone(&fleet.table.borrow());
+        table.by_name("a").unwrap().pipeline.clone().unwrap()
+    };
+    let claim = Claim::default();
+    let sent_on = async |pool: &Arc<Pool>| {
+        let mut place = pool.admit(Want::least((&claim, false), None)).unwrap().place;
+        matches!(place.acquire().await, Err(Error::Moved { .. }))
+    };
+    fleet.apply(&routes("c", &[named("one", &["r1"])]));
+    let one = pool();
+    fleet.apply(&routes("c", &[named("other", &["r2"])]));
+    assert!(sent_on(&one).await);
+    // The other stays in the table, without a replica and behind one that has some.
+    let other = pool();
+    let mut both = named("other", &[]);
+    both.deployments.extend(named("one", &["r3"]).deployments);
+    fleet.apply(&routes("c", &[both]));
+    assert!(sent_on(&other).await);
+    let one = pool();
+    assert_eq!(one.replicas().len(), 1);
+    // And comes back.
+    fleet.apply(&routes("c", &[named("other", &["r4"])]));
+    assert!(sent_on(&one).await);
+    assert!(Arc::ptr_eq(&pool(), &other));
+    assert_eq!(ids(&fleet, "a"), ["r4"]);
 }
 
 #[tokio::test(start_paused = true)]

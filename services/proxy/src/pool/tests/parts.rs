@@ -98,12 +98,54 @@ async fn who_waits_where_others_have_taken_the_place_goes_there() {
     let mut waits = Box::pin(second.acquire());
     assert!(waits.as_mut().now_or_never().is_none());
     place(&pool, &[]);
-    pool.set_moved(true);
+    pool.move_away();
     let error = waits.as_mut().now_or_never().unwrap().unwrap_err();
     assert!(matches!(error, Error::Moved { .. }), "{error}");
     let error = admit(&pool).acquire().await.unwrap_err();
     assert!(matches!(error, Error::Moved { .. }), "{error}");
-    pool.set_moved(false);
+    pool.serve();
     place(&pool, &["b"]);
     assert_eq!(admit(&pool).acquire().await.unwrap().replica().id, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_by_the_table_before_is_sent_on_however_little_may_wait() {
+    let pool = pool(10);
+    let route = DeploymentRoute {
+        max_ongoing_requests: MAX_ONGOING,
+        max_queued_requests: 0,
+        replicas: vec![ReplicaEndpoint {
+            replica_id: "a".into(),
+            address: "127.0.0.1:1".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    pool.update(&route, &mut Channels::default());
+    let is_full = || matches!(pool.admit(want(1, None)), Err(Error::Overloaded { .. }));
+    let mut first = admit(&pool);
+    let busy = first.acquire().await.unwrap();
+    assert!(is_full());
+    pool.retire();
+    // The next table is not there yet.
+    let (mut one, mut other) = (admit(&pool), admit(&pool));
+    let mut waits = Box::pin(one.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    let mut fast = pool.place(Want {
+        failfast: true,
+        ..want(1, None)
+    });
+    let mut hurries = Box::pin(fast.acquire());
+    assert!(hurries.as_mut().now_or_never().is_none());
+    pool.move_away();
+    let late = admit(&pool).acquire().await;
+    for sent in [waits.await, hurries.await, other.acquire().await, late] {
+        assert!(matches!(sent, Err(Error::Moved { .. })), "{sent:?}");
+    }
+    pool.serve();
+    pool.update(&route, &mut Channels::default());
+    drop(busy);
+    assert!(first.acquire().await.is_ok());
+    let _waits = admit(&pool);
+    assert!(is_full(), "the table's bounds hold again");
 }
