@@ -37,7 +37,7 @@ use crate::{
     metrics::Reroute,
     permit::Permit,
     place::Place,
-    pool::Standing,
+    pool::{Pool, Standing},
     prepare::Inputs,
     problem::{Problem, Rule},
     tokenize::Tokens,
@@ -90,6 +90,8 @@ pub(crate) struct Draw<'a> {
     plan: &'a Plan,
     ready: Ready<'a>,
     half: Half,
+    /// The refiner's pool, until latents are there for it.
+    next: Option<Arc<Pool>>,
     /// Latents are there, and are decoded by a deployment of their own.
     decodes: bool,
     attempts: Attempts,
@@ -120,6 +122,7 @@ impl<'a> Draw<'a> {
             job,
             plan,
             half: Half::Whole,
+            next: None,
             decodes: false,
             attempts: Attempts::default(),
             // What came before the tokens was waiting too: for a route table or a first replica.
@@ -151,10 +154,12 @@ impl<'a> Draw<'a> {
     async fn run_refined(&mut self, first: Place, mut second: Place) -> Result<(), Error> {
         let switch_at = self.plan.refine.as_ref().map_or(1.0, |refine| refine.switch_at);
         self.half = Half::First(switch_at);
+        self.next = Some(Arc::clone(second.pool()));
         let timings = self.draw(first).await?;
         self.passed(timings);
         let latents = self.latents.iter_mut().filter_map(Option::take).collect();
         self.half = Half::Last(switch_at, latents);
+        self.next = None;
         self.job.shared.metrics.handovers.increment(1);
         // Its wait for a replica begins now.
         second.served();
@@ -175,10 +180,9 @@ impl<'a> Draw<'a> {
             match Box::pin(self.attempts(&mut decoder)).await {
                 // An update has replaced every decoder of the model that drew these latents: the next one draws others.
                 Err(Error::OtherModel { deployment }) => {
-                    self.restart(Status::unavailable(format!(
-                        "{deployment} serves another model now"
-                    )))
-                    .await?;
+                    let reason = format!("the replicas of {deployment} serve another model now");
+                    let last = Status::unavailable(reason.clone());
+                    self.restart(reason, last).await?;
                     self.decodes = false;
                     self.latents.fill(None);
                     place.served();
@@ -200,6 +204,10 @@ impl<'a> Draw<'a> {
             self.job.trail.without(place.take_without());
             self.job.trail.timings(self.merged(Timings::default()));
             let mut permit = acquired?;
+            // Steps that nobody would go on with are not begun.
+            if let Some(elsewhere) = self.next.as_ref().and_then(|next| next.elsewhere(None)) {
+                return Err(elsewhere);
+            }
             let model = permit.replica().model(self.drawer().served.model_id.as_deref());
             // Of a part that only decodes, sizes and steps are not the model's.
             if self.decodes {
@@ -255,7 +263,7 @@ impl<'a> Draw<'a> {
                         return Ok(self.last);
                     }
                     if ended.accepted {
-                        self.restart(status).await?;
+                        self.restart("the replica was lost".to_owned(), status).await?;
                     } else {
                         self.job.shared.metrics.rerouted(Reroute::Unreachable);
                     }
@@ -271,8 +279,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Tells the caller that it starts again, if it may.
-    async fn restart(&mut self, status: Status) -> Result<(), Error> {
+    /// Tells the caller that it starts again, if it may, and why.
+    async fn restart(&mut self, reason: String, last: Status) -> Result<(), Error> {
         self.has_begun = false;
         let policy = self.job.shared.policy;
         let attempts = &mut self.attempts;
@@ -283,7 +291,6 @@ impl<'a> Draw<'a> {
         {
             Ok(attempt) => {
                 self.job.shared.metrics.restarts.increment(1);
-                let reason = "the replica was lost".to_owned();
                 self.job
                     .emit
                     .send(Event::Restarted(image::Restarted { reason, attempt }))
@@ -291,8 +298,9 @@ impl<'a> Draw<'a> {
                 Ok(())
             }
             Err(why) => Err(Error::GaveUp {
+                reason,
                 why,
-                last: Box::new(status),
+                last: Box::new(last),
             }),
         }
     }

@@ -171,8 +171,10 @@ pub enum Error {
         deployment: String,
     },
     /// Replicas were lost, too often to go on.
-    #[error("the replica was lost and the request is not started again: {why}")]
+    #[error("{reason} and the request is not started again: {why}")]
     GaveUp {
+        /// Why it would have to be.
+        reason: String,
         /// Which bound was reached.
         why: GiveUp,
         /// How the last attempt ended; for the log.

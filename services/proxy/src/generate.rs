@@ -329,6 +329,7 @@ impl Job {
         let wanted = Wanted {
             application: &request.model,
             model_id: &request.model_id,
+            is_admitted: false,
         };
         let mut served = self.find(wanted).await?;
         self.trail.found(&served);

@@ -105,6 +105,11 @@ impl Place {
         &self.pool
     }
 
+    /// Whether it is a place in this pool.
+    pub(crate) fn is_at(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
     /// What it costs.
     pub(crate) fn cost(&self) -> Cost {
         self.cost
@@ -186,13 +191,9 @@ impl Place {
             };
             tokio::select! {
                 biased;
-                granted = &mut granted => return match granted {
-                    Ok(granted) => granted.map_err(Error::from),
-                    Err(_) => {
-                        let elsewhere = pool.elsewhere(self.of.as_deref());
-                        Err(elsewhere.unwrap_or_else(|| pool.no_replica(self.since)))
-                    }
-                },
+                granted = &mut granted => {
+                    return granted.unwrap_or_else(|_| Err(pool.no_replica(self.since)));
+                }
                 // The pool is held here, and so is what tells of changes.
                 Ok(()) = age.changed() => {}
                 () = tokio::time::sleep_until(clock.at(next.min(limit))) => {

@@ -283,9 +283,15 @@ impl Fleet {
         let mut moved = Vec::new();
         for route in &current.applications {
             let (application, beside) = self.application(route, &before, pools, channels);
-            moved.extend(beside);
             if !route.deleting {
                 applications.push(Arc::new(application));
+                moved.extend(beside);
+                continue;
+            }
+            for deployment in route.deployments.iter().filter(|d| d.replicas.is_empty()) {
+                if let Some(pool) = pools.get(&(route.name.clone(), deployment.name.clone())) {
+                    pool.close();
+                }
             }
         }
         applications.sort_by(|a, b| a.name.cmp(&b.name));
@@ -294,7 +300,8 @@ impl Fleet {
             .iter()
             .flat_map(|a| a.deployments.iter().map(|d| (a.name.as_str(), d.name.as_str())))
             .collect();
-        let there: HashSet<_> = current.applications.iter().map(|a| a.name.as_str()).collect();
+        let stay = current.applications.iter().filter(|a| !a.deleting);
+        let there: HashSet<_> = stay.map(|a| a.name.as_str()).collect();
         pools.retain(|(application, deployment), pool| {
             let stays = named.contains(&(application.as_str(), deployment.as_str()));
             if !stays && !there.contains(application.as_str()) {

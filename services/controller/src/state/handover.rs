@@ -6,7 +6,8 @@
 //! as it has a replica of every deployment; where there is none even then, the old graph leaves and requests wait, and the
 //! status says so.
 //!
-//! Invariant: while a deployment that encodes or decodes is needed by requests that another of the old graph draws, it stays.
+//! Invariant: while a deployment that encodes or decodes is needed by requests that another of the old graph draws, it stays,
+//! and so where the whole application goes.
 
 use mobula_schema::Stage;
 use mobula_serving::place::Kind;
@@ -93,9 +94,14 @@ impl State {
     /// Whether requests that another deployment of the old graph draws may still need this one.
     fn is_drawn_for(&self, app: &App, key: Key) -> bool {
         let draws = |d: &Deployment| d.deleting && does(d, Stage::Denoise);
-        let helps = self.deployments.get(&key).is_some_and(|d| !draws(d));
+        // What is drawn of an application that goes is only decoded.
+        let is_part = |d: &Deployment| !app.deleting || d.spec.config.kind == Kind::Inference;
+        let helps = self
+            .deployments
+            .get(&key)
+            .is_some_and(|d| !draws(d) && is_part(d));
         let mut others = self.of_app(app);
-        !app.deleting && helps && others.any(|d| draws(d) && !(d.running.is_empty() && d.stopping.is_empty()))
+        helps && others.any(|d| draws(d) && !(d.running.is_empty() && d.stopping.is_empty()))
     }
 
     fn turn(&mut self, name: &str, is_short: bool) {

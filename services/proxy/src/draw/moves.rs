@@ -18,9 +18,11 @@ impl Draw<'_> {
     ///
     /// # Errors
     /// When a replica had begun and it has been started again too often.
-    pub(crate) async fn moves(mut self, why: &str) -> Result<Vec<bool>, Error> {
+    pub(crate) async fn moves(mut self) -> Result<Vec<bool>, Error> {
         if self.has_begun {
-            self.restart(Status::unavailable(why)).await?;
+            let reason = "other deployments serve the application now";
+            self.restart(reason.to_owned(), Status::unavailable(reason))
+                .await?;
         }
         Ok(self.sent)
     }

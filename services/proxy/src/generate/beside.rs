@@ -10,7 +10,7 @@ use mobula_kit::Deadline;
 use mobula_proto::image::v1 as image;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};
+use super::{Generator, Job, MAX_MOVES, Served, Trail, find::Wanted, meter::Meter, new_id};
 use crate::{
     Error,
     caller::{Caller, Under},
@@ -132,20 +132,41 @@ impl Aside {
         &self.job
     }
 
-    /// What serves the application; waits for it as far as it is on its way.
-    pub(crate) async fn served(&self) -> Result<Served, Error> {
+    /// What serves the application; waits for it as far as it is on its way. `is_admitted`: some deployment has let it in.
+    pub(crate) async fn served(&self, is_admitted: bool) -> Result<Served, Error> {
         let wanted = Wanted {
             application: &self.asked.application,
             model_id: &self.asked.model_id,
+            is_admitted,
         };
         let served = self.job.find(wanted).await?;
         self.job.trail.found(&served);
         Ok(served)
     }
 
+    /// Whether it is to be done again because others have taken the place of the deployments that it came to.
+    pub(crate) fn follows<T>(&self, ran: &Result<T, Error>, moves: &mut u32) -> bool {
+        let Err(why @ Error::Moved { .. }) = ran else {
+            return false;
+        };
+        tracing::info!(request_id = &*self.job.id, %why, "a call goes to other deployments");
+        *moves += 1;
+        *moves <= MAX_MOVES
+    }
+
     /// Has a model loaded that is served on demand, if no replica holds it; any other is waited for.
     pub(crate) async fn load(&self) -> Result<(), Error> {
-        let served = self.served().await?;
+        let mut moves = 0;
+        loop {
+            let loaded = self.load_here().await;
+            if !self.follows(&loaded, &mut moves) {
+                return loaded;
+            }
+        }
+    }
+
+    async fn load_here(&self) -> Result<(), Error> {
+        let served = self.served(false).await?;
         if let Some(model_id) = &served.model_id {
             let holds = |replica: &Arc<Replica>| replica.model(Some(model_id)).is_some();
             if !served.pipeline.replicas().iter().any(holds) {

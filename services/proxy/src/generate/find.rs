@@ -7,13 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mobula_proto::control::v1::ModelInfo;
-use mobula_serving::{fair::Claim, route::Cost};
+use mobula_serving::route::Cost;
 
 use super::{Job, MAX_MOVES, Shared};
 use crate::{
     Error,
     place::Place,
     pool::{Admitted, Early, Pool, Want},
+    replica::Replica,
     table::{Application, NAME_SHOWN, Split},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Wanted<'a> {
     pub(super) application: &'a str,
     /// One of the models on demand; empty is the application's own.
     pub(super) model_id: &'a str,
+    /// Deployments that others have taken the place of let the request in: it is not refused by those.
+    pub(super) is_admitted: bool,
 }
 
 /// An application that can be served.
@@ -55,17 +58,33 @@ impl Served {
 
     /// Admits a request that costs so much, and holds so many bytes.
     pub(crate) fn admit(&mut self, job: &Job, costs: (Cost, u64)) -> Result<Admitted, Error> {
-        let early = self.early.take();
+        let pool = Arc::clone(&self.pipeline);
+        self.admit_at(&pool, job, costs)
+    }
+
+    /// The same at the deployment that does what is asked for.
+    pub(crate) fn admit_at(
+        &mut self,
+        pool: &Arc<Pool>,
+        job: &Job,
+        costs: (Cost, u64),
+    ) -> Result<Admitted, Error> {
+        let early = self.early.take().filter(|early| early.is_at(pool));
         let want = self.want(job, costs);
         match early {
-            Some(early) => self.pipeline.settle(early, want),
-            None => self.pipeline.admit(want),
+            Some(early) => pool.settle(early, want),
+            None => pool.admit(want),
         }
     }
 
     /// A place of a request that was admitted by the deployments before these.
     pub(crate) fn place(&self, job: &Job, costs: (Cost, u64)) -> Place {
-        self.pipeline.place(self.want(job, costs))
+        self.place_at(&self.pipeline, job, costs)
+    }
+
+    /// The same at the deployment that does what is asked for.
+    pub(crate) fn place_at(&self, pool: &Arc<Pool>, job: &Job, costs: (Cost, u64)) -> Place {
+        pool.place(self.want(job, costs))
     }
 
     fn want<'a>(&'a self, job: &'a Job, (cost, bytes): (Cost, u64)) -> Want<'a> {
@@ -124,36 +143,64 @@ impl Found {
 /// An application's own model is on its way, unless its replicas are there and have none.
 fn own_model_missing<T>(pipeline: &Pool) -> Result<Option<T>, Error> {
     let known: Vec<_> = pipeline.models().into_keys().collect();
-    if known.is_empty() || !pipeline.has_replicas() {
+    let has_own = |replica: &Arc<Replica>| replica.model(None).is_some();
+    // A pool may be ahead of the table that it was looked up in.
+    if known.is_empty() || !pipeline.has_replicas() || pipeline.replicas().iter().any(has_own) {
         return Ok(None);
     }
     Err(Error::ModelIdNotNamed { known })
 }
 
+/// The place of a request whose cost is not known yet.
+enum Held {
+    /// It was let in there.
+    Early(Early),
+    /// It was let in elsewhere.
+    Place(Place),
+}
+
+impl Held {
+    fn take(pool: &Arc<Pool>, want: Want<'_>, is_admitted: bool) -> Result<Self, Error> {
+        Ok(if is_admitted {
+            Self::Place(pool.place(want))
+        } else {
+            Self::Early(pool.expect(want)?)
+        })
+    }
+
+    fn is_at(&self, pool: &Arc<Pool>) -> bool {
+        match self {
+            Self::Early(early) => early.is_at(pool),
+            Self::Place(place) => place.is_at(pool),
+        }
+    }
+
+    /// What the pool has yet to hear its cost of.
+    fn early(self) -> Option<Early> {
+        match self {
+            Self::Early(early) => Some(early),
+            Self::Place(_) => None,
+        }
+    }
+}
+
 /// A request that waits for an application, as the application's pools count it.
 #[derive(Default)]
 struct Waiting {
-    pipeline: Option<Early>,
+    pipeline: Option<Held>,
     preprocess: Option<Place>,
 }
 
 impl Waiting {
     /// Takes places in the pools that there are now, or keeps those it has.
-    fn at(
-        self,
-        application: &Application,
-        model_id: Option<&Arc<str>>,
-        who: (&Claim, bool),
-    ) -> Result<Self, Error> {
-        let want = Want::least(who, model_id);
-        let same = |place: &Place, pool: &Arc<Pool>| Arc::ptr_eq(place.pool(), pool);
+    fn at(self, application: &Application, want: Want<'_>, is_admitted: bool) -> Result<Self, Error> {
         let pipeline = match (&application.pipeline, self.pipeline) {
-            (Some(pool), Some(early)) if same(early.place(), pool) => Some(early),
-            (Some(pool), _) => Some(pool.expect(want)?),
+            (Some(pool), Some(held)) if held.is_at(pool) => Some(held),
+            (Some(pool), _) => Some(Held::take(pool, want, is_admitted)?),
             (None, _) => None,
         };
         let preprocess = match (&application.preprocess, self.preprocess) {
-            (Some(pool), Some(place)) if same(&place, pool) => Some(place),
+            (Some(pool), Some(place)) if place.is_at(pool) => Some(place),
             (Some(pool), _) => Some(pool.place(want)),
             (None, _) => None,
         };
@@ -176,9 +223,9 @@ impl Job {
     /// [`Error::UnknownModel`] and its kin when there is none, [`Error::NoReplica`] when none can be had, or none came,
     /// [`Error::Overloaded`] when too many wait.
     pub(super) async fn find(&self, wanted: Wanted<'_>) -> Result<Served, Error> {
-        let mut moves = 0;
+        let (mut moves, mut named) = (0, None);
         loop {
-            match self.find_here(wanted).await {
+            match self.find_here(wanted, &mut named).await {
                 // While it waited for a model to be loaded.
                 Err(Error::Moved { .. }) if moves < MAX_MOVES => moves += 1,
                 found => return found,
@@ -186,8 +233,13 @@ impl Job {
         }
     }
 
-    /// The same where the application is served now.
-    async fn find_here(&self, wanted: Wanted<'_>) -> Result<Served, Error> {
+    /// The same where the application is served now; `named` is which one it is, once that is known: one that is not named
+    /// stays the one that it was when the request came.
+    async fn find_here(
+        &self,
+        wanted: Wanted<'_>,
+        named: &mut Option<Arc<Application>>,
+    ) -> Result<Served, Error> {
         let shared = &self.shared;
         shared.heard().await;
         let mut tables = shared.tables.clone();
@@ -196,15 +248,17 @@ impl Job {
         let found = loop {
             let application = {
                 let table = tables.borrow_and_update();
-                Arc::clone(table.of_caller(wanted.application, &self.caller)?)
+                let name = named.as_ref().map_or(wanted.application, |first| &first.name);
+                Arc::clone(table.of_caller(name, &self.caller)?)
             };
+            named.get_or_insert_with(|| Arc::clone(&application));
             self.caller.check(&application.name, wanted.model_id)?;
             self.trail.application(&application);
             let found = Found::of(&application, wanted.model_id);
             if let Some(found) = found.map_err(|error| self.caller.narrow(error))? {
                 break found;
             }
-            if waiting.is_none() {
+            if waiting.is_none() && !wanted.is_admitted {
                 refuse(&application)?;
             }
             if self.failfast {
@@ -212,8 +266,9 @@ impl Job {
                 return Err(self.in_vain(&application, begun));
             }
             let model_id = (!wanted.model_id.is_empty()).then(|| Arc::from(wanted.model_id));
+            let want = Want::least((&self.claim, self.failfast), model_id.as_ref());
             let places = waiting.unwrap_or_default();
-            waiting = Some(places.at(&application, model_id.as_ref(), (&self.claim, self.failfast))?);
+            waiting = Some(places.at(&application, want, wanted.is_admitted)?);
             let limit = shared.waits_until(&application, begun);
             tokio::select! {
                 biased;
@@ -229,14 +284,17 @@ impl Job {
             fail_fast(&found.application)?;
         }
         match &waiting {
+            None if wanted.is_admitted => {}
             None => refuse(&found.application)?,
             Some(_) => self.trail.without(shared.clock.now().saturating_sub(begun)),
         }
-        self.known(found, waiting.and_then(|waiting| waiting.pipeline))
-            .await
+        // What has come meanwhile may be other deployments than it waited at.
+        let held = waiting.and_then(|waiting| waiting.pipeline);
+        let held = held.filter(|held| held.is_at(&found.pipeline));
+        self.known(found, held, wanted.is_admitted).await
     }
 
-    /// The same application as it is now.
+    /// The same application as it is now, for a request that it let in.
     ///
     /// # Errors
     /// As [`Job::find`].
@@ -244,24 +302,24 @@ impl Job {
         self.find(Wanted {
             application: &served.application.name,
             model_id: served.id(),
+            is_admitted: true,
         })
         .await
     }
 
     /// Learns what the model is, where that is not known yet.
-    async fn known(&self, found: Found, early: Option<Early>) -> Result<Served, Error> {
-        let (model, early) = match (found.model, &found.model_id) {
+    async fn known(&self, found: Found, held: Option<Held>, is_admitted: bool) -> Result<Served, Error> {
+        let (model, held) = match (found.model, &found.model_id) {
             (None, Some(model_id)) => {
-                let early = match early {
-                    Some(early) => early,
-                    None => found
-                        .pipeline
-                        .expect(Want::least((&self.claim, self.failfast), Some(model_id)))?,
+                let want = Want::least((&self.claim, self.failfast), Some(model_id));
+                let held = match held {
+                    Some(held) => held,
+                    None => Held::take(&found.pipeline, want, is_admitted)?,
                 };
                 let model = Box::pin(self.learn(&found.pipeline, &found.application, model_id)).await?;
-                (model, Some(early))
+                (model, Some(held))
             }
-            (Some(model), _) => (model, early),
+            (Some(model), _) => (model, held),
             // An application's own model is always known here.
             (None, None) => return Err(Error::NoRoutes),
         };
@@ -273,7 +331,7 @@ impl Job {
             preprocess: found.preprocess,
             pipeline: found.pipeline,
             split,
-            early,
+            early: held.and_then(Held::early),
         })
     }
 

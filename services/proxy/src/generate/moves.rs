@@ -51,8 +51,7 @@ impl Job {
         let mut draw = Draw::new(self, plan, ready).having(sent.take());
         match draw.run(first, second).await {
             Err(why @ Error::Moved { .. }) => {
-                let text = why.to_string();
-                *sent = Some(draw.moves(&text).await?);
+                *sent = Some(draw.moves().await?);
                 Err(why)
             }
             drawn => drawn,

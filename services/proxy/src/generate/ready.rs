@@ -27,6 +27,7 @@ impl Job {
         let wanted = Wanted {
             application: &asked.model,
             model_id: &asked.model_id,
+            is_admitted: false,
         };
         let (field, known) = match self.find(wanted).await {
             Ok(served) => return Ok(Some(served)),

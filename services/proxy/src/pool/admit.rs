@@ -64,9 +64,9 @@ pub(crate) struct Early {
 }
 
 impl Early {
-    /// Its place.
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    /// Whether it was admitted by this pool.
+    pub(crate) fn is_at(&self, pool: &Arc<Pool>) -> bool {
+        self.place.is_at(pool)
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) struct Waiter {
     model_id: Option<Arc<str>>,
     /// The only model whose replicas will do, by its digest.
     pub(super) of: Option<Arc<str>>,
-    grant: oneshot::Sender<Result<Permit, TooLate>>,
+    /// The way to give it a replica, or to say why it gets none.
+    pub(super) grant: oneshot::Sender<Result<Permit, Error>>,
     /// When it has to be done, by the clock.
     deadline: Option<Duration>,
     /// The wait that was predicted for it, and since when it waits, unless it was served before.
@@ -67,7 +68,7 @@ pub(crate) enum Asked {
     /// Here it is.
     Served(Permit),
     /// It will come through here; there is where it stands meanwhile.
-    Waits(oneshot::Receiver<Result<Permit, TooLate>>, Arc<Spot>),
+    Waits(oneshot::Receiver<Result<Permit, Error>>, Arc<Spot>),
     /// It will not come here.
     Elsewhere(Error),
 }
@@ -127,6 +128,7 @@ impl Pool {
         };
         let asked = (asking.ask, asking.had_turn);
         state.queue.enter(asking.ticket, asked, waiter, self.now());
+        self.metrics.bytes.set(state.queue.bytes() as f64);
         drop(state);
         self.metrics.entered.add(1);
         self.metrics.waiting.change(1.0);
@@ -140,8 +142,10 @@ impl Pool {
 
     /// Takes a request out of line, if it is still there.
     pub(crate) fn leave(&self, ticket: Ticket) {
-        let left = self.lock().queue.leave(ticket);
-        if left.is_some() {
+        let mut state = self.lock();
+        if state.queue.leave(ticket).is_some() {
+            self.metrics.bytes.set(state.queue.bytes() as f64);
+            drop(state);
             self.left();
         }
     }
@@ -155,7 +159,7 @@ impl Pool {
             };
             let (waiter, grant) = match next {
                 Next::Serve(ticket, permit) => (state.queue.serve(ticket), Ok(permit)),
-                Next::Late(ticket, late) => (state.queue.leave(ticket), Err(late)),
+                Next::Late(ticket, late) => (state.queue.leave(ticket), Err(late.into())),
             };
             let predicted = waiter.as_ref().and_then(|waiter| waiter.predicted);
             if let Some((predicted, since)) = predicted {

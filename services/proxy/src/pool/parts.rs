@@ -102,22 +102,22 @@ impl Pool {
     /// Sends those away who wait for what is not here any more.
     pub(super) fn send_away(&self) {
         let mut state = self.lock();
-        let stays = matches!(state.role, Role::Serves | Role::Leaves);
-        let waits = |of: Option<&str>| stays && of.is_none_or(|of| state.may_have_model(of));
-        let gone: Vec<_> = state
-            .queue
-            .iter()
-            .filter(|(_, _, waiter)| !waits(waiter.of.as_deref()))
-            .map(|(ticket, ..)| ticket)
-            .collect();
-        let gone: Vec<_> = gone
+        // Why is told as it is now: the next table may say something else before they look.
+        let sent = state.queue.iter().filter_map(|(ticket, _, waiter)| {
+            let why = self.sends_on(&state, waiter.of.as_deref())?;
+            Some((ticket, why))
+        });
+        let sent: Vec<_> = sent.collect();
+        let sent: Vec<_> = sent
             .into_iter()
-            .filter_map(|ticket| state.queue.leave(ticket))
+            .filter_map(|(ticket, why)| Some((state.queue.leave(ticket)?, why)))
             .collect();
+        self.metrics.bytes.set(state.queue.bytes() as f64);
         drop(state);
-        for waiter in gone {
+        for (waiter, why) in sent {
             self.left();
-            drop(waiter);
+            // Whoever has left hears nothing.
+            drop(waiter.grant.send(Err(why)));
         }
     }
 

@@ -258,6 +258,36 @@ async fn those_who_wait_where_nobody_is_served_any_more_are_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_bytes_that_are_shown_are_those_of_requests_that_wait() {
+    let handle = mobula_kit::metrics::install();
+    let shown = |bytes: u64| {
+        let page = mobula_kit::metrics::render(&handle);
+        let mut lines = page
+            .lines()
+            .filter(|line| line.starts_with("mobula_proxy_queue_bytes{"));
+        lines
+            .next()
+            .is_some_and(|line| line.ends_with(&format!(" {bytes}")))
+    };
+    let pool = pool(10);
+    let big = Want {
+        bytes: 1_000,
+        ..want(1, None)
+    };
+    let (mut one, mut other) = (pool.admit(big).unwrap().place, pool.admit(big).unwrap().place);
+    assert!(shown(2_000));
+    let mut waits = Box::pin(one.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    assert!(shown(2_000), "in line as on the way to it");
+    drop(waits);
+    assert!(shown(1_000));
+    let mut waits = Box::pin(other.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    pool.close();
+    assert!(shown(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_counts_once_through_its_line_its_replica_and_its_loss() {
     let pool = pool(10);
     assert_eq!(pool.demand(), None);

@@ -234,9 +234,24 @@ impl Oip {
 async fn prepared(
     call: &Aside,
     data: Bytes,
+    size: (u32, u32),
+) -> Result<Response<PrepareImageResponse>, Error> {
+    let mut moves = 0;
+    loop {
+        let prepared = prepared_here(call, &data, size).await;
+        if !call.follows(&prepared, &mut moves) {
+            return prepared;
+        }
+    }
+}
+
+async fn prepared_here(
+    call: &Aside,
+    data: &Bytes,
     (width, height): (u32, u32),
 ) -> Result<Response<PrepareImageResponse>, Error> {
-    let served = call.served().await?;
+    // It is a part of a request that was let in.
+    let served = call.served(true).await?;
     let make = |replica_id| PrepareImageRequest {
         replica_id,
         data: data.clone(),

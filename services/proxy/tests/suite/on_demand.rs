@@ -1,6 +1,6 @@
 //! Models that replicas load on demand: how they are named, found, described, and where they are drawn.
 
-use crate::support::{Mesh, Worker, call, get, images, model, picture, prompt, soon};
+use crate::support::{Act, Mesh, Worker, call, get, images, model, picture, prompt, soon};
 use mobula_kit::status;
 use mobula_proto::{
     control::v1::{DeploymentRoute, HeldModel, ModelInfo},
@@ -264,4 +264,78 @@ async fn a_model_that_cannot_be_loaded_is_the_models_fault_and_tried_again_later
     );
     let events = mesh.all(prompt(|r| r.model_id = "xl".into())).await.unwrap();
     assert_eq!(images(&events).len(), 1);
+}
+
+/// Has another deployment serve the application, with a line of no length, that nobody has told of its models.
+fn hand_over(mesh: &Mesh, workers: &[&Worker], ids: &[&str]) {
+    serve(workers, ids);
+    let mut application = mesh.application("demo", model(), workers, (1, 0));
+    application.deployments[1].name = "other".into();
+    application.deployments[1].models = ids.iter().map(|id| (*id).to_owned()).collect();
+    mesh.change(|table| table.applications = vec![application]);
+}
+
+#[tokio::test]
+async fn accepted_requests_go_to_deployments_that_know_nothing_of_their_model_yet_and_let_nobody_wait() {
+    let (a, b) = (Worker::start("a").await, Worker::start("b").await);
+    let mesh = Mesh::start(config(), &[&a], 1).await;
+    serve(&[&a], &["xl"]);
+    tell(&mesh, &["xl"], &[("a", "xl")]);
+    knows(&mesh, 2).await;
+    let ask = |seed| {
+        prompt(move |r| {
+            r.model_id = "xl".into();
+            r.seeds = vec![seed];
+        })
+    };
+    a.will(Act::Hang);
+    let mut running = mesh.generate(ask(0)).await;
+    running.started().await;
+    let mut waiting = Vec::new();
+    for seed in 1..5 {
+        let mut events = mesh.generate(ask(seed)).await;
+        assert!(matches!(events.next().await.unwrap(), Some(Event::Accepted(_))));
+        waiting.push(events);
+    }
+    hand_over(&mesh, &[&b], &["xl"]);
+    for (seed, mut events) in (1..).zip(waiting) {
+        let mut seen = Vec::new();
+        while let Some(event) = events.next().await.unwrap() {
+            seen.push(event);
+        }
+        assert_eq!(images(&seen)[0].seed, seed);
+    }
+    assert_eq!(*b.loads.lock().unwrap(), ["xl"]);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_model_to_be_loaded_looks_for_it_where_its_application_is_served_then() {
+    let (a, b) = (Worker::start("a").await, Worker::start("b").await);
+    let mesh = mesh(&[&a]).await;
+    mesh.reroute(|deployment| {
+        if deployment.name == "pipeline" {
+            deployment.replicas.clear();
+            deployment.expected = true;
+        }
+    });
+    mesh.has_replicas(0).await;
+    let client = mesh.client.clone();
+    let waiting = tokio::spawn(async move {
+        let asked = prompt(|r| r.model_id = "xl".into());
+        let mut events = client.clone().generate(asked).await?.into_inner();
+        let mut seen = Vec::new();
+        while let Some(message) = events.message().await? {
+            seen.extend(message.event);
+        }
+        Ok::<_, Status>(seen)
+    });
+    mesh.reported("the wait", |reports| {
+        let told = reports.last().into_iter().flat_map(|report| &report.demands);
+        told.map(|demand| demand.queued).sum::<u32>() > 0
+    })
+    .await;
+    hand_over(&mesh, &[&b], &["xl"]);
+    let seen = soon("the picture", waiting).await.unwrap().unwrap();
+    assert_eq!(images(&seen).len(), 1);
+    assert_eq!(*b.loads.lock().unwrap(), ["xl"]);
 }

@@ -1,9 +1,14 @@
 //! A refiner: the base model's latents are handed over, and a replica that is lost costs its half only.
 
-use crate::support::{Act, Mesh, Worker, encoded, images, latents, names, picture, prompt};
+use std::sync::Arc;
+
+use crate::support::{Act, Mesh, Worker, encoded, images, latents, names, picture, prompt, soon};
 use mobula_kit::status;
-use mobula_proto::image::v1::{GenerateRequest, GuidanceInterval, Refiner, generate_response::Event};
+use mobula_proto::image::v1::{
+    GenerateRequest, GuidanceInterval, ListModelsRequest, Refiner, generate_response::Event,
+};
 use mobula_proxy::Config;
+use tokio::sync::Notify;
 use tonic::{Code, Status};
 
 fn config() -> Config {
@@ -264,4 +269,42 @@ async fn a_refiner_that_is_not_there_or_cannot_refine_is_refused() {
         .unwrap_err();
     assert_eq!(status::violations(&status)[0].0, "refiner.switch_at");
     assert!(base.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_first_half_is_not_drawn_for_a_refiner_that_others_have_taken_the_place_of() {
+    let (base, refiner) = (Worker::start("base").await, Worker::start("second").await);
+    let mesh = Mesh::start(config(), &[&base], 1).await;
+    mesh.add_refiner(&[&refiner]).await;
+    let opens = Arc::<Notify>::default();
+    base.will(Act::Gate(Arc::clone(&opens)));
+    let mut busy = mesh.generate(prompt(|r| r.model = "demo".into())).await;
+    busy.started().await;
+    let mut waiting = mesh.generate(refined(|_| ())).await;
+    waiting.next().await.unwrap();
+    mesh.change(|table| table.applications[1].deployments[1].name = "other".into());
+    soon("the new table", async {
+        loop {
+            let models = mesh.client.clone().list_models(ListModelsRequest {}).await;
+            let metrics = models.unwrap().into_inner().models;
+            if metrics
+                .iter()
+                .any(|m| m.name == "refiner" && m.ready_replicas == 1)
+            {
+                return;
+            }
+        }
+    })
+    .await;
+    for _ in 0..4 {
+        opens.notify_one();
+    }
+    while busy.next().await.unwrap().is_some() {}
+    let mut seen = Vec::new();
+    while let Some(event) = waiting.next().await.unwrap() {
+        seen.push(event);
+    }
+    assert_eq!(images(&seen).len(), 2);
+    assert!(!names(&seen).contains(&"restarted"), "{:?}", names(&seen));
+    assert_eq!(base.requests().len(), 2, "one half for two pictures");
 }

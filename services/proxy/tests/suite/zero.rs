@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use crate::support::{Act, Mesh, Worker, get, names, of, prompt, soon};
 use mobula_kit::status;
-use mobula_proto::{control::v1::ReportDemandRequest, image::v1::generate_response::Event};
+use mobula_proto::{
+    control::v1::{ReportDemandRequest, WatchRoutesResponse},
+    image::v1::generate_response::Event,
+};
 use mobula_proxy::Config;
 use tonic::{Code, IntoRequest};
 
@@ -194,8 +197,8 @@ async fn an_application_that_is_deleted_finishes_what_it_has_and_takes_nothing_n
     assert_eq!(names(&seen).last(), Some(&"done"));
 }
 
-#[tokio::test]
-async fn who_waits_for_an_application_that_goes_is_told_at_once() {
+/// One request draws, one waits, and then the table says this of their application.
+async fn goes(leaves: impl FnOnce(&mut WatchRoutesResponse)) {
     let worker = Worker::start("a").await;
     let mesh = Mesh::start(
         Config {
@@ -217,11 +220,70 @@ async fn who_waits_for_an_application_that_goes_is_told_at_once() {
             .is_some_and(|last| of(last, "pipeline") == Some((1, 1)))
     })
     .await;
-    mesh.change(|table| table.applications.clear());
+    mesh.change(leaves);
     let status = waiting.failed().await;
     assert_eq!(status.code(), Code::Unavailable);
     assert!(
         status.message().ends_with("its application was deleted"),
         "{status}"
     );
+}
+
+#[tokio::test]
+async fn who_waits_for_an_application_that_is_gone_is_told_at_once() {
+    goes(|table| table.applications.clear()).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_an_application_that_finishes_what_it_draws_is_told_at_once() {
+    goes(|table| {
+        table.applications[0].deleting = true;
+        for deployment in &mut table.applications[0].deployments {
+            deployment.replicas.clear();
+        }
+    })
+    .await;
+    // And where the deployment that it waits at goes before the application.
+    goes(|table| {
+        table.applications[0].deleting = true;
+        table.applications[0].deployments.truncate(1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_only_application_waits_for_that_one_when_another_comes() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::start(config(), &[&worker], 2).await;
+    scale_to_zero(&mesh);
+    mesh.has_replicas(0).await;
+    let mut nameless = mesh.application("demo", crate::support::model(), &[], (2, -1));
+    nameless.deployments[1].expected = true;
+    nameless.deployments.remove(0);
+    // Without a preprocess replica the request waits before it is accepted.
+    mesh.change(|table| table.applications = vec![nameless]);
+    let client = mesh.client.clone();
+    let waiting = tokio::spawn(async move {
+        let mut events = client.clone().generate(prompt(|_| ())).await?.into_inner();
+        let mut seen = Vec::new();
+        while let Some(message) = events.message().await? {
+            seen.extend(message.event);
+        }
+        Ok::<_, tonic::Status>(seen)
+    });
+    wait_for(&mesh, 1).await;
+    let mut other = mesh.application("other", crate::support::model(), &[&worker], (2, -1));
+    other.route_prefix = "/other".into();
+    mesh.change(|table| table.applications.push(other.clone()));
+    soon("the other one", async {
+        while !get(mesh.http, "/-/routes").await.text().contains("other") {}
+    })
+    .await;
+    let demo = mesh.application("demo", crate::support::model(), &[&worker], (2, -1));
+    mesh.change(|table| table.applications = vec![demo, other]);
+    let seen = soon("the picture", waiting).await.unwrap().unwrap();
+    let Some(Event::Done(done)) = seen.last() else {
+        panic!("{:?}", names(&seen))
+    };
+    assert_eq!(done.parameters.as_ref().unwrap().model, "demo");
 }

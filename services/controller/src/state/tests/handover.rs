@@ -128,6 +128,35 @@ fn parts_stay_for_requests_that_the_denoiser_of_the_old_graph_has_begun() {
 }
 
 #[test]
+fn parts_of_an_application_that_is_deleted_stay_for_what_its_denoiser_has_begun() {
+    let mut world = mesh(parts(), 3);
+    for worker in world.workers.values_mut() {
+        worker.busy = true;
+    }
+    let mut none = parts();
+    none.config.applications.clear();
+    world.intend(none);
+    world.run(Duration::from_secs(8));
+    assert!(world.tables.last().unwrap().applications[0].deleting);
+    assert_eq!(
+        table(&world),
+        [
+            ("text_encoder".into(), 1),
+            ("denoiser".into(), 0),
+            ("vae".into(), 1)
+        ]
+    );
+    for worker in world.workers.values_mut() {
+        worker.busy = false;
+        worker
+            .replicas
+            .retain(|_, report| report.state() != ReplicaState::Stopping);
+    }
+    world.run(Duration::from_secs(3));
+    assert!(world.state.apps.is_empty() && world.state.deployments.is_empty());
+}
+
+#[test]
 fn who_goes_back_before_the_new_graph_runs_has_what_there_was() {
     let mut world = mesh(whole(2), 5);
     let before = world.placed();

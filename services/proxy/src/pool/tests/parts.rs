@@ -149,3 +149,29 @@ async fn who_comes_by_the_table_before_is_sent_on_however_little_may_wait() {
     let _waits = admit(&pool);
     assert!(is_full(), "the table's bounds hold again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn why_somebody_was_sent_away_stays_true_when_the_next_table_says_otherwise() {
+    let pool = pool(10);
+    place(&pool, &["a"]);
+    let (mut first, mut second, mut third) = (admit(&pool), admit(&pool), asks(&pool, "old"));
+    let _busy = first.acquire().await.unwrap();
+    let mut waits = Box::pin(second.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    pool.retire();
+    pool.move_away();
+    pool.serve();
+    place(&pool, &["b"]);
+    let error = waits.await.unwrap_err();
+    assert!(matches!(error, Error::Moved { .. }), "{error}");
+    of(&pool, &[("c", "old")]);
+    let _busy = admit(&pool);
+    let mut other = admit(&pool);
+    let _taken = other.acquire().await.unwrap();
+    let mut waits = Box::pin(third.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    of(&pool, &[("d", "new")]);
+    of(&pool, &[]);
+    let error = waits.await.unwrap_err();
+    assert!(matches!(error, Error::OtherModel { .. }), "{error}");
+}

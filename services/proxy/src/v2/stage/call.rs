@@ -1,6 +1,9 @@
 //! Calls of one stage: read, run wherever their application is served, and answered.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures::future::BoxFuture;
 
@@ -22,7 +25,7 @@ use super::{
 };
 use crate::{
     Error,
-    generate::{Aside, Beside, MAX_MOVES},
+    generate::{Aside, Beside},
 };
 
 /// A call under way; gives its id, too.
@@ -107,19 +110,19 @@ impl Oip {
 /// Where its application is served: a call that waits at deployments which others take the place of goes to those.
 async fn wherever(asked: &Asked, call: &Aside) -> Result<Answer, Error> {
     let admitted = AtomicBool::new(false);
+    let visit = Visit {
+        job: call.job(),
+        admitted: &admitted,
+    };
     let mut moves = 0;
     loop {
-        let visit = Visit {
-            job: call.job(),
-            admitted: &admitted,
+        let ran = async {
+            let served = call.served(admitted.load(Ordering::Relaxed)).await?;
+            run(asked, visit, served).await
         };
-        let ran = async { run(asked, visit, call.served().await?).await };
-        match ran.await {
-            Err(why @ Error::Moved { .. }) if moves < MAX_MOVES => {
-                tracing::info!(request_id = &*call.job().id, %why, "a stage's call goes to other deployments");
-                moves += 1;
-            }
-            ran => return ran,
+        let ran = ran.await;
+        if !call.follows(&ran, &mut moves) {
+            return ran;
         }
     }
 }

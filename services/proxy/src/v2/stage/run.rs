@@ -37,7 +37,7 @@ use crate::{
     generate::{Job, Served},
     infotext,
     place::Place,
-    pool::{Pool, Want},
+    pool::Pool,
     problem::{Problem, Rule},
     validate::{self, Models},
     words,
@@ -58,7 +58,7 @@ pub(super) struct Visit<'a> {
 /// Has a stage answer.
 pub(super) async fn run(asked: &Asked, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
     match asked {
-        Asked::Tokenize(texts) => tokenized(texts, visit, &served).await,
+        Asked::Tokenize(texts) => tokenized(texts, visit, served).await,
         Asked::Encode(windows) => encoded(windows, visit, served).await,
         Asked::Denoise(draw) => denoised(draw, visit, served).await,
         Asked::Decode(decode) => decoded(decode, visit, served).await,
@@ -72,9 +72,11 @@ fn client(channel: Channel) -> InferenceServiceClient<Channel> {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-async fn tokenized(texts: &Texts, visit: Visit<'_>, served: &Served) -> Result<Answer, Error> {
+async fn tokenized(texts: &Texts, visit: Visit<'_>, mut served: Served) -> Result<Answer, Error> {
     let job = visit.job;
     job.trail.rows(texts.texts.len());
+    let pool = Arc::clone(&served.preprocess);
+    let place = admitted(&pool, visit, &mut served, texts.texts.len())?;
     let make = |replica_id| TokenizeRequest {
         replica_id,
         texts: texts.texts.clone(),
@@ -82,7 +84,6 @@ async fn tokenized(texts: &Texts, visit: Visit<'_>, served: &Served) -> Result<A
         steps: STEPS,
         model_id: served.id().to_owned(),
     };
-    let place = admitted(&served.preprocess, visit, served, texts.texts.len())?;
     let send = async |channel, request| aside::client(channel).tokenize(request).await;
     let span = debug_span!("tokenize", otel.kind = "client");
     let answer = aside::at(job, place, make, send).instrument(span).await;
@@ -92,29 +93,22 @@ async fn tokenized(texts: &Texts, visit: Visit<'_>, served: &Served) -> Result<A
 }
 
 /// A place in a pool for a call that costs so much, if its queue has room.
-fn admitted(pool: &Arc<Pool>, visit: Visit<'_>, served: &Served, rows: usize) -> Result<Place, Error> {
-    let job = visit.job;
-    let want = Want {
-        cost: Cost::rows(rows as u64),
-        deadline: job.deadline,
-        ..Want::least((&job.claim, job.failfast), served.model_id.as_ref())
-    };
+fn admitted(pool: &Arc<Pool>, visit: Visit<'_>, served: &mut Served, rows: usize) -> Result<Place, Error> {
+    let costs = (Cost::rows(rows as u64), 0);
     if visit.admitted.load(Ordering::Relaxed) {
-        return Ok(pool.place(want));
+        return Ok(served.place_at(pool, visit.job, costs));
     }
-    let place = pool.admit(want)?.place;
+    let place = served.admit_at(pool, visit.job, costs)?.place;
     visit.admitted.store(true, Ordering::Relaxed);
     Ok(place)
 }
 
-async fn encoded(windows: &Windows, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+async fn encoded(windows: &Windows, visit: Visit<'_>, mut served: Served) -> Result<Answer, Error> {
     let job = visit.job;
     job.trail.rows(windows.windows.len());
-    let pool = served
-        .split
-        .as_ref()
-        .map_or(&served.pipeline, |split| &split.encode_text);
-    let place = admitted(pool, visit, &served, windows.windows.len())?;
+    let split = served.split.as_ref();
+    let pool = Arc::clone(split.map_or(&served.pipeline, |split| &split.encode_text));
+    let place = admitted(&pool, visit, &mut served, windows.windows.len())?;
     let request_id = job.id.to_string();
     let make = |replica_id| EncodeTextRequest {
         replica_id,
@@ -231,15 +225,13 @@ fn picture(field: &str) -> Option<&'static str> {
     }
 }
 
-async fn decoded(asked: &Decode, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+async fn decoded(asked: &Decode, visit: Visit<'_>, mut served: Served) -> Result<Answer, Error> {
     let job = visit.job;
     let count = asked.latents.len();
     job.trail.rows(count);
-    let pool = served
-        .split
-        .as_ref()
-        .map_or(&served.pipeline, |split| &split.decode);
-    let place = admitted(pool, visit, &served, count)?;
+    let split = served.split.as_ref();
+    let pool = Arc::clone(split.map_or(&served.pipeline, |split| &split.decode));
+    let place = admitted(&pool, visit, &mut served, count)?;
     let latents = (0u32..).zip(&asked.latents).map(|(index, latents)| LatentsDone {
         index,
         latents: Some(latents.clone()),
@@ -315,14 +307,12 @@ fn pixels(pictures: &[Bytes], width: u32, height: u32) -> Result<Tensor, Error> 
     Ok(Tensor::of(PIXELS, Datatype::Uint8, shape, whole.freeze()))
 }
 
-async fn moments(asked: &Encode, visit: Visit<'_>, served: Served) -> Result<Answer, Error> {
+async fn moments(asked: &Encode, visit: Visit<'_>, mut served: Served) -> Result<Answer, Error> {
     let job = visit.job;
     job.trail.rows(1);
-    let pool = served
-        .split
-        .as_ref()
-        .map_or(&served.pipeline, |split| &split.encode);
-    let place = admitted(pool, visit, &served, 1)?;
+    let split = served.split.as_ref();
+    let pool = Arc::clone(split.map_or(&served.pipeline, |split| &split.encode));
+    let place = admitted(&pool, visit, &mut served, 1)?;
     let request_id = job.id.to_string();
     let make = |replica_id| EncodeRequest {
         replica_id,

@@ -264,6 +264,41 @@ async fn a_call_of_a_stage_that_waits_at_deployments_others_take_the_place_of_go
 }
 
 #[tokio::test]
+async fn a_call_of_a_stage_that_waited_for_a_first_replica_keeps_the_place_that_it_was_let_in_for() {
+    let worker = Worker::start("a").await;
+    let mesh = Mesh::bare(config()).await;
+    let expected = |queued| {
+        let mut application = mesh.application("demo", crate::support::model(), &[], (1, queued));
+        application.deployments[1].expected = true;
+        mesh.change(|table| {
+            table.controller_id = "controller".into();
+            table.applications = vec![application];
+        });
+    };
+    expected(1);
+    soon("the route", async {
+        while !crate::support::get(mesh.http, "/-/routes")
+            .await
+            .text()
+            .contains("demo")
+        {}
+    })
+    .await;
+    let mut client = client(&mesh);
+    let waiting = tokio::spawn(async move { client.model_infer(encode()).await });
+    mesh.reported("the wait", |reports| {
+        let told = reports.last().into_iter().flat_map(|report| &report.demands);
+        told.map(|demand| demand.queued).sum::<u32>() > 0
+    })
+    .await;
+    // One request is what the replica takes, and nobody may wait: it is that one.
+    worker.will(Act::Break(0, Status::invalid_argument("it was asked")));
+    mesh.publish(&[&worker], 1, 0);
+    let answered = soon("the answer", waiting).await.unwrap().unwrap_err();
+    assert_eq!(answered.message(), "it was asked");
+}
+
+#[tokio::test]
 async fn a_call_of_a_stage_is_a_request_that_its_id_ends() {
     let mut worker = Worker::start("a").await;
     let mesh = Mesh::start(config(), &[&worker], 4).await;
