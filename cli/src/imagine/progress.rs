@@ -105,7 +105,7 @@ impl Progress {
         if let View::Plain { told } = &mut self.view {
             *told = 0;
         }
-        let text = format!("started again on another replica: {}", restarted.reason);
+        let text = format!("started again: {}", restarted.reason);
         match &self.view {
             View::Quiet => {}
             View::Plain { .. } => tell(&text),

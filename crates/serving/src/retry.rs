@@ -63,7 +63,7 @@ impl Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GiveUp {
     /// It ran as often as it may.
-    #[error("{attempts} replicas were lost while drawing it")]
+    #[error("it was begun {attempts} times, as often as may be")]
     Attempts {
         /// How often it ran.
         attempts: u32,

@@ -170,7 +170,7 @@ pub enum Error {
         /// Application and deployment.
         deployment: String,
     },
-    /// Replicas were lost, too often to go on.
+    /// Replicas were lost, or replaced while they drew, too often to go on.
     #[error("{reason} and the request is not started again: {why}")]
     GaveUp {
         /// Why it would have to be.

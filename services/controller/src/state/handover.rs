@@ -85,10 +85,29 @@ impl State {
             }
         }
         let Some(app) = self.apps.get(&name) else { return };
-        if self.is_served_by_old_graph(app) || self.is_drawn_for(app, key) {
+        if self.is_served_by_old_graph(app) {
             return;
         }
-        self.clear(key, actions);
+        if !self.is_drawn_for(app, key) {
+            self.clear(key, actions);
+        } else if app.deleting {
+            self.retire_idle(key, actions);
+        }
+    }
+
+    /// Takes away the replicas that nobody is served by yet.
+    fn retire_idle(&mut self, key: Key, actions: &mut Vec<Action>) {
+        let Some(deployment) = self.deployments.get(&key) else {
+            return;
+        };
+        let idle: Vec<String> = deployment
+            .replicas
+            .difference(&deployment.running)
+            .cloned()
+            .collect();
+        for id in idle {
+            self.retire(&id, actions);
+        }
     }
 
     /// Whether requests that another deployment of the old graph draws may still need this one.

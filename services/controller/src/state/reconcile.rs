@@ -172,6 +172,8 @@ impl State {
         self.routes.changed = true;
         if let Some(state) = self.apps.get_mut(&app) {
             state.deployments.retain(|other| *other != key);
+            // What stayed for its sake goes now, how many of them there may be.
+            self.dirty.extend(&state.deployments);
             if state.deleting && state.deployments.is_empty() {
                 self.apps.remove(&app);
                 info!(%app, "application is gone");

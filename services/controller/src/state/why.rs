@@ -43,8 +43,11 @@ impl State {
     /// What a deployment waits for that the application's config names no more.
     fn why_stays(&self, deployment: &Deployment) -> Option<String> {
         let app = self.apps.get(&deployment.app)?;
-        if deployment.running.is_empty() || app.deleting {
+        if deployment.running.is_empty() {
             return None;
+        }
+        if app.deleting {
+            return Some("stays for requests that have begun".into());
         }
         if !self.is_served_by_old_graph(app) {
             return Some(

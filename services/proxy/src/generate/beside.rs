@@ -149,9 +149,12 @@ impl Aside {
         let Err(why @ Error::Moved { .. }) = ran else {
             return false;
         };
-        tracing::info!(request_id = &*self.job.id, %why, "a call goes to other deployments");
         *moves += 1;
-        *moves <= MAX_MOVES
+        let follows = *moves <= MAX_MOVES;
+        if follows {
+            tracing::info!(request_id = &*self.job.id, %why, "a call goes to other deployments");
+        }
+        follows
     }
 
     /// Has a model loaded that is served on demand, if no replica holds it; any other is waited for.

@@ -146,6 +146,12 @@ fn parts_of_an_application_that_is_deleted_stay_for_what_its_denoiser_has_begun(
             ("vae".into(), 1)
         ]
     );
+    let parts = &world.state.status(world.now).applications[0].deployments;
+    let vae = parts.iter().find(|part| part.name == "vae").unwrap();
+    assert!(
+        vae.message.contains("stays for requests that have begun"),
+        "{vae:?}"
+    );
     for worker in world.workers.values_mut() {
         worker.busy = false;
         worker
@@ -153,6 +159,37 @@ fn parts_of_an_application_that_is_deleted_stay_for_what_its_denoiser_has_begun(
             .retain(|_, report| report.state() != ReplicaState::Stopping);
     }
     world.run(Duration::from_secs(3));
+    assert!(world.state.apps.is_empty() && world.state.deployments.is_empty());
+}
+
+#[test]
+fn what_is_left_of_an_earlier_graph_goes_with_what_is_drawn_last_of_an_application_that_is_deleted() {
+    let mut world = mesh(parts(), 6);
+    let busy = |world: &mut World, is_busy: bool, of: &str| {
+        for worker in world.workers.values_mut() {
+            let has = worker.replicas.keys().any(|id| id.contains(of));
+            if has || of.is_empty() {
+                worker.busy = is_busy;
+            }
+            if has && !is_busy {
+                let stops = |report: &pb::ReplicaReport| report.state() == ReplicaState::Stopping;
+                worker.replicas.retain(|_, report| !stops(report));
+            }
+        }
+    };
+    busy(&mut world, true, "#vae#");
+    world.intend(whole(1));
+    world.run(Duration::from_secs(8));
+    busy(&mut world, true, "#pipeline#");
+    let mut none = parts();
+    none.config.applications.clear();
+    world.intend(none);
+    world.run(Duration::from_secs(3));
+    for of in ["#vae#", "#pipeline#"] {
+        assert!(!world.state.apps.is_empty());
+        busy(&mut world, false, of);
+        world.run(Duration::from_secs(3));
+    }
     assert!(world.state.apps.is_empty() && world.state.deployments.is_empty());
 }
 
