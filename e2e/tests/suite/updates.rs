@@ -3,8 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use mobula_e2e::{Load, Up, copy_model, decode, demo_model, draw, until};
 use mobula_proto::control::v1::{DeploymentStatus, ReplicaState, ReplicaStatus};
+use mobula_proto::image::v1::{GenerateRequest, GenerateResponse, generate_response::Event};
+use tonic::Streaming;
 
 use crate::changes::{CALLERS, finished, more, numbered};
 use crate::split::request;
@@ -252,4 +255,47 @@ async fn an_application_is_split_and_made_whole_again_under_load_and_no_request_
     let report = finished(&up, load).await;
     assert_eq!(report.different, 0);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_split_application_that_is_deleted_decodes_every_picture_whose_steps_are_done() -> anyhow::Result<()>
+{
+    const REQUESTS: u64 = 6;
+    let model = demo_model()?;
+    // One picture is decoded at a time, slowly: the others wait for it at the proxy.
+    let application = split(&model)
+        .replace("decode_us: 5000", "decode_us: 300000")
+        .replace("{name: vae,", "{name: vae, max_ongoing_requests: 1,");
+    let up = mesh(&application).await?;
+    settled(&up).await?;
+    let mut client = up.client()?;
+    let mut streams = Vec::new();
+    for seed in 0..REQUESTS {
+        let asked = GenerateRequest {
+            model: "sd".into(),
+            ..request("a picture", seed)
+        };
+        streams.push(client.generate(asked).await?.into_inner());
+    }
+    let drawn = async |events: &mut Streaming<GenerateResponse>| -> anyhow::Result<()> {
+        while let Some(message) = events.message().await? {
+            if let Some(Event::Image(_)) = message.event {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the stream ended without a picture")
+    };
+    // While one is decoded, the steps of all the others are done.
+    let (first, others) = streams.split_first_mut().context("there are some")?;
+    drawn(first).await?;
+    up.told(&["delete", "sd"]).await?;
+    for events in others {
+        drawn(events).await.map_err(|error| error.context(up.output()))?;
+    }
+    until("the application to be gone", || async {
+        let applications = up.status().await.ok()?.applications;
+        applications.iter().all(|a| a.name != "sd").then_some(())
+    })
+    .await
+    .map_err(|error| error.context(up.output()))
 }

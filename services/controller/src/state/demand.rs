@@ -183,10 +183,14 @@ impl State {
         }
     }
 
-    /// Has every deployment of an application looked at that may have to wake.
+    /// Has every deployment of an application looked at that may have to wake, or may go now.
     fn nudge_app(&mut self, app: &str, now: Time) {
-        let keys = self.apps.get(app).map(|app| app.deployments.clone());
-        for key in keys.unwrap_or_default() {
+        let Some(app) = self.apps.get(app) else { return };
+        if app.deleting {
+            // Its last parts stay while anything is asked.
+            self.dirty.extend(&app.deployments);
+        }
+        for key in app.deployments.clone() {
             self.nudge(key);
             self.schedule(key, now);
         }

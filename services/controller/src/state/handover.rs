@@ -7,7 +7,7 @@
 //! status says so.
 //!
 //! Invariant: while a deployment that encodes or decodes is needed by requests that another of the old graph draws, it stays,
-//! and so where the whole application goes.
+//! and so where the whole application goes, until proxies say that nothing is asked of it.
 
 use mobula_schema::Stage;
 use mobula_serving::place::Kind;
@@ -119,8 +119,11 @@ impl State {
             .deployments
             .get(&key)
             .is_some_and(|d| !draws(d) && is_part(d));
+        // Pictures whose steps are done may wait for their decoder at a proxy.
+        let is_asked = || app.deleting && app.asks.values().any(|(_, asked)| *asked);
         let mut others = self.of_app(app);
-        helps && others.any(|d| draws(d) && !(d.running.is_empty() && d.stopping.is_empty()))
+        let still_draw = |d: &Deployment| draws(d) && !(d.running.is_empty() && d.stopping.is_empty());
+        helps && (others.any(still_draw) || is_asked())
     }
 
     fn turn(&mut self, name: &str, is_short: bool) {

@@ -1,6 +1,7 @@
 //! From one graph of an application to another: the old one serves until the new one can.
 
 use mobula_proto::control::v1::{ApplicationState, ReplicaState, WorkerKind};
+use mobula_serving::scale::SILENCE;
 
 use super::{super::*, world::*};
 
@@ -160,6 +161,30 @@ fn parts_of_an_application_that_is_deleted_stay_for_what_its_denoiser_has_begun(
     }
     world.run(Duration::from_secs(3));
     assert!(world.state.apps.is_empty() && world.state.deployments.is_empty());
+}
+
+#[test]
+fn decoders_of_an_application_that_is_deleted_stay_while_pictures_wait_for_them_and_a_proxy_says_so() {
+    for falls_silent in [false, true] {
+        let mut world = mesh(parts(), 3);
+        world.ask("proxy", &[("denoiser", 1, 3), ("vae", 2, 1)]);
+        let mut none = parts();
+        none.config.applications.clear();
+        world.intend(none);
+        world.run(Duration::from_secs(2));
+        let stays = [("text_encoder".into(), 1), ("vae".into(), 1)];
+        assert_eq!(table(&world), stays);
+        world.ask("proxy", &[("vae", 1, 1)]);
+        world.run(Duration::from_secs(2));
+        assert_eq!(table(&world), stays);
+        if falls_silent {
+            world.run(SILENCE);
+        } else {
+            world.ask("proxy", &[("vae", 0, 0)]);
+            world.run(Duration::from_secs(2));
+        }
+        assert!(world.state.apps.is_empty() && world.state.deployments.is_empty());
+    }
 }
 
 #[test]
