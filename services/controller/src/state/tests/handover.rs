@@ -99,9 +99,7 @@ fn the_old_graph_serves_until_the_new_one_runs_and_back() {
 #[test]
 fn parts_stay_for_requests_that_the_denoiser_of_the_old_graph_has_begun() {
     let mut world = mesh(parts(), 5);
-    for worker in world.workers.values_mut() {
-        worker.busy = true;
-    }
+    world.draw();
     world.intend(whole(2));
     world.run(Duration::from_secs(8));
     assert_eq!(
@@ -118,12 +116,7 @@ fn parts_stay_for_requests_that_the_denoiser_of_the_old_graph_has_begun() {
             .1
             .contains("stays for requests that have begun")
     );
-    for worker in world.workers.values_mut() {
-        worker.busy = false;
-        worker
-            .replicas
-            .retain(|_, report| report.state() != ReplicaState::Stopping);
-    }
+    world.finish();
     world.run(Duration::from_secs(3));
     assert_eq!(table(&world), [("pipeline".into(), 2)]);
 }
@@ -131,9 +124,7 @@ fn parts_stay_for_requests_that_the_denoiser_of_the_old_graph_has_begun() {
 #[test]
 fn parts_of_an_application_that_is_deleted_stay_for_what_its_denoiser_has_begun() {
     let mut world = mesh(parts(), 3);
-    for worker in world.workers.values_mut() {
-        worker.busy = true;
-    }
+    world.draw();
     let mut none = parts();
     none.config.applications.clear();
     world.intend(none);
@@ -153,12 +144,7 @@ fn parts_of_an_application_that_is_deleted_stay_for_what_its_denoiser_has_begun(
         vae.message.contains("stays for requests that have begun"),
         "{vae:?}"
     );
-    for worker in world.workers.values_mut() {
-        worker.busy = false;
-        worker
-            .replicas
-            .retain(|_, report| report.state() != ReplicaState::Stopping);
-    }
+    world.finish();
     world.run(Duration::from_secs(3));
     assert!(world.state.apps.is_empty() && world.state.deployments.is_empty());
 }
@@ -193,12 +179,8 @@ fn what_is_left_of_an_earlier_graph_goes_with_what_is_drawn_last_of_an_applicati
     let busy = |world: &mut World, is_busy: bool, of: &str| {
         for worker in world.workers.values_mut() {
             let has = worker.replicas.keys().any(|id| id.contains(of));
-            if has || of.is_empty() {
-                worker.busy = is_busy;
-            }
-            if has && !is_busy {
-                let stops = |report: &pb::ReplicaReport| report.state() == ReplicaState::Stopping;
-                worker.replicas.retain(|_, report| !stops(report));
+            if has {
+                worker.set_busy(is_busy);
             }
         }
     };

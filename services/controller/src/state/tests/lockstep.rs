@@ -110,9 +110,7 @@ fn parts_of_the_old_model_stay_until_every_part_of_the_new_one_runs_in_whatever_
 #[test]
 fn what_draws_leaves_first_and_what_it_needs_when_its_requests_are_done() {
     let mut world = mesh([1, 1, 1], 3);
-    for worker in world.workers.values_mut() {
-        worker.busy = true;
-    }
+    world.draw();
     world.intend(split([1, 1, 1], "new"));
     world.run(Duration::from_secs(10));
     assert_eq!(
@@ -120,12 +118,7 @@ fn what_draws_leaves_first_and_what_it_needs_when_its_requests_are_done() {
         [1, 0, 1],
         "the denoiser has something to finish"
     );
-    for worker in world.workers.values_mut() {
-        worker.busy = false;
-        worker
-            .replicas
-            .retain(|_, report| report.state() != ReplicaState::Stopping);
-    }
+    world.finish();
     world.run(Duration::from_secs(3));
     assert_eq!(routed(&world, "old"), [0; 3]);
     assert_eq!(rollouts(&world), [RolloutState::Complete; 3]);

@@ -44,6 +44,17 @@ pub(super) struct Worker {
     pub(super) told_to_leave: bool,
 }
 
+impl Worker {
+    /// Whether what it is told to stop has something to finish first; where not, what it was told to stop has stopped.
+    pub(super) fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+        if !busy {
+            self.replicas
+                .retain(|_, report| report.state() != ReplicaState::Stopping);
+        }
+    }
+}
+
 pub(super) struct World {
     life: u32,
     pub(super) state: State,
@@ -322,6 +333,18 @@ impl World {
             .iter()
             .map(|(id, w)| (id.clone(), w.replicas.keys().cloned().collect()))
             .collect()
+    }
+
+    /// Every worker has something to finish, which replicas that stop wait for.
+    pub(super) fn draw(&mut self) {
+        self.workers.values_mut().for_each(|worker| worker.set_busy(true));
+    }
+
+    /// Everything is finished.
+    pub(super) fn finish(&mut self) {
+        self.workers
+            .values_mut()
+            .for_each(|worker| worker.set_busy(false));
     }
 
     /// Addresses in the newest table, of the deployment by this index.
