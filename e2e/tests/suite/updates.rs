@@ -257,6 +257,19 @@ async fn an_application_is_split_and_made_whole_again_under_load_and_no_request_
     Ok(())
 }
 
+/// Reads events to the first of a kind.
+async fn read_to(
+    events: &mut Streaming<GenerateResponse>,
+    is_it: impl Fn(&Event) -> bool,
+) -> anyhow::Result<()> {
+    while let Some(message) = events.message().await? {
+        if message.event.as_ref().is_some_and(&is_it) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the stream ended before that")
+}
+
 #[tokio::test]
 async fn a_split_application_that_is_deleted_decodes_every_picture_whose_steps_are_done() -> anyhow::Result<()>
 {
@@ -277,20 +290,16 @@ async fn a_split_application_that_is_deleted_decodes_every_picture_whose_steps_a
         };
         streams.push(client.generate(asked).await?.into_inner());
     }
-    let drawn = async |events: &mut Streaming<GenerateResponse>| -> anyhow::Result<()> {
-        while let Some(message) = events.message().await? {
-            if let Some(Event::Image(_)) = message.event {
-                return Ok(());
-            }
-        }
-        anyhow::bail!("the stream ended without a picture")
-    };
-    // While one is decoded, the steps of all the others are done.
+    // All have a denoiser before the application goes; while one is decoded, the steps of the others are done.
+    for events in &mut streams {
+        read_to(events, |event| matches!(event, Event::Started(_))).await?;
+    }
     let (first, others) = streams.split_first_mut().context("there are some")?;
-    drawn(first).await?;
+    read_to(first, |event| matches!(event, Event::Image(_))).await?;
     up.told(&["delete", "sd"]).await?;
     for events in others {
-        drawn(events).await.map_err(|error| error.context(up.output()))?;
+        let drawn = read_to(events, |event| matches!(event, Event::Image(_))).await;
+        drawn.map_err(|error| error.context(up.output()))?;
     }
     until("the application to be gone", || async {
         let applications = up.status().await.ok()?.applications;

@@ -78,8 +78,8 @@ pub(crate) struct Ready<'a> {
 enum Half {
     /// All of them.
     Whole,
-    /// Those before the refiner, up to this part.
-    First(f32),
+    /// Those before the refiner, up to this part; and its pool, which goes on with them.
+    First(f32, Arc<Pool>),
     /// The refiner's, from this part, with one latent per picture.
     Last(f32, Vec<Latents>),
 }
@@ -90,8 +90,6 @@ pub(crate) struct Draw<'a> {
     plan: &'a Plan,
     ready: Ready<'a>,
     half: Half,
-    /// The refiner's pool, until latents are there for it.
-    next: Option<Arc<Pool>>,
     /// Latents are there, and are decoded by a deployment of their own.
     decodes: bool,
     attempts: Attempts,
@@ -122,7 +120,6 @@ impl<'a> Draw<'a> {
             job,
             plan,
             half: Half::Whole,
-            next: None,
             decodes: false,
             attempts: Attempts::default(),
             // What came before the tokens was waiting too: for a route table or a first replica.
@@ -153,13 +150,11 @@ impl<'a> Draw<'a> {
     /// Draws every picture in two halves.
     async fn run_refined(&mut self, first: Place, mut second: Place) -> Result<(), Error> {
         let switch_at = self.plan.refine.as_ref().map_or(1.0, |refine| refine.switch_at);
-        self.half = Half::First(switch_at);
-        self.next = Some(Arc::clone(second.pool()));
+        self.half = Half::First(switch_at, Arc::clone(second.pool()));
         let timings = self.draw(first).await?;
         self.passed(timings);
         let latents = self.latents.iter_mut().filter_map(Option::take).collect();
         self.half = Half::Last(switch_at, latents);
-        self.next = None;
         self.job.shared.metrics.handovers.increment(1);
         // Its wait for a replica begins now.
         second.served();
@@ -205,7 +200,9 @@ impl<'a> Draw<'a> {
             self.job.trail.timings(self.merged(Timings::default()));
             let mut permit = acquired?;
             // Steps that nobody would go on with are not begun.
-            if let Some(elsewhere) = self.next.as_ref().and_then(|next| next.elsewhere(None)) {
+            if let Half::First(_, next) = &self.half
+                && let Some(elsewhere) = next.elsewhere()
+            {
                 return Err(elsewhere);
             }
             let model = permit.replica().model(self.drawer().served.model_id.as_deref());
@@ -355,14 +352,14 @@ impl<'a> Draw<'a> {
     fn drawer(&self) -> &Drawer<'a> {
         match (&self.half, &self.ready.refiner) {
             (Half::Last(..), Some(refiner)) => refiner,
-            (Half::Whole | Half::First(_) | Half::Last(..), _) => &self.ready.first,
+            (Half::Whole | Half::First(..) | Half::Last(..), _) => &self.ready.first,
         }
     }
 
     fn drawer_mut(&mut self) -> &mut Drawer<'a> {
         match (&self.half, &mut self.ready.refiner) {
             (Half::Last(..), Some(refiner)) => refiner,
-            (Half::Whole | Half::First(_) | Half::Last(..), _) => &mut self.ready.first,
+            (Half::Whole | Half::First(..) | Half::Last(..), _) => &mut self.ready.first,
         }
     }
 
@@ -377,7 +374,7 @@ impl<'a> Draw<'a> {
 
     /// Latents come now, not pictures: a refiner or a decoder goes on with them.
     fn brings_latents(&self) -> bool {
-        matches!(self.half, Half::First(_)) || (self.drawer().served.split.is_some() && !self.decodes)
+        matches!(self.half, Half::First(..)) || (self.drawer().served.split.is_some() && !self.decodes)
     }
 
     fn is_complete(&self) -> bool {
@@ -391,11 +388,11 @@ impl<'a> Draw<'a> {
             return Error::Worker(Box::new(status));
         }
         let problem = |(field, why): (String, String)| match (&self.half, field.as_str()) {
-            (Half::First(_) | Half::Last(..), "denoising_start" | "denoising_end") => {
+            (Half::First(..) | Half::Last(..), "denoising_start" | "denoising_end") => {
                 Problem::new("refiner.switch_at", Rule::Wrong(why))
             }
             (Half::Last(..), _) => Problem::new("refiner.model", Rule::Wrong(format!("{field}: {why}"))),
-            (Half::Whole | Half::First(_), _) => Problem::new(field, Rule::Wrong(why)),
+            (Half::Whole | Half::First(..), _) => Problem::new(field, Rule::Wrong(why)),
         };
         Error::Invalid(found.into_iter().map(problem).collect())
     }

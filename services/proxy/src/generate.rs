@@ -56,7 +56,6 @@ pub(crate) use self::{
     find::Served,
     load::Turn,
     meter::Trail,
-    moves::MAX_MOVES,
 };
 use self::{bill::Bill, find::Wanted, meter::Meter};
 

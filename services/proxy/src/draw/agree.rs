@@ -52,7 +52,7 @@ impl Draw<'_> {
         let Some(split) = served
             .split
             .as_ref()
-            .filter(|_| !matches!(self.half, Half::First(_)))
+            .filter(|_| !matches!(self.half, Half::First(..)))
         else {
             return true;
         };

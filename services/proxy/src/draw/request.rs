@@ -45,7 +45,7 @@ impl Draw<'_> {
         let drawer = self.drawer();
         let (from, to) = match &self.half {
             Half::Whole => (0.0, 1.0),
-            Half::First(until) => (0.0, *until),
+            Half::First(until, _) => (0.0, *until),
             Half::Last(from, _) => (*from, 1.0),
         };
         let interval = plan.interval(from, to);
@@ -65,7 +65,7 @@ impl Draw<'_> {
                 .collect(),
             ..common(plan)
         };
-        if let Half::First(until) = &self.half {
+        if let Half::First(until, _) = &self.half {
             request.denoising_end = Some(*until);
         }
         if let Half::Last(from, latents) = &self.half {
@@ -89,7 +89,7 @@ impl Draw<'_> {
                 self.steps_before - u32::from(self.plan.chosen.calls.each > 1)
             }
             (Half::Last(..), Some(refine)) => refine.before,
-            (Half::Whole | Half::First(_) | Half::Last(..), _) => 0,
+            (Half::Whole | Half::First(..) | Half::Last(..), _) => 0,
         }
     }
 

@@ -114,7 +114,7 @@ impl Draw<'_> {
 
     /// A place at the deployment that decodes what was just drawn; none where a whole replica did, or latents are wanted.
     pub(super) fn decoder(&self) -> Option<Place> {
-        if matches!(self.half, Half::First(_)) {
+        if matches!(self.half, Half::First(..)) {
             return None;
         }
         let served = self.drawer().served;

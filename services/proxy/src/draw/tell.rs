@@ -38,7 +38,7 @@ impl Draw<'_> {
     /// Steps that the half before this one took.
     fn behind(&self) -> u32 {
         match self.half {
-            Half::Whole | Half::First(_) => 0,
+            Half::Whole | Half::First(..) => 0,
             Half::Last(..) => self.steps_before,
         }
     }
@@ -46,7 +46,7 @@ impl Draw<'_> {
     fn step(&mut self, step: inference::Step) -> image::Step {
         let of = match self.half {
             Half::Whole => step.of,
-            Half::First(_) => {
+            Half::First(..) => {
                 self.steps_before = step.of;
                 // The refiner has said nothing yet: it takes what is left, one step at least.
                 self.plan.taken().max(step.of.saturating_add(1))

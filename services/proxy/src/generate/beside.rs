@@ -10,7 +10,7 @@ use mobula_kit::Deadline;
 use mobula_proto::image::v1 as image;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Generator, Job, MAX_MOVES, Served, Trail, find::Wanted, meter::Meter, new_id};
+use super::{Generator, Job, Served, Trail, find::Wanted, meter::Meter, new_id};
 use crate::{
     Error,
     caller::{Caller, Under},
@@ -144,25 +144,12 @@ impl Aside {
         Ok(served)
     }
 
-    /// Whether it is to be done again because others have taken the place of the deployments that it came to.
-    pub(crate) fn follows<T>(&self, ran: &Result<T, Error>, moves: &mut u32) -> bool {
-        let Err(why @ Error::Moved { .. }) = ran else {
-            return false;
-        };
-        *moves += 1;
-        let follows = *moves <= MAX_MOVES;
-        if follows {
-            tracing::info!(request_id = &*self.job.id, %why, "a call goes to other deployments");
-        }
-        follows
-    }
-
     /// Has a model loaded that is served on demand, if no replica holds it; any other is waited for.
     pub(crate) async fn load(&self) -> Result<(), Error> {
         let mut moves = 0;
         loop {
             let loaded = self.load_here().await;
-            if !self.follows(&loaded, &mut moves) {
+            if !self.job.follows(&loaded, &mut moves) {
                 return loaded;
             }
         }

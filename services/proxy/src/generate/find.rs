@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use mobula_proto::control::v1::ModelInfo;
 use mobula_serving::route::Cost;
 
-use super::{Job, MAX_MOVES, Shared};
+use super::{Job, Shared};
 use crate::{
     Error,
     place::Place,
@@ -225,10 +225,10 @@ impl Job {
     pub(super) async fn find(&self, wanted: Wanted<'_>) -> Result<Served, Error> {
         let (mut moves, mut named) = (0, None);
         loop {
-            match self.find_here(wanted, &mut named).await {
-                // While it waited for a model to be loaded.
-                Err(Error::Moved { .. }) if moves < MAX_MOVES => moves += 1,
-                found => return found,
+            let found = self.find_here(wanted, &mut named).await;
+            // While it waited for a model to be loaded.
+            if !self.follows(&found, &mut moves) {
+                return found;
             }
         }
     }

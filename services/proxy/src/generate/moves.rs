@@ -7,12 +7,26 @@ use super::{Job, Served};
 use crate::{Error, draw::Draw, place::Place, validate::Plan};
 
 /// How often a request goes to other deployments of its application: a change, the way back, and others before it is drawn.
-pub(crate) const MAX_MOVES: u32 = 16;
+const MAX_MOVES: u32 = 16;
 
 /// Places at the deployment that draws, and at the refiner's.
 type Places = (Place, Option<Place>);
 
 impl Job {
+    /// Whether what came of a request is that others have taken the place of its deployments, so that it goes there, for one
+    /// more of its `moves`.
+    pub(crate) fn follows<T>(&self, came: &Result<T, Error>, moves: &mut u32) -> bool {
+        let Err(why @ Error::Moved { .. }) = came else {
+            return false;
+        };
+        let follows = *moves < MAX_MOVES;
+        if follows {
+            *moves += 1;
+            tracing::info!(request_id = &*self.id, %why, "a request goes to other deployments");
+        }
+        follows
+    }
+
     /// Draws a plan.
     pub(super) async fn draw_wherever(
         &self,
@@ -23,12 +37,10 @@ impl Job {
         let (mut sent, mut moves) = (None, 0);
         loop {
             let at = (plan, &served, refiner.as_ref());
-            let why = match self.draw(at, places, &mut sent).await {
-                Err(why @ Error::Moved { .. }) if moves < MAX_MOVES => why,
-                drawn => return drawn,
-            };
-            tracing::info!(request_id = &*self.id, %why, "a request goes to other deployments");
-            moves += 1;
+            let drawn = self.draw(at, places, &mut sent).await;
+            if !self.follows(&drawn, &mut moves) {
+                return drawn;
+            }
             served = self.again(&served).await?;
             if let Some(refiner) = &mut refiner {
                 *refiner = self.again(refiner).await?;

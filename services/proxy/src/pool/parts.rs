@@ -77,12 +77,13 @@ impl Pool {
         self.send_away();
     }
 
-    /// What a request is told that is sent away by the pool; none where it may wait.
-    pub(crate) fn elsewhere(&self, of: Option<&str>) -> Option<Error> {
-        self.sends_on(&self.lock(), of)
+    /// What a request would be told that came now; none where it may wait.
+    pub(crate) fn elsewhere(&self) -> Option<Error> {
+        self.sends_on(&self.lock(), None)
     }
 
-    /// The same of one that comes.
+    /// What a request is told that comes to the pool, or is sent away by it; none where it may wait. `of`: the only model whose
+    /// replicas will do, by its digest.
     pub(super) fn sends_on(&self, state: &State, of: Option<&str>) -> Option<Error> {
         let deployment = || self.name.clone();
         match state.role {

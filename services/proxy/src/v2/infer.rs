@@ -239,7 +239,7 @@ async fn prepared(
     let mut moves = 0;
     loop {
         let prepared = prepared_here(call, &data, size).await;
-        if !call.follows(&prepared, &mut moves) {
+        if !call.job().follows(&prepared, &mut moves) {
             return prepared;
         }
     }

@@ -319,23 +319,15 @@ async fn who_waits_for_a_model_to_be_loaded_looks_for_it_where_its_application_i
         }
     });
     mesh.has_replicas(0).await;
-    let client = mesh.client.clone();
-    let waiting = tokio::spawn(async move {
-        let asked = prompt(|r| r.model_id = "xl".into());
-        let mut events = client.clone().generate(asked).await?.into_inner();
-        let mut seen = Vec::new();
-        while let Some(message) = events.message().await? {
-            seen.extend(message.event);
-        }
-        Ok::<_, Status>(seen)
-    });
-    mesh.reported("the wait", |reports| {
-        let told = reports.last().into_iter().flat_map(|report| &report.demands);
-        told.map(|demand| demand.queued).sum::<u32>() > 0
-    })
-    .await;
-    hand_over(&mesh, &[&b], &["xl"]);
-    let seen = soon("the picture", waiting).await.unwrap().unwrap();
-    assert_eq!(images(&seen).len(), 1);
+    let meanwhile = async {
+        mesh.reported("the wait", |reports| {
+            let told = reports.last().into_iter().flat_map(|report| &report.demands);
+            told.map(|demand| demand.queued).sum::<u32>() > 0
+        })
+        .await;
+        hand_over(&mesh, &[&b], &["xl"]);
+    };
+    let (seen, ()) = tokio::join!(mesh.all(prompt(|r| r.model_id = "xl".into())), meanwhile);
+    assert_eq!(images(&seen.unwrap()).len(), 1);
     assert_eq!(*b.loads.lock().unwrap(), ["xl"]);
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::support::{Act, Mesh, Worker, encoded, images, latents, names, picture, prompt, soon};
+use crate::support::{Act, Mesh, Worker, encoded, images, latents, names, picture, prompt};
 use mobula_kit::status;
-use mobula_proto::image::v1::{
-    GenerateRequest, GuidanceInterval, ListModelsRequest, Refiner, generate_response::Event,
-};
+use mobula_proto::control::v1::ReportDemandRequest;
+use mobula_proto::image::v1::{GenerateRequest, GuidanceInterval, Refiner, generate_response::Event};
 use mobula_proxy::Config;
 use tokio::sync::Notify;
 use tonic::{Code, Status};
@@ -282,20 +281,13 @@ async fn a_first_half_is_not_drawn_for_a_refiner_that_others_have_taken_the_plac
     busy.started().await;
     let mut waiting = mesh.generate(refined(|_| ())).await;
     waiting.next().await.unwrap();
+    let is_asked = |reports: &Vec<ReportDemandRequest>| {
+        let mut told = reports.last().into_iter().flat_map(|report| &report.demands);
+        told.any(|demand| (&*demand.application, &*demand.deployment) == ("refiner", "pipeline"))
+    };
+    mesh.reported("the second place", is_asked).await;
     mesh.change(|table| table.applications[1].deployments[1].name = "other".into());
-    soon("the new table", async {
-        loop {
-            let models = mesh.client.clone().list_models(ListModelsRequest {}).await;
-            let metrics = models.unwrap().into_inner().models;
-            if metrics
-                .iter()
-                .any(|m| m.name == "refiner" && m.ready_replicas == 1)
-            {
-                return;
-            }
-        }
-    })
-    .await;
+    mesh.reported("its end", |reports| !is_asked(reports)).await;
     for _ in 0..4 {
         opens.notify_one();
     }

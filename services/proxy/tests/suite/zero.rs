@@ -262,26 +262,20 @@ async fn who_waits_for_the_only_application_waits_for_that_one_when_another_come
     nameless.deployments.remove(0);
     // Without a preprocess replica the request waits before it is accepted.
     mesh.change(|table| table.applications = vec![nameless]);
-    let client = mesh.client.clone();
-    let waiting = tokio::spawn(async move {
-        let mut events = client.clone().generate(prompt(|_| ())).await?.into_inner();
-        let mut seen = Vec::new();
-        while let Some(message) = events.message().await? {
-            seen.extend(message.event);
-        }
-        Ok::<_, tonic::Status>(seen)
-    });
-    wait_for(&mesh, 1).await;
-    let mut other = mesh.application("other", crate::support::model(), &[&worker], (2, -1));
-    other.route_prefix = "/other".into();
-    mesh.change(|table| table.applications.push(other.clone()));
-    soon("the other one", async {
-        while !get(mesh.http, "/-/routes").await.text().contains("other") {}
-    })
-    .await;
-    let demo = mesh.application("demo", crate::support::model(), &[&worker], (2, -1));
-    mesh.change(|table| table.applications = vec![demo, other]);
-    let seen = soon("the picture", waiting).await.unwrap().unwrap();
+    let meanwhile = async {
+        wait_for(&mesh, 1).await;
+        let mut other = mesh.application("other", crate::support::model(), &[&worker], (2, -1));
+        other.route_prefix = "/other".into();
+        mesh.change(|table| table.applications.push(other.clone()));
+        soon("the other one", async {
+            while !get(mesh.http, "/-/routes").await.text().contains("other") {}
+        })
+        .await;
+        let demo = mesh.application("demo", crate::support::model(), &[&worker], (2, -1));
+        mesh.change(|table| table.applications = vec![demo, other]);
+    };
+    let (seen, ()) = tokio::join!(mesh.all(prompt(|_| ())), meanwhile);
+    let seen = seen.unwrap();
     let Some(Event::Done(done)) = seen.last() else {
         panic!("{:?}", names(&seen))
     };

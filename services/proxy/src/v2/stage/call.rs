@@ -121,7 +121,7 @@ async fn wherever(asked: &Asked, call: &Aside) -> Result<Answer, Error> {
             run(asked, visit, served).await
         };
         let ran = ran.await;
-        if !call.follows(&ran, &mut moves) {
+        if !call.job().follows(&ran, &mut moves) {
             return ran;
         }
     }
